@@ -1,0 +1,23 @@
+"""Data sets, as anomalib data modules."""
+
+from anomalib_defect_plugins.data.base import CheckedDataset, check_samples
+from anomalib_defect_plugins.data.crack_forest import CrackForest, CrackForestDataset
+from anomalib_defect_plugins.data.texture_defects import TextureDefects, TextureDefectsDataset
+from anomalib_defect_plugins.plugins import hookimpl
+from anomalib_defect_plugins.plugins.hookspecs import Register
+
+__all__ = [
+    "CheckedDataset",
+    "CrackForest",
+    "CrackForestDataset",
+    "TextureDefects",
+    "TextureDefectsDataset",
+    "check_samples",
+]
+
+
+@hookimpl
+def register_datamodules(register: Register) -> None:
+    """Register the data modules of this package."""
+    register(TextureDefects)
+    register(CrackForest)

@@ -1,0 +1,115 @@
+"""Reading samples such that a bad file is named: a base for the data sets here, and a check for any other's."""
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import pandas as pd
+import torch
+from anomalib import TaskType
+from anomalib.data import AnomalibDataset, ImageItem
+from anomalib.data.utils import LabelName, read_image, read_mask
+from PIL import Image
+from torchvision.tv_tensors import Mask
+
+from anomalib_defect_plugins.errors import InvalidInputError, MissingDataError, UserError
+
+
+class CheckedDataset(AnomalibDataset):
+    """Base of the data sets here. A subclass sets ``samples``, and overrides ``load_mask`` for masks of its own format.
+
+    ``samples`` has anomalib's columns and ``defect_type``: the kind of defect, ``good`` for a normal image.
+    """
+
+    def load_mask(self, path: str) -> Mask:
+        """Read the mask at ``path``: (H, W), uint8, 1 on the defect."""
+        return read_mask(path, as_tensor=True)
+
+    def __getitem__(self, index: int) -> ImageItem:
+        """Read a sample: image (3, H, W), float in [0, 1], and mask (H, W), bool.
+
+        Raises:
+            MissingDataError: A file is gone.
+            InvalidInputError: A file cannot be read, or the mask is not as large as the image.
+        """
+        sample = self.samples.iloc[index]
+        with _reading("image", sample.image_path):
+            image = read_image(sample.image_path, as_tensor=True)
+        mask = self._mask_of(sample, image)
+        if self.augmentations:
+            image, mask = (self.augmentations(image), None) if mask is None else self.augmentations(image, mask)
+        unlabelled = sample.label_index == LabelName.UNKNOWN
+        return ImageItem(
+            image=image,
+            gt_mask=mask,
+            gt_label=None if unlabelled else torch.tensor(sample.label_index),
+            image_path=sample.image_path,
+            mask_path=sample.mask_path,
+        )
+
+    def _mask_of(self, sample: pd.Series, image: torch.Tensor) -> Mask | None:
+        if self.task != TaskType.SEGMENTATION or sample.label_index == LabelName.UNKNOWN:
+            return None
+        if sample.label_index == LabelName.NORMAL:
+            return Mask(torch.zeros(image.shape[-2:], dtype=torch.uint8))
+        with _reading("mask", sample.mask_path):
+            mask = self.load_mask(sample.mask_path)
+        _check_size(sample, image_size=tuple(image.shape[:-3:-1]), mask_size=tuple(mask.shape[::-1]))
+        return mask
+
+
+def check_samples(dataset: AnomalibDataset) -> None:
+    """Look at every image and mask of any anomalib data set and stop at the first that cannot be used.
+
+    Files are examined as little as finds a cut or damaged one: the checksums of a PNG, a JPEG decoded at an eighth of
+    its size. Masks that are no image files (such as ``.mat``) are left to the data set that can read them.
+
+    Raises:
+        MissingDataError: A file is gone.
+        InvalidInputError: An image or a mask is broken, or a mask is not as large as its image.
+    """
+    with_masks = dataset.samples.attrs.get("task") != TaskType.CLASSIFICATION
+    for sample in dataset.samples.itertuples():
+        size = _examine("image", sample.image_path)
+        if with_masks and sample.label_index == LabelName.ABNORMAL and _is_image(getattr(sample, "mask_path", None)):
+            _check_size(sample, size, _examine("mask", sample.mask_path))
+
+
+def _is_image(path: object) -> bool:
+    return isinstance(path, str | Path) and Path(path).suffix.lower() in Image.registered_extensions()
+
+
+def _examine(what: str, path: str) -> tuple[int, int]:
+    """Check an image file and give its (width, height)."""
+    with _reading(what, path), Image.open(path) as image:
+        size = image.size
+        if image.format == "PNG":
+            image.verify()
+        else:
+            # Only a JPEG decoder knows how to draw a small draft; for other formats this changes nothing.
+            image.draft("L", tuple(max(1, side // 8) for side in size))
+            image.load()
+    return size
+
+
+def _check_size(sample: object, image_size: tuple[int, ...], mask_size: tuple[int, ...]) -> None:
+    if image_size != mask_size:
+        given, needed = ("x".join(map(str, size)) for size in (mask_size, image_size))
+        msg = f"mask {sample.mask_path} is {given} pixels and its image {sample.image_path} {needed}; make them alike"
+        raise InvalidInputError(msg)
+
+
+@contextlib.contextmanager
+def _reading(what: str, path: str) -> Iterator[None]:
+    """Name the file in whatever goes wrong while it is read."""
+    try:
+        yield
+    except UserError:
+        raise
+    except FileNotFoundError as error:
+        msg = f"{what} {path} does not exist; put it back, or remove what belongs to it"
+        raise MissingDataError(msg) from error
+    except Exception as error:  # decoders raise errors of many kinds on a broken file
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        msg = f"cannot read {what} {path} ({reason}); replace that file or remove it"
+        raise InvalidInputError(msg) from error

@@ -1,0 +1,82 @@
+"""Download of a data set that its authors offer as a zip archive, checked by what is in it."""
+
+import hashlib
+import http.client
+import shutil
+import tempfile
+import urllib.request
+import zipfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import BinaryIO
+
+from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
+
+from anomalib_defect_plugins.data.atomic import new_folder
+from anomalib_defect_plugins.errors import MissingDataError
+
+TIMEOUT = 30
+"""Seconds without an answer after which a download has failed."""
+
+
+def download_files(url: str, root: Path, names: Sequence[str], digest: str) -> None:
+    """Put files of a zip archive under ``root``, which appears when all of them are there and are the right ones.
+
+    Args:
+        url: Address of the archive. One top folder that all its members share is left out.
+        root: Folder to make; it must not exist or be empty.
+        names: The files wanted, relative to ``root``. Nothing else is unpacked.
+        digest: What :func:`content_digest` must give for them. Archives made by a host on demand differ in their bytes
+            from one day to the next, their contents do not.
+
+    Raises:
+        MissingDataError: The download failed, or it is not what was expected.
+        InvalidInputError: ``root`` cannot be written.
+    """
+    with new_folder(root) as unfinished, tempfile.TemporaryFile(dir=unfinished.parent) as archive:
+        try:
+            _fetch(url, archive)
+            _unpack(archive, unfinished, names)
+        except (OSError, http.client.HTTPException, zipfile.BadZipFile, KeyError) as error:
+            reason = error.args[0] if isinstance(error, KeyError) else error  # a KeyError prints in quotes
+            msg = f"cannot download {url} ({reason})"
+            raise MissingDataError(msg) from error
+        found = content_digest(unfinished, names)
+        if found != digest:
+            msg = f"{url} holds other files than expected (SHA-256 of the contents {found}, expected {digest})"
+            raise MissingDataError(msg)
+
+
+def content_digest(root: Path, names: Sequence[str]) -> str:
+    """SHA-256 over the sorted names and the bytes of files under ``root``, in hexadecimal."""
+    total = hashlib.sha256()
+    for name in sorted(names):
+        content = hashlib.sha256((root / name).read_bytes()).hexdigest()
+        total.update(f"{content}  {name}\n".encode())
+    return total.hexdigest()
+
+
+def _fetch(url: str, target: BinaryIO) -> None:
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+    with (
+        urllib.request.urlopen(url, timeout=TIMEOUT) as response,  # noqa: S310  (the address is a constant of ours)
+        Progress(*columns, console=Console(stderr=True)) as progress,
+    ):
+        # A host that packs on demand cannot say how large the archive will be.
+        length = response.headers.get("Content-Length")
+        task = progress.add_task(url.rsplit("/", 1)[-1], total=int(length) if length else None)
+        while chunk := response.read(1 << 16):
+            target.write(chunk)
+            progress.advance(task, len(chunk))
+
+
+def _unpack(source: BinaryIO, folder: Path, names: Sequence[str]) -> None:
+    with zipfile.ZipFile(source) as archive:
+        tops = {member.split("/", 1)[0] for member in archive.namelist()}
+        prefix = f"{tops.pop()}/" if len(tops) == 1 else ""
+        for name in names:
+            path = folder / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with archive.open(prefix + name) as member, path.open("wb") as file:
+                shutil.copyfileobj(member, file)

@@ -1,0 +1,55 @@
+"""Texture-perceiving module: directional convolutions, HTP-GAN eq. 2 (https://arxiv.org/abs/2106.06792).
+
+The directional maps are constants, so a branch's convolution over cat(features, T_i) is the sum of a convolution
+over the features and of a fixed map. The eight branches are therefore one convolution of the features plus a bias
+map, which is computed from the weights: once an export or an evaluation, and anew at each training step.
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+DIRECTIONS = ((1, 0), (-1, 0), (0, 1), (0, -1), (1, 1), (-1, 1), (1, -1), (-1, -1))
+
+
+def directional_maps(size: tuple[int, int]) -> Tensor:
+    """Give the maps T_i, which fall linearly from 1 to 0 down, up, right, left and along the four diagonals.
+
+    Args:
+        size: Height and width.
+
+    Returns:
+        ``(8, H, W)``, float in [0, 1].
+    """
+    y = torch.linspace(0, 1, size[0])[:, None].expand(size)
+    x = torch.linspace(0, 1, size[1])[None, :].expand(size)
+    ramps = torch.stack([dy * y + dx * x for dy, dx in DIRECTIONS])
+    low, high = ramps.amin((1, 2), keepdim=True), ramps.amax((1, 2), keepdim=True)
+    return (high - ramps) / (high - low)
+
+
+class TexturePerceivingModule(nn.Module):
+    """Eight branches c_n, each a 3x3 convolution over features and one directional map, batch norm and ReLU.
+
+    Args:
+        in_channels: Channels of the features.
+        branch_width: Channels of each branch.
+        size: Height and width of the features.
+    """
+
+    def __init__(self, in_channels: int, branch_width: int, size: tuple[int, int]) -> None:
+        super().__init__()
+        out_channels = len(DIRECTIONS) * branch_width
+        self.conv = nn.Conv2d(in_channels, out_channels, 3, padding=1, padding_mode="reflect", bias=False)
+        self.conv_map = nn.Conv2d(
+            len(DIRECTIONS), out_channels, 3, padding=1, padding_mode="reflect", groups=len(DIRECTIONS), bias=False
+        )
+        self.norm = nn.BatchNorm2d(out_channels)
+        self.register_buffer("maps", directional_maps(size)[None], persistent=False)
+        bound = (9 * (in_channels + 1)) ** -0.5  # as one convolution over in_channels + 1 would start
+        nn.init.uniform_(self.conv.weight, -bound, bound)
+        nn.init.uniform_(self.conv_map.weight, -bound, bound)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Give cat(P_1 .. P_8): ``(B, C, H, W)`` to ``(B, 8 * branch_width, H, W)``, at least 0."""
+        return functional.relu(self.norm(self.conv(features) + self.conv_map(self.maps)))

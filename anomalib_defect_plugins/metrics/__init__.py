@@ -1,0 +1,12 @@
+"""Metrics for any anomalib model's evaluator, from Python or a configuration file.
+
+>>> from anomalib.metrics import Evaluator
+>>> from anomalib_defect_plugins.metrics import DefectIoU, MeanIoU, PixelAccuracy
+>>> evaluator = Evaluator(test_metrics=[DefectIoU(), MeanIoU(), PixelAccuracy()])
+
+They compare ``pred_mask`` with ``gt_mask`` unless ``fields`` says otherwise.
+"""
+
+from .segmentation import DefectIoU, MeanIoU, PixelAccuracy
+
+__all__ = ["DefectIoU", "MeanIoU", "PixelAccuracy"]

@@ -1,0 +1,16 @@
+"""HTP-GAN: one-shot surface inspection from a single normal image."""
+
+from collections.abc import Callable
+
+from anomalib_defect_plugins.plugins import hookimpl
+
+from .lightning_model import HtpGan
+from .torch_model import HtpGanModel
+
+__all__ = ["HtpGan", "HtpGanModel"]
+
+
+@hookimpl
+def register_models(register: Callable[..., None]) -> None:
+    """Register HTP-GAN under ``htpgan``."""
+    register(HtpGan)

@@ -1,0 +1,43 @@
+"""The hooks of a plugin: one for each kind of thing it may bring.
+
+Every hook is handed a ``register`` callback and calls it once for each class::
+
+    from anomalib_defect_plugins.plugins import hookimpl
+
+
+    @hookimpl
+    def register_models(register):
+        register(MyModel)
+"""
+
+from typing import Protocol
+
+import pluggy
+
+PROJECT_NAME = "anomalib_defect_plugins"
+"""Name of the pluggy project and of the entry-point group that plugins are found by."""
+
+hookspec = pluggy.HookspecMarker(PROJECT_NAME)
+hookimpl = pluggy.HookimplMarker(PROJECT_NAME)
+
+
+class Register(Protocol):
+    """The callback that a hook is handed."""
+
+    def __call__(self, cls: type, name: str | None = None) -> None:
+        """Offer ``cls`` under ``name``; without a name, under one that is made from the name of the class."""
+
+
+@hookspec
+def register_models(register: Register) -> None:
+    """Register subclasses of ``anomalib.models.components.AnomalibModule``."""
+
+
+@hookspec
+def register_datamodules(register: Register) -> None:
+    """Register subclasses of ``anomalib.data.AnomalibDataModule``."""
+
+
+@hookspec
+def register_defect_generators(register: Register) -> None:
+    """Register classes that draw defects into normal images."""

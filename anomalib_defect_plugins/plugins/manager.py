@@ -1,0 +1,262 @@
+"""Finds the plugins, loads them one by one and checks what they bring. Knows neither torch nor anomalib.
+
+A plugin is taken as a whole: if anything about it is wrong, none of its classes is handed on, and ``reason`` says why.
+"""
+
+import importlib
+import inspect
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+from importlib.metadata import EntryPoint, entry_points
+
+import pluggy
+
+from anomalib_defect_plugins.autoload import DISABLE_VARIABLE
+from anomalib_defect_plugins.plugins import hookspecs
+
+OWN_DISTRIBUTION = "anomalib-defect-plugins"
+LONGEST_REASON = 400
+
+
+class Kind(str, Enum):
+    """What a registered class is."""
+
+    MODEL = "model"
+    DATA = "data"
+    GENERATOR = "generator"
+
+
+class State(str, Enum):
+    """What became of a plugin."""
+
+    LOADED = "loaded"
+    DISABLED = "disabled"
+    FAILED = "failed"
+
+
+HOOKS = {
+    "register_models": Kind.MODEL,
+    "register_datamodules": Kind.DATA,
+    "register_defect_generators": Kind.GENERATOR,
+}
+
+
+class RegistrationError(Exception):
+    """A class that a plugin registers and that cannot be taken."""
+
+
+@dataclass(frozen=True)
+class Registration:
+    """One class that a plugin brings, and the name that it is to be found by."""
+
+    kind: Kind
+    name: str
+    cls: type
+
+    def claims(self) -> set[tuple[Kind, str]]:
+        """The names that this takes up: its own and the one of its class, without regard to case."""
+        return {(self.kind, self.name.lower()), (self.kind, self.cls.__name__.lower())}
+
+
+@dataclass
+class Plugin:
+    """One entry point and what became of it."""
+
+    name: str
+    distribution: str
+    version: str
+    state: State = State.LOADED
+    reason: str = ""
+    registrations: list[Registration] = field(default_factory=list)
+    brought: set[type] = field(default_factory=set)
+    """Every class that came into being under one of the host's bases while the plugin was loaded."""
+
+    def __str__(self) -> str:
+        return f"plugin '{self.name}' of {self.distribution} {self.version}"
+
+    def fail(self, reason: str) -> None:
+        """Mark the plugin as failed; the first reason stays."""
+        if self.state is not State.FAILED:
+            self.state, self.reason = State.FAILED, shorten(reason)
+
+
+@dataclass(frozen=True)
+class Host:
+    """What plugins are loaded for."""
+
+    label: str
+    """Name and version, as in ``anomalib 2.7.0``."""
+    bases: Mapping[Kind, type]
+    """The class that every class of a kind must derive from; kinds that are not here take any class."""
+    taken: Mapping[Kind, set[str]]
+    """For each kind the names that the host has already, in lower case."""
+
+
+def shorten(text: str) -> str:
+    """Make one line of at most :data:`LONGEST_REASON` characters."""
+    line = " ".join(text.split())
+    return line if len(line) <= LONGEST_REASON else line[: LONGEST_REASON - 1] + "…"
+
+
+def find_entry_points() -> list[EntryPoint]:
+    """Entry points of the group ``anomalib_defect_plugins``: our own first, then by distribution and name."""
+    found = entry_points(group=hookspecs.PROJECT_NAME)
+    return sorted(found, key=lambda entry: (not _is_own(_distribution(entry)[0]), *_distribution(entry), entry.name))
+
+
+def load_plugins(found: Iterable[EntryPoint], switched_off: set[str], host: Host) -> list[Plugin]:
+    """Load every plugin by itself, then settle which of them may have the names that they claim.
+
+    Args:
+        found: the entry points of the plugins.
+        switched_off: names of plugins or distributions that are not loaded, in lower case; ``all`` is every one.
+        host: what they are loaded for.
+
+    Returns:
+        One record for each entry point, in the same order; nothing that a plugin does raises here.
+    """
+    plugins = []
+    for entry in found:
+        plugin = Plugin(entry.name, *_distribution(entry))
+        plugins.append(plugin)
+        if switched_off & {"all", plugin.name.lower(), plugin.distribution.lower()}:
+            plugin.state = State.DISABLED
+        else:
+            _load(plugin, entry, host)
+    settle_claims(plugins)
+    return plugins
+
+
+def is_own(plugin: Plugin) -> bool:
+    """Whether the plugin is one of those that this distribution brings."""
+    return _is_own(plugin.distribution)
+
+
+def settle_claims(plugins: Iterable[Plugin]) -> None:
+    """Fail the plugins that claim one name: all of them, except that a built-in one keeps its own.
+
+    Which of two strangers is found first is chance, so neither may win.
+    """
+    claimants: dict[tuple[Kind, str], list[Plugin]] = defaultdict(list)
+    for plugin in plugins:
+        if plugin.state is State.LOADED:
+            for claim in set().union(*(registration.claims() for registration in plugin.registrations)):
+                claimants[claim].append(plugin)
+    for (kind, name), rivals in sorted(claimants.items()):
+        if len(rivals) > 1:
+            _refuse_rivals(rivals, f"the {kind.value} name '{name}'")
+
+
+def _refuse_rivals(rivals: list[Plugin], what: str) -> None:
+    keeper = next((plugin for plugin in rivals if is_own(plugin)), None)
+    for plugin in rivals:
+        others = " and ".join(str(other) for other in rivals if other is not plugin)
+        if keeper is None:
+            plugin.fail(
+                f"{what} is claimed by {others} too, so neither is loaded; uninstall one, "
+                f"or name its distribution in {DISABLE_VARIABLE}"
+            )
+        elif plugin is not keeper:
+            plugin.fail(f"{what} is taken by {keeper}")
+
+
+def _load(plugin: Plugin, entry: EntryPoint, host: Host) -> None:
+    before = _descendants(host)
+    try:
+        plugin.registrations = _collect(entry, host)
+    except KeyboardInterrupt:
+        raise
+    except RegistrationError as error:
+        plugin.fail(str(error))
+    except BaseException as error:  # noqa: BLE001  (SystemExit and panics of extensions are a plugin's failure too)
+        plugin.fail(f"{type(error).__name__}: {error}")
+    plugin.brought = _descendants(host) - before
+
+
+def _collect(entry: EntryPoint, host: Host) -> list[Registration]:
+    """Import the plugin and call its hooks.
+
+    A pluggy manager of its own keeps the plugin from what the others do.
+    """
+    module = entry.load()
+    manager = pluggy.PluginManager(hookspecs.PROJECT_NAME)
+    manager.add_hookspecs(hookspecs)
+    manager.register(module)
+    manager.check_pending()
+    if not manager.get_hookcallers(module):
+        msg = f"{entry.value} implements no hook: none of {', '.join(HOOKS)} marked with @hookimpl"
+        raise RegistrationError(msg)
+    registrations: list[Registration] = []
+    for hook, kind in HOOKS.items():
+        getattr(manager.hook, hook)(register=_register_into(registrations, kind, host))
+    return registrations
+
+
+def _register_into(registrations: list[Registration], kind: Kind, host: Host) -> Callable[..., None]:
+    """Make the ``register`` callback of one hook of one plugin."""
+
+    def register(cls: type, name: str | None = None) -> None:
+        _check_class(cls, kind, host)
+        registration = Registration(kind, name if name is not None else default_name(cls, kind), cls)
+        _check_name(registration, registrations, host)
+        registrations.append(registration)
+
+    return register
+
+
+def default_name(cls: type, kind: Kind) -> str:
+    """The name of a class in lower case; of a data module as it is, since that is how data modules are chosen."""
+    return cls.__name__ if kind is Kind.DATA else cls.__name__.lower()
+
+
+def _check_class(cls: type, kind: Kind, host: Host) -> None:
+    base = host.bases.get(kind, object)
+    label = f"{getattr(cls, '__module__', '?')}.{getattr(cls, '__qualname__', cls)}"
+    if not (inspect.isclass(cls) and issubclass(cls, base)):
+        msg = f"the {kind.value} {label} is no subclass of {base.__name__}"
+    elif inspect.isabstract(cls):
+        msg = f"the {kind.value} {label} does not implement {', '.join(sorted(cls.__abstractmethods__))}"
+    elif not _is_importable(cls):
+        msg = f"the {kind.value} {label} cannot be imported by that path, so neither can a configuration name it"
+    else:
+        return
+    raise RegistrationError(msg)
+
+
+def _is_importable(cls: type) -> bool:
+    return getattr(importlib.import_module(cls.__module__), cls.__qualname__, None) is cls
+
+
+def _check_name(registration: Registration, registrations: Iterable[Registration], host: Host) -> None:
+    kind, name = registration.kind, registration.name
+    if not (isinstance(name, str) and name.isidentifier()):
+        msg = f"the {kind.value} name {name!r} is not an identifier"
+        raise RegistrationError(msg)
+    claims = registration.claims()
+    for _, claimed in sorted(claims):
+        if claimed in host.taken.get(kind, ()):
+            msg = f"the {kind.value} name '{claimed}' is taken by {host.label}"
+            raise RegistrationError(msg)
+    if any(claims & other.claims() for other in registrations):
+        msg = f"the {kind.value} name '{name}' is registered twice"
+        raise RegistrationError(msg)
+
+
+def _descendants(host: Host) -> set[type]:
+    return set().union(*(descendants(base) for base in host.bases.values()))
+
+
+def descendants(cls: type) -> set[type]:
+    """All classes below ``cls``, whatever ``cls`` itself answers when it is asked for its subclasses."""
+    below = set(type.__subclasses__(cls))
+    return below.union(*(descendants(sub) for sub in below))
+
+
+def _distribution(entry: EntryPoint) -> tuple[str, str]:
+    return (entry.dist.name, entry.dist.version) if entry.dist else ("unknown distribution", "")
+
+
+def _is_own(distribution: str) -> bool:
+    return distribution.lower().replace("_", "-") == OWN_DISTRIBUTION

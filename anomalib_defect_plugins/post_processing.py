@@ -1,0 +1,79 @@
+"""Thresholds that need no defective image, and no label at all."""
+
+from typing import Any
+
+import torch
+from anomalib.data import Batch
+from anomalib.post_processing import PostProcessor
+from lightning import LightningModule, Trainer
+from skimage.filters import threshold_otsu
+from torch import Tensor
+
+
+class _LabelFreePostProcessor(PostProcessor):
+    """A post-processor that never looks at ground truth; validation only tells it the range of the scores."""
+
+    def on_validation_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Batch, *args: Any, **kwargs: Any
+    ) -> None:
+        """Update the range of scores and maps."""
+        del trainer, pl_module, args, kwargs
+        if self.enable_normalization:
+            self._image_min_max_metric.update(outputs)
+            self._pixel_min_max_metric.update(outputs)
+
+
+class OtsuPostProcessor(_LabelFreePostProcessor):
+    """Otsu's threshold over the pooled anomaly maps of the validation images, whose labels are not read.
+
+    The one threshold serves pixels and, by the highest pixel, images.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._maps: list[Tensor] = []
+
+    def on_validation_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Batch, *args: Any, **kwargs: Any
+    ) -> None:
+        """Keep the anomaly maps, and update the range."""
+        super().on_validation_batch_end(trainer, pl_module, outputs, *args, **kwargs)
+        self._maps.append(outputs.anomaly_map.detach().flatten().cpu())
+
+    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Set the threshold."""
+        super().on_validation_epoch_end(trainer, pl_module)
+        if self._maps:
+            self._pixel_threshold.fill_(float(threshold_otsu(torch.cat(self._maps).float().numpy(), nbins=1024)))
+            self._maps.clear()
+
+
+class ReferencePostProcessor(_LabelFreePostProcessor):
+    """A threshold from the model's own response to normal images: no other image is needed.
+
+    The pixel threshold is a percentile of their maps, the image threshold their highest score. Without validation
+    images, scores are scaled so that the lowest normal pixel is 0 and the threshold 0.5.
+
+    Args:
+        percentile: Share of normal pixels under the threshold, in percent.
+    """
+
+    def __init__(self, percentile: float = 99.8) -> None:
+        super().__init__()
+        self.percentile = percentile
+
+    def set_reference(self, anomaly_map: Tensor, pred_score: Tensor) -> None:
+        """Take the threshold from the response to normal images.
+
+        Args:
+            anomaly_map: ``(B, 1, H, W)``, raw.
+            pred_score: ``(B,)``, raw.
+        """
+        flat = anomaly_map.detach().flatten()
+        rank = max(1, min(flat.numel(), round(self.percentile / 100 * flat.numel())))
+        self._pixel_threshold.copy_(flat.kthvalue(rank).values)
+        self._image_threshold.copy_(pred_score.max())
+        self.pixel_min.copy_(flat.min())
+        self.pixel_max.copy_(2 * self._pixel_threshold - self.pixel_min)
+        self.image_min.copy_(self.pixel_min)
+        self.image_max.copy_(2 * self._image_threshold - self.image_min)

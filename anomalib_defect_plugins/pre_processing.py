@@ -1,0 +1,42 @@
+"""A pre-processor whose exported graph resizes as training did.
+
+anomalib turns antialiasing off in exported graphs. An image that shrinks then arrives with aliased grain, which a
+model of texture rightly calls a defect. Here the exported resize is written as matrix products and keeps it.
+"""
+
+from typing import Any
+
+from anomalib.pre_processing import PreProcessor
+from torch import nn
+from torchvision.transforms.v2 import Compose, InterpolationMode, Transform
+from torchvision.transforms.v2 import Resize as ResizeTransform
+
+from .layers import Resize
+
+
+def _exportable(transform: Transform | None, default: nn.Module | None) -> nn.Module | None:
+    """Replace bicubic antialiased resizing by its exportable twin; give ``default`` if there is none to replace."""
+    if isinstance(transform, Compose):
+        parts = [_exportable(part, part) for part in transform.transforms]
+        return nn.Sequential(*parts) if parts != list(transform.transforms) else default
+    fixed = isinstance(transform, ResizeTransform) and transform.size is not None and len(transform.size) == 2
+    if fixed and transform.antialias and transform.interpolation == InterpolationMode.BICUBIC:
+        return Resize(tuple(transform.size))
+    return default
+
+
+class AntialiasedPreProcessor(PreProcessor):
+    """A ``PreProcessor`` that keeps the antialiasing of bicubic resizing in exported graphs.
+
+    Args:
+        transform: Transforms of the images; those that are not such a resize are exported as anomalib does.
+    """
+
+    def __init__(self, transform: Transform | None = None) -> None:
+        super().__init__(transform)
+        self.export_transform = _exportable(self.transform, self.export_transform)
+
+    def load_checkpoint_config(self, config: dict[str, Any]) -> None:
+        """Restore the transforms that :meth:`checkpoint_config` gave."""
+        super().load_checkpoint_config(config)
+        self.export_transform = _exportable(self.transform, self.export_transform)

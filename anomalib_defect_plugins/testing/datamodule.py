@@ -1,0 +1,112 @@
+"""The contract of every data module: its batches, its table of samples, and splits that do not leak."""
+# ruff: noqa: S101, D102 - asserting is what these classes are for, and a test's name is its description
+
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pytest
+import torch
+from anomalib.data import AnomalibDataModule, ImageBatch
+from jsonargparse import ArgumentParser
+from pandas import DataFrame
+from pandas.testing import assert_frame_equal
+
+COLUMNS = ("image_path", "split", "label", "label_index", "mask_path", "defect_type")
+STAGES = ("train", "val", "test")
+
+
+class DataModuleContract:
+    """What every data module promises.
+
+    Attributes:
+        stages: The stages that it has data for.
+    """
+
+    stages: ClassVar[tuple[str, ...]] = STAGES
+
+    def config(self, root: Path) -> dict[str, Any]:
+        """Return ``class_path`` and ``init_args`` as a configuration file would hold them, so plain values only.
+
+        Args:
+            root: Empty folder for its files, shared by the tests of a class.
+        """
+        raise NotImplementedError
+
+    def build(self, root: Path) -> AnomalibDataModule:
+        """Return the data module made from its configuration as anomalib's command line makes it, and set up."""
+        parser = ArgumentParser()
+        parser.add_subclass_arguments(AnomalibDataModule, "data")
+        datamodule = parser.instantiate_classes(parser.parse_object({"data": self.config(root)})).data
+        datamodule.prepare_data()
+        datamodule.setup()
+        return datamodule
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def root(cls, tmp_path_factory: pytest.TempPathFactory) -> Path:
+        """The folder for the data module's files."""
+        return tmp_path_factory.mktemp("data")
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def datamodule(cls, root: Path) -> AnomalibDataModule:
+        """The data module that the tests of a class share."""
+        return cls().build(root)
+
+    def test_batches_hold_images_labels_and_masks_of_the_images_size(self, datamodule: AnomalibDataModule) -> None:
+        for stage in self.stages:
+            batch = next(iter(_loader(datamodule, stage)))
+            assert isinstance(batch, ImageBatch), stage
+            count, channels, height, width = batch.image.shape
+            assert channels == 3, stage
+            assert batch.image.is_floating_point(), stage
+            assert 0 <= batch.image.min() < batch.image.max() <= 1, stage
+            assert batch.gt_label.shape == (count,), stage
+            assert batch.gt_mask.shape == (count, height, width), stage
+            assert batch.gt_mask.dtype == torch.bool, stage
+
+    def test_defective_images_have_defect_pixels_and_normal_ones_none(self, datamodule: AnomalibDataModule) -> None:
+        for stage in self.stages:
+            for batch in _loader(datamodule, stage):
+                marked = batch.gt_mask.flatten(1).any(1)
+                wrong = [
+                    path for path, agrees in zip(batch.image_path, marked == batch.gt_label, strict=True) if not agrees
+                ]
+                assert not wrong, f"{stage}: label and mask disagree on {wrong}"
+
+    def test_table_has_all_columns_and_a_row_for_each_image(self, datamodule: AnomalibDataModule) -> None:
+        for stage in self.stages:
+            table = _table(datamodule, stage)
+            assert len(table) > 0, stage
+            assert not set(COLUMNS) - set(table.columns), stage
+            assert table.image_path.is_unique, stage
+            assert set(table.label_index) <= {0, 1}, stage
+            assert (table.groupby("label_index").label.nunique() == 1).all(), f"{stage}: label does not tell the index"
+
+    def test_defective_images_name_their_mask_file_and_defect_type(self, datamodule: AnomalibDataModule) -> None:
+        for stage in self.stages:
+            table = _table(datamodule, stage)
+            defective = table[table.label_index == 1]
+            assert defective.mask_path.map(lambda path: Path(path).is_file()).all(), stage
+            assert defective.defect_type.astype(bool).all(), stage
+            assert not set(defective.defect_type) & set(table[table.label_index == 0].defect_type), stage
+
+    def test_no_image_is_both_for_training_and_for_test_or_validation(self, datamodule: AnomalibDataModule) -> None:
+        train = _table(datamodule, "train")
+        for stage in set(self.stages) - {"train"}:
+            other = _table(datamodule, stage)
+            for column in {"image_path", "group"} & set(train.columns):
+                assert not set(train[column]) & set(other[column]), f"{column} is shared by train and {stage}"
+
+    def test_same_configuration_gives_the_same_tables(self, datamodule: AnomalibDataModule, root: Path) -> None:
+        again = self.build(root)
+        for stage in self.stages:
+            assert_frame_equal(_table(again, stage), _table(datamodule, stage))
+
+
+def _loader(datamodule: AnomalibDataModule, stage: str) -> torch.utils.data.DataLoader:
+    return getattr(datamodule, f"{stage}_dataloader")()
+
+
+def _table(datamodule: AnomalibDataModule, stage: str) -> DataFrame:
+    return getattr(datamodule, f"{stage}_data").samples

@@ -1,0 +1,217 @@
+"""The contract of every model: from one training through anomalib's engine to the exported graph."""
+# ruff: noqa: S101, D102 - asserting is what these classes are for, and a test's name is its description
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import pytest
+import torch
+from anomalib.data import AnomalibDataModule, ImageBatch, InferenceBatch
+from anomalib.deploy import OpenVINOInferencer
+from anomalib.models import AnomalibModule
+from lightning.pytorch import Callback
+from PIL import Image
+from torch import Tensor
+
+from .data import folder_datamodule, write_folder_data
+from .runs import FULL_PRECISION, Run, differences, fit, run_openvino, seed_all, unshuffled
+
+EXPORT_TOLERANCE = 1e-3
+
+
+class ModelContract:
+    """What every model promises, whether it trains by gradient or not.
+
+    Attributes:
+        image_size: Height and width that the model of most tests works at, in pixels.
+        other_image_sizes: Further sizes at which a model must train and predict; empty if its card allows one only.
+        optimises: Whether the model has an optimiser; ``TrainingContract`` sets it.
+    """
+
+    optimises: ClassVar[bool] = False
+    image_size: ClassVar[tuple[int, int]] = (64, 64)
+    other_image_sizes: ClassVar[Sequence[tuple[int, int]]] = ((80, 96),)
+
+    def make_model(self, image_size: tuple[int, int]) -> AnomalibModule:
+        """Return a new model with the smallest settings that make sense, and without downloaded weights.
+
+        Args:
+            image_size: Height and width that the model works at, in pixels; its pre-processor resizes to it.
+        """
+        raise NotImplementedError
+
+    def make_datamodule(self, root: Path) -> AnomalibDataModule:
+        """Return a data module for training and test; the default has normal images, and spots for test only.
+
+        Args:
+            root: Empty folder for its files.
+        """
+        write_folder_data(root)
+        return folder_datamodule(root)
+
+    def trainer_arguments(self) -> dict[str, Any]:
+        """Return arguments of the engine's trainer; what the model asks for itself comes before them."""
+        return {"max_epochs": 2}
+
+    def fit(
+        self,
+        folder: Path,
+        image_size: tuple[int, int] | None = None,
+        seed: int = 0,
+        callbacks: Sequence[Callback] = (),
+        shuffle: bool = True,
+        ckpt_path: Path | None = None,
+    ) -> Run:
+        """Train a new model, with its data and results in an empty folder."""
+        seed_all(seed)
+        model = self.make_model(image_size or self.image_size)
+        datamodule = self.make_datamodule(folder / "data")
+        datamodule = datamodule if shuffle else unshuffled(datamodule)
+        return fit(model, datamodule, folder / "results", self.trainer_arguments(), callbacks, ckpt_path)
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def trained(cls, tmp_path_factory: pytest.TempPathFactory) -> Run:
+        """The trained model that the tests of a class share; they leave it as it is."""
+        return cls().fit(tmp_path_factory.mktemp("trained"))
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def metrics(cls, trained: Run) -> dict[str, float]:
+        """What testing the trained model reports."""
+        return trained.engine.test(trained.model, datamodule=trained.datamodule, verbose=False)[0]
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def exported(cls, trained: Run) -> Path:
+        """The OpenVINO graph, for images of any size, as ``anomalib export`` writes it without further options."""
+        return trained.engine.export(trained.model, "openvino", export_root=trained.folder)
+
+    def test_it_derives_directly_from_anomalib_module(self, trained: Run) -> None:
+        assert AnomalibModule in type(trained.model).__bases__, "anomalib's get_model and list_models look no deeper"
+
+    def test_a_model_with_an_optimiser_is_held_to_the_training_contract(self, trained: Run) -> None:
+        assert trained.watch.optimises == self.optimises, (
+            f"optimises is {self.optimises}: models with an optimiser, and only those, derive from TrainingContract"
+        )
+
+    def test_forward_gives_each_image_a_finite_score_and_map(self, trained: Run) -> None:
+        images = trained.images()
+        _check_output(_predict(trained.model, images), len(images), self.image_size)
+
+    def test_forward_tells_images_apart(self, trained: Run) -> None:
+        maps = _predict(trained.model, trained.images()).anomaly_map
+        assert (maps.amax(0) - maps.amin(0)).max() > 1e-4, "all images have the same anomaly map"
+
+    def test_result_of_an_image_does_not_depend_on_the_others_of_its_batch(self, trained: Run) -> None:
+        images = trained.images()
+        together = _predict(trained.model, images)
+        alone = [_predict(trained.model, image[None]) for image in images]
+        for name in ("anomaly_map", "pred_score"):
+            expected = torch.cat([getattr(output, name) for output in alone])
+            assert torch.allclose(getattr(together, name), expected, atol=1e-4), f"{name} depends on the batch"
+
+    def test_it_trains_and_predicts_at_other_image_sizes(self, tmp_path: Path) -> None:
+        for height, width in self.other_image_sizes:
+            run = self.fit(tmp_path / f"{height}x{width}", (height, width))
+            _check_output(_predict(run.model, run.images()), len(run.datamodule.test_data), (height, width))
+
+    def test_testing_reports_finite_metrics(self, metrics: dict[str, float]) -> None:
+        assert metrics, "the model's evaluator reports nothing"
+        assert all(math.isfinite(value) for value in metrics.values()), metrics
+
+    def test_testing_writes_a_picture_of_every_test_image(self, trained: Run, metrics: dict[str, float]) -> None:
+        del metrics  # Testing is what writes them.
+        pictures = list((trained.folder / "images").rglob("*.png"))
+        assert len(pictures) == len(trained.datamodule.test_data)
+        for picture in pictures:
+            with Image.open(picture) as image:
+                image.load()
+
+    def test_prediction_fills_the_batches_of_all_test_images(self, trained: Run) -> None:
+        batches = trained.engine.predict(trained.model, datamodule=trained.datamodule)
+        assert sum(len(batch) for batch in batches) == len(trained.datamodule.test_data)
+        for batch in batches:
+            assert isinstance(batch, ImageBatch)
+            _check_output(batch, len(batch), self.image_size)
+
+    def test_checkpoint_loads_without_running_code_in_it(self, trained: Run) -> None:
+        checkpoint = torch.load(trained.engine.best_model_path, weights_only=True)
+        assert not differences(checkpoint["state_dict"], trained.model.state_dict())
+
+    def test_model_from_a_checkpoint_predicts_the_same(self, trained: Run) -> None:
+        images = trained.images()
+        loaded = type(trained.model).load_from_checkpoint(trained.engine.best_model_path, map_location="cpu")
+        assert not differences(loaded.state_dict(), trained.model.state_dict())
+        expected, result = _predict(trained.model, images), _predict(loaded, images)
+        # Equal weights need not lie equally in memory, and then kernels may add up in another order.
+        for name in ("anomaly_map", "pred_score"):
+            assert torch.allclose(getattr(result, name), getattr(expected, name), atol=1e-5), f"{name} has changed"
+
+    def test_same_seed_trains_the_same_weights(self, trained: Run, tmp_path: Path) -> None:
+        again = self.fit(tmp_path)
+        assert not differences(again.model.state_dict(), trained.model.state_dict()), "another run, other weights"
+
+    def test_onnx_graph_of_fixed_size_agrees_with_pytorch(self, trained: Run) -> None:
+        images = torch.nn.functional.interpolate(trained.images(), self.image_size)
+        path = trained.engine.export(trained.model, "onnx", export_root=trained.folder, input_size=self.image_size)
+        _check_agreement(run_openvino(path, images), _predict(trained.model, images))
+
+    def test_openvino_graph_agrees_with_pytorch(self, trained: Run, exported: Path) -> None:
+        images = trained.images()
+        _check_agreement(run_openvino(exported, images), _predict(trained.model, images))
+
+    def test_openvino_inferencer_predicts_from_an_image_file(
+        self, trained: Run, exported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.chdir(tmp_path)  # The inferencer puts its cache into the working folder.
+        inferencer = OpenVINOInferencer(exported, device="CPU", config=FULL_PRECISION)
+        item = trained.datamodule.test_data[0]
+        result = inferencer.predict(item.image_path)
+        expected = _predict(trained.model, trained.images()[:1])
+        _check_agreement({"pred_score": result.pred_score, "anomaly_map": result.anomaly_map}, expected)
+
+    def test_quantised_graph_gives_each_image_a_finite_score_and_map(self, trained: Run) -> None:
+        pytest.importorskip("nncf", reason="8-bit quantisation needs nncf")
+        images = trained.images()
+        path = trained.engine.export(
+            trained.model,
+            "openvino",
+            export_root=trained.folder / "int8",
+            compression_type="int8_ptq",
+            datamodule=trained.datamodule,
+        )
+        result = {name: torch.from_numpy(value) for name, value in run_openvino(path, images).items()}
+        _check_output(InferenceBatch(**result), len(images), self.image_size)
+
+
+def _predict(model: AnomalibModule, images: Tensor) -> InferenceBatch:
+    """Return what the model says of images, (B, C, H, W), float in [0, 1]."""
+    with torch.inference_mode():
+        return model.eval()(images)
+
+
+def _check_output(output: InferenceBatch | ImageBatch, count: int, image_size: tuple[int, int]) -> None:
+    """Check the shapes, and that scores and maps are finite; masks and labels only where there are any."""
+    assert output.pred_score is not None, "no pred_score"
+    assert output.anomaly_map is not None, "no anomaly_map"
+    score, anomaly_map = tuple(output.pred_score.shape), tuple(output.anomaly_map.shape)
+    assert score in {(count,), (count, 1)}, f"pred_score has the shape {score} for {count} images"
+    assert anomaly_map in {(count, *image_size), (count, 1, *image_size)}, f"anomaly_map has the shape {anomaly_map}"
+    assert output.pred_score.isfinite().all(), "pred_score is not finite"
+    assert output.anomaly_map.isfinite().all(), "anomaly_map is not finite"
+    if output.pred_mask is not None:
+        assert output.pred_mask.shape == output.anomaly_map.shape
+    if output.pred_label is not None:
+        assert output.pred_label.numel() == count
+
+
+def _check_agreement(graph: dict[str, np.ndarray], expected: InferenceBatch) -> None:
+    """Check that an exported graph gives PyTorch's scores and maps."""
+    for name in ("pred_score", "anomaly_map"):
+        reference = getattr(expected, name).numpy()
+        difference = np.abs(graph[name].reshape(reference.shape) - reference).max()
+        assert difference < EXPORT_TOLERANCE, f"{name} of the exported graph is off by {difference:.2g}"

@@ -1,0 +1,56 @@
+"""What a model that trains by gradient promises besides."""
+# ruff: noqa: S101, D102 - asserting is what these classes are for, and a test's name is its description
+
+import math
+import re
+from pathlib import Path
+
+import pytest
+import torch
+from lightning.pytorch import Callback
+
+from .model import ModelContract
+from .runs import KeepEpochs, Poison, Run, SeedByStep, differences
+
+
+class TrainingContract(ModelContract):
+    """The contract of models with an optimiser. They need two epochs at least, and two steps in the first of them."""
+
+    optimises = True
+
+    def poison(self) -> Callback:
+        """Return the callback that spoils a training; the default turns the weights to NaN before the second step."""
+        return Poison()
+
+    def fit_whole(self, folder: Path) -> Run:
+        """Train to the end in an empty folder, with draws that depend on the step only, and keep each epoch."""
+        return self.fit(folder, callbacks=[KeepEpochs(folder / "epochs"), SeedByStep()], shuffle=False)
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def whole(cls, tmp_path_factory: pytest.TempPathFactory) -> Run:
+        """A training that was not interrupted."""
+        return cls().fit_whole(tmp_path_factory.mktemp("whole"))
+
+    def test_progress_bar_shows_finite_losses_of_every_step(self, trained: Run) -> None:
+        assert trained.watch.losses, 'training logs nothing named "loss" with prog_bar=True'
+        steps = len(trained.datamodule.train_dataloader())
+        for name, values in trained.watch.losses.items():
+            assert len(values) >= steps, f"{name} has {len(values)} values in {steps} steps of the first epoch"
+            assert all(math.isfinite(value) for value in values), f"{name}: {values}"
+
+    def test_resumed_training_ends_with_the_weights_of_one_that_never_stopped(self, whole: Run, tmp_path: Path) -> None:
+        checkpoint = Path(whole.engine.checkpoint_callback.dirpath) / "epoch=0.ckpt"
+        final = whole.model.state_dict()
+        assert differences(torch.load(checkpoint, weights_only=True)["state_dict"], final), "nothing left to train"
+        resumed = self.fit(tmp_path, seed=1, callbacks=[SeedByStep()], shuffle=False, ckpt_path=checkpoint)
+        assert not differences(resumed.model.state_dict(), final), "resumed, it ends with other weights"
+
+    def test_training_stops_at_a_loss_that_is_not_finite_and_names_it_and_the_step(
+        self, trained: Run, tmp_path: Path
+    ) -> None:
+        with pytest.raises(Exception) as error:  # noqa: PT011 - the message is what this is about
+            self.fit(tmp_path, callbacks=[self.poison()])
+        message = str(error.value)
+        assert any(name in message for name in trained.watch.losses), f"no loss is named in: {message}"
+        assert re.search(r"\b(step|iteration|batch)\D{0,3}\d", message), f"no step is named in: {message}"

@@ -1,0 +1,17 @@
+"""What all tests share."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def data_root() -> Path:
+    """Folder of the real data sets, given by ``DEFECT_DATA_ROOT``; without it the test is skipped."""
+    root = os.environ.get("DEFECT_DATA_ROOT")
+    if not root:
+        pytest.skip("DEFECT_DATA_ROOT is not set: this test measures on real data, which the project may not ship")
+    if not Path(root).is_dir():
+        pytest.fail(f"DEFECT_DATA_ROOT={root} is no folder")
+    return Path(root)

@@ -1,0 +1,169 @@
+"""Plugins that are broken, greedy or unwanted: named in one line, and nobody else is hurt."""
+
+import json
+
+import pytest
+from strangers import GOOD, MODEL, Strangers
+
+pytestmark = pytest.mark.slow
+
+NO_MODEL = """
+    from anomalib_defect_plugins.plugins import hookimpl
+
+
+    class NoModel:
+        pass
+
+
+    @hookimpl
+    def register_models(register):
+        register(NoModel)
+"""
+
+NOT_QUITE_IMPORTED = """
+    from anomalib import LearningType
+    from anomalib.models import AnomalibModule
+
+
+    class Ganomaly(AnomalibModule):
+        trainer_arguments = {}
+        learning_type = LearningType.ONE_CLASS
+
+
+    raise OSError("no licence for this machine")
+"""
+
+REASONS = {
+    "raises": "OSError: no licence for this machine",
+    "takes-padim": "the model name 'padim' is taken by anomalib ",
+    "takes-htpgan": "the model name 'htpgan' is taken by plugin 'htpgan' of anomalib-defect-plugins ",
+    "no-model": "the model no_model.NoModel is no subclass of AnomalibModule",
+    "alpha": "the model name 'twinnet' is claimed by plugin 'beta' of beta 1.0 too",
+    "beta": "the model name 'twinnet' is claimed by plugin 'alpha' of alpha 1.0 too",
+}
+
+USE_THE_OTHERS = """
+    import contextlib
+    import io
+
+    from anomalib.cli.cli import AnomalibCLI
+    from anomalib.models import get_model, list_models, Padim
+    import anomalib_defect_plugins
+
+    assert get_model("goodnet").name == "GoodNet"
+    assert type(get_model("padim", pre_trained=False)) is Padim
+    assert type(get_model("htpgan")) is anomalib_defect_plugins.HtpGan
+    assert get_model("ganomaly").__module__.startswith("anomalib.")
+    assert "twin_net" not in list_models()
+    assert sorted(list_models("pascal")).count("Padim") == 1
+
+    for name in ("Padim", "Ganomaly", "HtpGan", "htpgan", "goodnet", "GoodNet"):
+        with contextlib.redirect_stdout(io.StringIO()) as printed, contextlib.suppress(SystemExit):
+            AnomalibCLI(["train", "--model", name, "--print_config"])
+        assert f".{name}\\n" in printed.getvalue(), name
+    with contextlib.redirect_stdout(io.StringIO()) as printed, contextlib.suppress(SystemExit):
+        AnomalibCLI(["train", "--model", "alpha.TwinNet", "--print_config"])
+    assert "class_path: alpha.TwinNet" in printed.getvalue()
+    print("all well")
+"""
+
+
+@pytest.fixture
+def crowd(strangers: Strangers) -> Strangers:
+    """One good plugin among one of each bad sort."""
+    strangers.install("good", GOOD)
+    strangers.install("raises", NOT_QUITE_IMPORTED)
+    strangers.install("takes-padim", MODEL.format(name="Padim"))
+    strangers.install("takes-htpgan", MODEL.format(name="HtpGan"))
+    strangers.install("no-model", NO_MODEL)
+    strangers.install("alpha", MODEL.format(name="TwinNet"))
+    strangers.install("beta", MODEL.format(name="TwinNet"))
+    return strangers
+
+
+def test_each_bad_plugin_is_named_once_and_everything_else_works(crowd: Strangers) -> None:
+    result = crowd.python(USE_THE_OTHERS)
+    assert result.stdout.splitlines()[-1:] == ["all well"], result.stderr
+    lines = [line for line in result.stderr.splitlines() if "skipped" in line]
+    assert len(lines) == len(REASONS)
+    for name, reason in REASONS.items():
+        assert sum(line.startswith(f"plugin '{name}' of {name} 1.0 is skipped: {reason}") for line in lines) == 1
+
+
+def test_torch_alone_neither_fails_nor_prints(crowd: Strangers) -> None:
+    code = "import sys, torch; assert not any(name.split('.')[0] in ('anomalib', 'pluggy') for name in sys.modules)"
+    result = crowd.python(code, ANOMALIB_DEFECT_PLUGINS_STRICT="1")
+    assert (result.returncode, result.stdout, result.stderr) == (0, "", "")
+
+
+def test_our_share_of_the_import_of_torch_is_under_two_milliseconds(crowd: Strangers) -> None:
+    code = """
+        import time
+        from importlib.metadata import entry_points
+
+        import torch
+
+        (ours,) = [entry for entry in entry_points(group="torch.backends") if "defect" in entry.name]
+        start = time.perf_counter()
+        ours.load()()
+        print(1000 * (time.perf_counter() - start))
+    """
+    shares = [float(crowd.python(code, TORCH_DEVICE_BACKEND_AUTOLOAD="0").stdout) for _ in range(3)]
+    assert min(shares) < 2, f"{shares} ms"
+
+
+def test_strict_makes_a_bad_plugin_an_error_of_one_line(strangers: Strangers) -> None:
+    strangers.install("raises", NOT_QUITE_IMPORTED)
+    result = strangers.command("anomalib", "train", "--help", ANOMALIB_DEFECT_PLUGINS_STRICT="1")
+    assert result.returncode == 1
+    assert result.stdout == ""
+    assert result.stderr == f"error: plugin 'raises' of raises 1.0 is skipped: {REASONS['raises']}\n"
+
+
+def test_the_list_shows_what_became_of_every_plugin(crowd: Strangers) -> None:
+    off = "takes-padim,Takes-HtpGan,nobody"
+    result = crowd.command("anomalib-defects", "list", "--json", ANOMALIB_DEFECT_PLUGINS_DISABLE=off)
+    assert result.returncode == 0, result.stderr
+    rows = {row["name"]: row for row in json.loads(result.stdout)}
+    assert (rows["goodnet"]["kind"], rows["goodnet"]["state"]) == ("model", "loaded")
+    assert (rows["GoodData"]["kind"], rows["GoodData"]["plugin"], rows["GoodData"]["version"]) == (
+        "data",
+        "good",
+        "1.0",
+    )
+    assert (rows["htpgan"]["kind"], rows["htpgan"]["supervision"]) == ("model", "one-shot")
+    assert rows["htpgan"]["distribution"] == "anomalib-defect-plugins"
+    assert rows["htpgan"]["paper"]
+    assert rows["TextureDefects"]["kind"] == rows["CrackForest"]["kind"] == "data"
+    assert {rows[name]["state"] for name in ("takes-padim", "takes-htpgan")} == {"disabled"}
+    for name in ("raises", "no-model", "alpha", "beta"):
+        assert rows[name]["state"] == "failed"
+        assert rows[name]["reason"].startswith(REASONS[name])
+    assert "ANOMALIB_DEFECT_PLUGINS_DISABLE names no plugin: nobody" in result.stderr
+
+
+def test_the_list_is_a_table_with_a_row_a_line(strangers: Strangers) -> None:
+    strangers.install("good", GOOD)
+    result = strangers.command("anomalib-defects", "list")
+    assert result.returncode == 0, result.stderr
+    for column in ("name", "kind", "supervision", "paper", "distribution", "version", "state"):
+        assert column in result.stdout.splitlines()[1]
+    (row,) = [line for line in result.stdout.splitlines() if "goodnet" in line]
+    assert [cell.strip() for cell in row.strip("│").split("│")] == [
+        "goodnet",
+        "model",
+        "-",
+        "-",
+        "good",
+        "1.0",
+        "loaded",
+    ]
+
+
+def test_the_whole_package_can_be_switched_off(crowd: Strangers) -> None:
+    result = crowd.command("anomalib-defects", "list", "--json", ANOMALIB_DEFECT_PLUGINS_DISABLE="all")
+    assert {row["state"] for row in json.loads(result.stdout)} == {"disabled"}
+    assert result.stderr == ""
+    code = "import anomalib.models; assert not hasattr(anomalib.models, 'HtpGan')"
+    result = crowd.python(code, ANOMALIB_DEFECT_PLUGINS_DISABLE="all")
+    assert (result.returncode, result.stderr) == (0, "")

@@ -1,0 +1,32 @@
+"""The contract, run for this package's models and data modules, and for a model that anomalib brings along."""
+
+from pathlib import Path
+from typing import Any
+
+from anomalib.models import AnomalibModule, Padim
+
+from anomalib_defect_plugins.models.htpgan import HtpGan
+from anomalib_defect_plugins.testing import DataModuleContract, ModelContract, TrainingContract
+
+
+class TestPadim(ModelContract):
+    """anomalib's own, from random weights: what the contract asks is anomalib's way and not ours."""
+
+    def make_model(self, image_size: tuple[int, int]) -> AnomalibModule:
+        return Padim(
+            layers=["layer1"],
+            n_features=16,
+            pre_trained=False,
+            pre_processor=Padim.configure_pre_processor(image_size),
+        )
+
+
+class TestHtpGan(TrainingContract):
+    def make_model(self, image_size: tuple[int, int]) -> AnomalibModule:
+        return HtpGan(image_size=image_size, num_scales=2, min_size=32, width=4, iterations_per_scale=3)
+
+
+class TestTextureDefects(DataModuleContract):
+    def config(self, root: Path) -> dict[str, Any]:
+        arguments = {"root": str(root), "image_size": 64, "eval_batch_size": 8, "train_batch_size": 8}
+        return {"class_path": "anomalib_defect_plugins.data.TextureDefects", "init_args": arguments}
