@@ -33,7 +33,7 @@ class CheckedDataset(AnomalibDataset):
             InvalidInputError: A file cannot be read, or the mask is not as large as the image.
         """
         sample = self.samples.iloc[index]
-        with _reading("image", sample.image_path):
+        with reading("image", sample.image_path):
             image = read_image(sample.image_path, as_tensor=True)
         mask = self._mask_of(sample, image)
         if self.augmentations:
@@ -52,7 +52,7 @@ class CheckedDataset(AnomalibDataset):
             return None
         if sample.label_index == LabelName.NORMAL:
             return Mask(torch.zeros(image.shape[-2:], dtype=torch.uint8))
-        with _reading("mask", sample.mask_path):
+        with reading("mask", sample.mask_path):
             mask = self.load_mask(sample.mask_path)
         _check_size(sample, image_size=tuple(image.shape[:-3:-1]), mask_size=tuple(mask.shape[::-1]))
         return mask
@@ -81,7 +81,7 @@ def _is_image(path: object) -> bool:
 
 def _examine(what: str, path: str) -> tuple[int, int]:
     """Check an image file and give its (width, height)."""
-    with _reading(what, path), Image.open(path) as image:
+    with reading(what, path), Image.open(path) as image:
         size = image.size
         if image.format == "PNG":
             image.verify()
@@ -100,8 +100,17 @@ def _check_size(sample: object, image_size: tuple[int, ...], mask_size: tuple[in
 
 
 @contextlib.contextmanager
-def _reading(what: str, path: str) -> Iterator[None]:
-    """Name the file in whatever goes wrong while it is read."""
+def reading(what: str, path: str) -> Iterator[None]:
+    """Name the file in whatever goes wrong while it is read.
+
+    Args:
+        what: What the file is to the user, such as ``mask``.
+        path: The file.
+
+    Raises:
+        MissingDataError: The file is gone.
+        InvalidInputError: Anything else.
+    """
     try:
         yield
     except UserError:

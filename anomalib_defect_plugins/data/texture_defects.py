@@ -6,7 +6,7 @@ image has seen. Defects are drawn by :mod:`anomalib_defect_plugins.generators.pr
 """
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -47,7 +47,7 @@ class TextureDefects(AnomalibDataModule):
     Args:
         root: Folder to keep the images in; by default the user's cache folder.
         category: ``brick``, ``grass`` or ``gravel``.
-        image_size: Side of the images in pixels, 64 to 1024.
+        image_size: Side of the images in pixels, 64 to 1024; or height and width, which must be alike.
         train_batch_size: Batch size in training.
         eval_batch_size: Batch size in validation and test.
         num_workers: Processes that read images.
@@ -69,7 +69,7 @@ class TextureDefects(AnomalibDataModule):
         self,
         root: Path | str | None = None,
         category: str = "brick",
-        image_size: int = 256,
+        image_size: int | tuple[int, int] = 256,
         train_batch_size: int = 32,
         eval_batch_size: int = 32,
         # A pass over these few small files takes less time than it takes to start one process that reads them.
@@ -98,6 +98,7 @@ class TextureDefects(AnomalibDataModule):
             val_split_ratio=val_split_ratio,
             seed=seed,
         )
+        image_size = _side(image_size)
         _check_arguments(category, image_size, seed)
         self.root = Path(root) if root is not None else _default_root()
         self.category = category
@@ -227,6 +228,16 @@ def _make_samples(folder: Path, split: Split) -> DataFrame:
 def _save(path: Path, values: np.ndarray) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(np.round(values * 255.0).astype(np.uint8)).save(path, compress_level=1)
+
+
+def _side(image_size: int | Sequence[int]) -> int:
+    """Give the side; ``anomalib benchmark`` hands a single number over as a pair."""
+    if isinstance(image_size, int):
+        return image_size
+    if len(set(image_size)) != 1:
+        msg = f"TextureDefects draws square images; image_size is {tuple(image_size)}, give one side"
+        raise InvalidInputError(msg)
+    return image_size[0]
 
 
 def _check_arguments(category: str, image_size: int, seed: int) -> None:

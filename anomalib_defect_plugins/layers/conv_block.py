@@ -1,4 +1,4 @@
-"""3x3 convolution, batch norm, (leaky) ReLU: the conv-block of HTP-GAN, section 2.1."""
+"""Convolution, batch norm, (leaky) ReLU: the conv-block of HTP-GAN, section 2.1."""
 
 from torch import nn
 
@@ -10,11 +10,19 @@ class ConvBlock(nn.Sequential):
         in_channels: Channels in.
         out_channels: Channels out.
         slope: Slope of the LeakyReLU below zero; 0 makes it a ReLU.
+        kernel_size: Side of the kernel, odd.
     """
 
-    def __init__(self, in_channels: int, out_channels: int, slope: float = 0.2) -> None:
+    def __init__(self, in_channels: int, out_channels: int, slope: float = 0.2, kernel_size: int = 3) -> None:
         super().__init__(
-            nn.Conv2d(in_channels, out_channels, 3, padding=1, padding_mode="reflect", bias=False),
+            nn.Conv2d(
+                in_channels,
+                out_channels,
+                kernel_size,
+                padding=kernel_size // 2,
+                padding_mode="reflect" if kernel_size > 1 else "zeros",
+                bias=False,
+            ),
             nn.BatchNorm2d(out_channels),
             nn.LeakyReLU(slope),
         )

@@ -4,9 +4,12 @@ import os
 from pathlib import Path
 
 import torch
+from anomalib.data import AnomalibDataModule
+from anomalib.data.utils import ValSplitMode
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
+from anomalib_defect_plugins.data.base import check_samples
 from anomalib_defect_plugins.errors import UserError
 
 
@@ -31,6 +34,46 @@ def check_finite(losses: dict[str, Tensor], step: str) -> None:
                 "or lower the learning rates, then resume from the last checkpoint"
             )
             raise NonFiniteLossError(msg)
+
+
+def check_evaluation_data(datamodule: AnomalibDataModule) -> None:
+    """Look at the validation and test files before hours are spent on training.
+
+    Args:
+        datamodule: The data module that training is given, set up.
+
+    Raises:
+        MissingDataError: A file is gone.
+        InvalidInputError: An image or a mask is broken, or a mask is not as large as its image.
+    """
+    subsets = [getattr(datamodule, f"{name}_data", None) for name in ("val", "test")]
+    if datamodule.val_split_mode == ValSplitMode.SAME_AS_TEST:
+        subsets = subsets[1:]
+    for subset in subsets:
+        if subset is not None and len(subset):
+            check_samples(subset)
+
+
+def allow_no_validation(trainer: Trainer) -> None:
+    """Train without validation where the data module has no images for it, as with ``val_split_mode=none``.
+
+    anomalib 2.7 asks such a data module for validation images all the same, which fails when training is done.
+
+    Args:
+        trainer: The trainer, before training; its data module is set up.
+    """
+    if not getattr(trainer.datamodule, "val_data", None):
+        trainer.limit_val_batches = 0
+        trainer.check_val_every_n_epoch = 1  # else Lightning's checkpoint would wait for a validation
+
+
+class TeardownOnFailure(Callback):
+    """Call the model's ``teardown`` when training fails or is interrupted, where Lightning leaves it out."""
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Call it."""
+        del exception
+        pl_module.teardown(trainer.state.fn)
 
 
 class ResumePoint(Callback):

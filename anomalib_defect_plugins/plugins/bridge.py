@@ -47,7 +47,8 @@ def connect() -> None:
     """Load the plugins and hand them to anomalib; once, and as soon as nothing that they need is half imported.
 
     Raises:
-        PluginError: if a plugin cannot be loaded and ``ANOMALIB_DEFECT_PLUGINS_STRICT`` is set. Nothing else is raised.
+        PluginError: if a plugin cannot be loaded and ``ANOMALIB_DEFECT_PLUGINS_STRICT`` is set; without it nothing is
+            raised, whatever goes wrong.
     """
     global _plugins
     if _plugins is not None:

@@ -25,12 +25,20 @@ class Register(Protocol):
     """The callback that a hook is handed."""
 
     def __call__(self, cls: type, name: str | None = None) -> None:
-        """Offer ``cls`` under ``name``; without a name, under one that is made from the name of the class."""
+        """Offer ``cls`` under ``name``, an identifier; without one, under the name of the class in lower case.
+
+        A data module keeps the case of its class. Names are compared without regard to case, and the name of the class
+        counts as taken too.
+        """
 
 
 @hookspec
 def register_models(register: Register) -> None:
-    """Register subclasses of ``anomalib.models.components.AnomalibModule``."""
+    """Register subclasses of ``anomalib.models.components.AnomalibModule``.
+
+    A class may say what it needs in ``supervision: Supervision`` and where it is from in ``paper: str``; both are shown
+    by ``anomalib-defects list``. anomalib's ``get_model(name)`` and ``list_models()`` see direct subclasses only.
+    """
 
 
 @hookspec

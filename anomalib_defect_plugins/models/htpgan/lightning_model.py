@@ -23,8 +23,14 @@ from torch.utils.data import DataLoader
 from torchvision.transforms.v2 import Compose, InterpolationMode, Resize
 
 from anomalib_defect_plugins.errors import ConfigurationError, InvalidInputError
-from anomalib_defect_plugins.models.training import ResumePoint, check_finite
-from anomalib_defect_plugins.post_processing import OtsuPostProcessor, ReferencePostProcessor
+from anomalib_defect_plugins.models.training import (
+    ResumePoint,
+    TeardownOnFailure,
+    allow_no_validation,
+    check_evaluation_data,
+    check_finite,
+)
+from anomalib_defect_plugins.post_processing import OtsuPostProcessor, ReferencePostProcessor, SigmaPostProcessor
 from anomalib_defect_plugins.pre_processing import AntialiasedPreProcessor
 from anomalib_defect_plugins.supervision import Supervision
 
@@ -34,6 +40,7 @@ from .torch_model import HtpGanModel
 
 THRESHOLDS: dict[str, Callable[[], PostProcessor]] = {
     "adaptive": PostProcessor,
+    "sigma": SigmaPostProcessor,
     "otsu": OtsuPostProcessor,
     "reference": ReferencePostProcessor,
 }
@@ -57,9 +64,10 @@ class HtpGan(AnomalibModule):
         reconstruction_weight: Weight of the generator's reconstruction loss.
         blend_fakes: Whether generated images are blended with the real one under smooth random masks, so that the
             discriminator learns to judge places and not the whole image; ``False`` is the paper's plain game.
-        fusion: What of each scale is averaged: ``calibrated``, ``entropy`` or ``paper``; see ``ScaleAnomalyMap``.
+        fusion: What of each scale is averaged: ``log_odds``, ``entropy`` or ``paper``; see ``ScaleAnomalyMap``.
+        contrast: Standard deviation that each image is scaled to, in units of the noise's.
         threshold: Where the thresholds come from: ``adaptive`` (anomalib's, from labelled validation images),
-            ``otsu`` (from unlabelled validation images) or ``reference`` (from the normal image alone).
+            ``sigma`` or ``otsu`` (from unlabelled validation images) or ``reference`` (from the normal image alone).
         pre_processor: As in anomalib.
         post_processor: As in anomalib; decides the threshold instead of ``threshold`` if one is given.
         evaluator: As in anomalib.
@@ -80,12 +88,13 @@ class HtpGan(AnomalibModule):
         min_size: int = 32,
         width: int = 8,
         texture_module: bool = True,
-        iterations_per_scale: int = 150,
+        iterations_per_scale: int = 75,
         discriminator_lr: float = 5e-4,
         generator_lr: float = 5e-5,
         reconstruction_weight: float = 10.0,
         blend_fakes: bool = True,
-        fusion: str = "calibrated",
+        fusion: str = "log_odds",
+        contrast: float = 0.1,
         threshold: str = "adaptive",
         pre_processor: PreProcessor | bool = True,
         post_processor: PostProcessor | bool = True,
@@ -108,9 +117,7 @@ class HtpGan(AnomalibModule):
         # The network is built for one size: what the pre-processor gives, which a checkpoint must know again.
         self.image_size = tuple(self.input_size or image_size)
         self.hparams["image_size"] = self.image_size
-        self.model = HtpGanModel(
-            self.image_size, num_scales, min_size, width, texture_module=texture_module, fusion=fusion
-        )
+        self.model = HtpGanModel(self.image_size, num_scales, min_size, width, texture_module, fusion, contrast)
         self.reference = reference
         self.iterations_per_scale = iterations_per_scale
         self.discriminator_lr = discriminator_lr
@@ -119,7 +126,7 @@ class HtpGan(AnomalibModule):
         self.blend_fakes = blend_fakes
         self.automatic_optimization = False
         self.register_buffer("noise_seed", torch.tensor(-1))
-        self._restore_loader: Callable[[], None] = lambda: None
+        self._replaced: dict[str, Any] | None = None
 
     @property
     def trainer_arguments(self) -> dict[str, Any]:
@@ -139,8 +146,8 @@ class HtpGan(AnomalibModule):
         return AntialiasedPreProcessor(Compose([resize]))
 
     def configure_callbacks(self) -> Sequence[Callback]:
-        """Add the resume point to anomalib's callbacks."""
-        return [*super().configure_callbacks(), ResumePoint()]
+        """Add the resume point, and a teardown that failures do not skip, to anomalib's callbacks."""
+        return [*super().configure_callbacks(), ResumePoint(), TeardownOnFailure()]
 
     def configure_optimizers(self) -> list[Optimizer]:
         """Give each scale's discriminator and generator an Adam of its own: D_0, G_0, D_1, G_1, ..."""
@@ -156,7 +163,11 @@ class HtpGan(AnomalibModule):
         """Before training, put the reference image in the place of the data module's training batches."""
         if stage == "fit":
             self._check_trainer()
-            self._use_reference(load_reference(self.trainer.datamodule, self.reference, self.hparams.min_size))
+            datamodule = self.trainer.datamodule
+            item = load_reference(datamodule, self.reference, self.hparams.min_size)
+            check_evaluation_data(datamodule)
+            allow_no_validation(self.trainer)
+            self._use_reference(datamodule, item)
 
     def _check_trainer(self) -> None:
         trainer = self.trainer
@@ -173,18 +184,20 @@ class HtpGan(AnomalibModule):
             )
             raise ConfigurationError(msg)
 
-    def _use_reference(self, item: ImageItem) -> None:
-        datamodule: AnomalibDataModule = self.trainer.datamodule
+    def _use_reference(self, datamodule: AnomalibDataModule, item: ImageItem) -> None:
         collate = datamodule.train_data.collate_fn
         loader = DataLoader([item] * self.iterations_per_scale, batch_size=1, collate_fn=collate)
         # An attribute of the instance stands before the class's method, until teardown takes it away.
+        self._replaced = {name: value for name, value in vars(datamodule).items() if name == "train_dataloader"}
         datamodule.train_dataloader = lambda: loader
-        self._restore_loader = lambda: datamodule.__dict__.pop("train_dataloader", None)
 
     def teardown(self, stage: str) -> None:
         """Give the data module its own training batches back."""
-        if stage == "fit":
-            self._restore_loader()
+        if stage == "fit" and self._replaced is not None:
+            attributes = vars(self.trainer.datamodule)
+            attributes.pop("train_dataloader", None)
+            attributes.update(self._replaced)
+            self._replaced = None
 
     def on_fit_start(self) -> None:
         """Fix the seed of all noise, unless a checkpoint has brought it."""
@@ -232,11 +245,10 @@ class HtpGan(AnomalibModule):
         optimizer.step()
 
     def _finish_scale(self, scale: int, image: Tensor) -> None:
-        """Calibrate the scale; start the next from it, or take the threshold when it was the last.
+        """Start the next scale from this one, or take the threshold when it was the last.
 
         It belongs to the scale's last step, so that every checkpoint of its epoch already has it.
         """
-        self.model.calibrate(scale, self.model.at_scale(image, scale))
         if scale + 1 < len(self.model.sizes):
             for networks in (self.model.generators, self.model.discriminators):
                 networks[scale + 1].load_state_dict(networks[scale].state_dict())

@@ -5,8 +5,10 @@ from pathlib import Path
 from anomalib.data import AnomalibDataModule, ImageItem
 from anomalib.data.datasets.base.image import AnomalibDataset
 from anomalib.data.utils import LabelName
+from pandas import DataFrame
 from PIL import Image
 
+from anomalib_defect_plugins.data.base import reading
 from anomalib_defect_plugins.errors import ConfigurationError, InvalidInputError
 
 
@@ -31,13 +33,10 @@ def load_reference(datamodule: AnomalibDataModule | None, reference: int | str, 
     dataset = datamodule.train_data
     index = _find(dataset, reference, datamodule.name)
     path = dataset.samples.image_path[index]
-    try:
+    with reading("reference image", path):
         with Image.open(path) as image:
             width, height = image.size
         item = dataset[index]
-    except Exception as error:
-        msg = f"the reference image {path} cannot be read ({error}): replace it, or choose another with --model.reference"
-        raise InvalidInputError(msg) from error
     if min(width, height) < min_side:
         msg = (
             f"the reference image {path} is {width}x{height}, smaller than the coarsest scale ({min_side} pixels): "
@@ -54,10 +53,10 @@ def _find(dataset: AnomalibDataset, reference: int | str, name: str) -> int:
     if normal.empty:
         msg = f"the training split of {name} has no normal image: HtpGan needs one"
         raise InvalidInputError(msg)
-    if isinstance(reference, int) or reference.isdecimal() and not _named(normal, reference):
+    if isinstance(reference, int) or (reference.isdecimal() and not _named(normal, reference)):
         position = int(reference)
         if not 0 <= position < len(normal):
-            msg = f"reference is {position}, but {name} has {len(normal)} normal training images: 0 to {len(normal) - 1}"
+            msg = f"reference is {position}, but {name} has {len(normal)} normal training images, counted from 0"
             raise InvalidInputError(msg)
         return int(normal.index[position])
     found = _named(normal, reference)
@@ -69,7 +68,7 @@ def _find(dataset: AnomalibDataset, reference: int | str, name: str) -> int:
     return found[0]
 
 
-def _named(normal, reference: str) -> list[int]:
+def _named(normal: DataFrame, reference: str) -> list[int]:
     """Give the rows whose path ends in ``reference``, with or without the file's ending."""
     wanted = Path(reference).parts
     rows = []

@@ -16,6 +16,9 @@ from anomalib_defect_plugins.layers import ConvBlock, FixedResize, TexturePercei
 
 from .anomaly_map import ScaleAnomalyMap
 
+MIN_STD = 1.5 / 255
+"""Least standard deviation of an image in [0, 1] that counts as texture and not as noise of the camera."""
+
 
 def pyramid_sizes(image_size: tuple[int, int], num_scales: int, min_size: int) -> list[tuple[int, int]]:
     """Give the image sizes of the pyramid, in equal ratios from the coarsest to the full size.
@@ -36,7 +39,7 @@ def pyramid_sizes(image_size: tuple[int, int], num_scales: int, min_size: int) -
         msg = f"num_scales is {num_scales}; HTP-GAN's pyramid has 2 to 12 scales"
         raise InvalidInputError(msg)
     if not 16 <= min_size < shorter:
-        msg = f"min_size is {min_size}; the coarsest scale must have 16 to {shorter - 1} pixels at an image size of {image_size}"
+        msg = f"min_size is {min_size}; at an image size of {image_size} it must be 16 to {shorter - 1}"
         raise InvalidInputError(msg)
     ratios = [(min_size / shorter) ** (1 - n / (num_scales - 1)) for n in range(num_scales)]
     return [(round(image_size[0] * ratio), round(image_size[1] * ratio)) for ratio in ratios]
@@ -72,7 +75,9 @@ class Generator(nn.Module):
 
 
 class Discriminator(nn.Module):
-    """One scale's discriminator: conv-blocks f_n, the texture-perceiving module, and a head g_n (eq. 2, 3).
+    """One scale's discriminator: two conv-blocks f_n, the texture-perceiving module, and a head g_n (eq. 2, 3).
+
+    The head has 1x1 kernels, so that a pixel is judged by the 7x7 around it: a wider view smears thin defects.
 
     Args:
         width: Channels of the hidden layers.
@@ -84,16 +89,13 @@ class Discriminator(nn.Module):
 
     def __init__(self, width: int, size: tuple[int, int], texture_module: bool = True, branch_width: int = 4) -> None:
         super().__init__()
-        self.features = nn.Sequential(ConvBlock(3, width), *(ConvBlock(width, width) for _ in range(2)))
+        self.features = nn.Sequential(ConvBlock(3, width), ConvBlock(width, width))
         self.texture = (
             TexturePerceivingModule(width, branch_width, size)
             if texture_module
             else ConvBlock(width, 8 * branch_width, slope=0.0)
         )
-        self.head = nn.Sequential(
-            ConvBlock(8 * branch_width, width),
-            nn.Conv2d(width, 1, 3, padding=1, padding_mode="reflect"),
-        )
+        self.head = nn.Sequential(ConvBlock(8 * branch_width, width, kernel_size=1), nn.Conv2d(width, 1, 1))
 
     def forward(self, image: Tensor) -> Tensor:
         """Judge each pixel's neighbourhood.
@@ -117,6 +119,7 @@ class HtpGanModel(nn.Module):
         width: Channels of the hidden layers.
         texture_module: Whether the discriminators have the texture-perceiving module.
         fusion: What of each scale is averaged; see ``ScaleAnomalyMap``.
+        contrast: Standard deviation that each image is scaled to; the noise of eq. 1 has 1.
 
     Raises:
         InvalidInputError: A pyramid that cannot be.
@@ -129,26 +132,30 @@ class HtpGanModel(nn.Module):
         min_size: int = 32,
         width: int = 8,
         texture_module: bool = True,
-        fusion: str = "calibrated",
+        fusion: str = "log_odds",
+        contrast: float = 0.1,
     ) -> None:
         super().__init__()
         self.sizes = pyramid_sizes(image_size, num_scales, min_size)
         self.generators = nn.ModuleList(Generator(width) for _ in self.sizes)
         self.discriminators = nn.ModuleList(Discriminator(width, size, texture_module) for size in self.sizes)
         self.downsample = nn.ModuleList(FixedResize(image_size, size) for size in self.sizes)
-        self.scale_maps = nn.ModuleList(ScaleAnomalyMap(fusion) for _ in self.sizes)
+        self.scale_map = ScaleAnomalyMap(fusion)
+        self.contrast = contrast
 
     def normalise(self, image: Tensor) -> Tensor:
-        """Scale to [-1, 1] and take away each image's own channel means, so that brightness does not count.
+        """Take away an image's own channel means and contrast, so that its exposure does not count.
 
         Args:
             image: ``(B, 3, H, W)``, float in [0, 1].
 
         Returns:
-            ``(B, 3, H, W)``, zero mean in each channel of each image.
+            ``(B, 3, H, W)``, zero mean in each channel and standard deviation ``contrast`` in each image; less in an
+            image that is all but flat, whose noise is not blown up.
         """
-        image = image * 2 - 1
-        return image - image.mean(dim=(-2, -1), keepdim=True)
+        image = image - image.mean(dim=(-2, -1), keepdim=True)
+        std = image.square().mean(dim=(1, 2, 3), keepdim=True).sqrt()
+        return image * (self.contrast / std.clamp(min=MIN_STD))
 
     def at_scale(self, image: Tensor, scale: int) -> Tensor:
         """Give the normalised image at one scale, ``(B, 3, *sizes[scale])``, from one in [0, 1] at ``image_size``."""
@@ -172,19 +179,6 @@ class HtpGanModel(nn.Module):
                 image = generator(noise, image)
         return image
 
-    @torch.no_grad()
-    def calibrate(self, scale: int, real: Tensor) -> None:
-        """Set what a trained scale's judgement means by its response to the normal image.
-
-        Args:
-            scale: Which scale.
-            real: The normal image at that scale, as :meth:`at_scale` gives it.
-        """
-        judge = self.discriminators[scale]
-        training = judge.training
-        self.scale_maps[scale].calibrate(judge.eval()(real))
-        judge.train(training)
-
     def forward(self, image: Tensor) -> InferenceBatch:
         """Find what is unlike the normal image.
 
@@ -197,8 +191,8 @@ class HtpGanModel(nn.Module):
         normalised = self.normalise(image)
         logits = [judge(resize(normalised)) for judge, resize in zip(self.discriminators, self.downsample, strict=True)]
         maps = [
-            functional.interpolate(scale_map(x), image.shape[-2:], mode="bilinear", align_corners=False)
-            for scale_map, x in zip(self.scale_maps, logits, strict=True)
+            functional.interpolate(self.scale_map(x), image.shape[-2:], mode="bilinear", align_corners=False)
+            for x in logits
         ]
         anomaly_map = torch.stack(maps).mean(0)  # eq. 5
         return InferenceBatch(pred_score=anomaly_map.amax(dim=(1, 2, 3)), anomaly_map=anomaly_map)

@@ -108,7 +108,8 @@ def test_our_share_of_the_import_of_torch_is_under_two_milliseconds(crowd: Stran
         ours.load()()
         print(1000 * (time.perf_counter() - start))
     """
-    shares = [float(crowd.python(code, TORCH_DEVICE_BACKEND_AUTOLOAD="0").stdout) for _ in range(3)]
+    variables = {"TORCH_DEVICE_BACKEND_AUTOLOAD": "0", "PYTHONDONTWRITEBYTECODE": ""}
+    shares = [float(crowd.python(code, **variables).stdout) for _ in range(3)]
     assert min(shares) < 2, f"{shares} ms"
 
 

@@ -1,0 +1,26 @@
+PYTHON ?= python3
+BIN := .venv/bin
+INSTALLED := .venv/.installed
+
+.PHONY: train test dist
+
+# Train and test HTP-GAN on the embedded data; ends with the metrics and the folders of the heat maps.
+train: $(INSTALLED)
+	$(BIN)/anomalib train --model htpgan --data TextureDefects --config configs/htpgan/quick.yaml
+	@echo "Heat maps:"
+	@cd results/HtpGan/TextureDefects && find -L */latest/images -mindepth 1 -type d | sed "s|^|$$PWD/|" | sort
+
+# Lint and every test, the slow ones too. One thread a process: two processes fill two cores.
+test: $(INSTALLED)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist worksteal
+
+# Wheel and source distribution, in dist/.
+dist: $(INSTALLED)
+	$(BIN)/python -m build
+
+$(INSTALLED): pyproject.toml
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --editable ".[dev]"
+	touch $@

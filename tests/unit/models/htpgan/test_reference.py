@@ -1,0 +1,161 @@
+"""The reference image: how it is named, what is said when it cannot be had, and that no other image is opened."""
+
+import re
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from anomalib.data import Folder
+from anomalib.data.utils import read_image
+from PIL import Image
+
+from anomalib_defect_plugins.data import TextureDefects
+from anomalib_defect_plugins.errors import ConfigurationError, InvalidInputError, MissingDataError
+from anomalib_defect_plugins.models.htpgan.reference import load_reference
+
+
+def load(datamodule, reference, min_side=16) -> str:
+    """Return the name of the reference image below its data set."""
+    if not hasattr(datamodule, "train_data"):
+        datamodule.setup()
+    item = load_reference(datamodule, reference, min_side)
+    assert torch.equal(item.image, read_image(item.image_path, as_tensor=True))
+    return "/".join(Path(item.image_path).parts[-2:])
+
+
+@pytest.fixture
+def two_folders(root) -> Folder:
+    """Normal images of the same names in two folders, and one whose name is a number."""
+    shutil.copytree(root / "normal", root / "more")
+    (root / "more" / "002.png").rename(root / "more" / "7.png")
+    folders = {"normal_dir": ["normal", "more"], "normal_test_dir": "normal_test", "abnormal_dir": "defective"}
+    return Folder(name="two", root=root, num_workers=0, **folders)
+
+
+@pytest.mark.parametrize(
+    ("reference", "expected"),
+    [
+        (0, "normal/000.png"),
+        (3, "normal/003.png"),
+        ("002.png", "normal/002.png"),
+        ("002", "normal/002.png"),
+        ("normal/001.png", "normal/001.png"),
+        ("normal/001", "normal/001.png"),
+        ("1", "normal/001.png"),  # no image is called 1, so it is a position
+    ],
+)
+def test_it_is_named_by_position_file_name_or_end_of_its_path(datamodule, reference, expected):
+    assert load(datamodule, reference) == expected
+
+
+def test_its_whole_path_names_it(datamodule, root):
+    assert load(datamodule, str(root / "normal" / "002.png")) == "normal/002.png"
+
+
+def test_positions_count_paths_in_order(two_folders):
+    names = [load(two_folders, position) for position in range(8)]
+    assert names == sorted(names)
+    assert len(set(names)) == 8
+
+
+def test_more_of_the_path_tells_equal_names_apart(two_folders):
+    assert load(two_folders, "more/001.png") == "more/001.png"
+    assert load(two_folders, "normal/001") == "normal/001.png"
+
+
+def test_a_name_that_is_a_number_is_a_name_first(two_folders):
+    assert load(two_folders, "7") == "more/7.png"
+    assert load(two_folders, 7) == "normal/003.png"
+
+
+def test_a_name_that_several_images_have_is_refused(two_folders):
+    line = "^reference is '001.png', but 2 of the 8 normal training images of two are called so: give more of its path$"
+    with pytest.raises(InvalidInputError, match=line):
+        load(two_folders, "001.png")
+
+
+@pytest.mark.parametrize("reference", ["004.png", "002.jpg", "normal_test/000.png", "mal/000.png", ""])
+def test_a_name_that_no_image_has_is_refused_with_one_that_there_is(datamodule, reference):
+    line = (
+        f"reference is {reference!r}, but none of the 4 normal training images of generated are called so "
+        "(one is '000.png')"
+    )
+    with pytest.raises(InvalidInputError, match=f"^{re.escape(line)}$"):
+        load(datamodule, reference)
+
+
+@pytest.mark.parametrize("reference", [4, -1, "4", 201])
+def test_a_position_that_there_is_not_is_refused_with_their_number(datamodule, reference):
+    line = f"^reference is {reference}, but generated has 4 normal training images"
+    with pytest.raises(InvalidInputError, match=line):
+        load(datamodule, reference)
+
+
+def test_without_a_normal_image_it_says_so(datamodule):
+    datamodule.setup()
+    samples = datamodule.train_data.samples
+    datamodule.train_data.samples = samples.assign(label_index=1)
+    with pytest.raises(InvalidInputError, match=r"^the training split of generated has no normal image"):
+        load(datamodule, 0)
+
+
+def test_defective_training_images_are_not_counted(datamodule):
+    datamodule.setup()
+    samples = datamodule.train_data.samples
+    datamodule.train_data.samples = samples.assign(label_index=[1, 0, 1, 0])
+    datamodule.train_data.samples.attrs["task"] = "classification"
+    assert [load(datamodule, position) for position in (0, 1)] == ["normal/001.png", "normal/003.png"]
+    with pytest.raises(InvalidInputError, match="none of the 2 normal training images"):
+        load(datamodule, "000.png")
+
+
+def test_without_a_data_module_it_says_what_to_pass():
+    with pytest.raises(ConfigurationError, match="pass datamodule="):
+        load_reference(None, 0, 16)
+
+
+@pytest.mark.parametrize("content", [b"", b"no image", None], ids=["empty", "text", "cut"])
+def test_a_broken_reference_is_named(datamodule, root, content):
+    path = root / "normal" / "001.png"
+    path.write_bytes(path.read_bytes()[:300] if content is None else content)
+    with pytest.raises(InvalidInputError, match=r"cannot read reference image .*normal.001\.png .*; replace") as error:
+        load(datamodule, 1)
+    assert "\n" not in str(error.value)
+
+
+def test_a_reference_that_has_gone_is_named(datamodule, root):
+    datamodule.setup()
+    (root / "normal" / "001.png").unlink()
+    with pytest.raises(MissingDataError, match=r"reference image .*normal.001\.png does not exist"):
+        load(datamodule, 1)
+
+
+@pytest.mark.parametrize(("size", "fits"), [((16, 60), True), ((60, 16), True), ((15, 60), False), ((60, 15), False)])
+def test_a_reference_smaller_than_the_coarsest_scale_is_refused(datamodule, root, size, fits):
+    Image.fromarray(np.zeros((*size[::-1], 3), np.uint8)).save(root / "normal" / "000.png")
+    if fits:
+        assert load(datamodule, 0) == "normal/000.png"
+    else:
+        line = rf"000\.png is {size[0]}x{size[1]}, smaller than the coarsest scale \(16 pixels\): .*--model\.min_size"
+        with pytest.raises(InvalidInputError, match=line):
+            load(datamodule, 0)
+
+
+def test_its_file_is_the_only_one_that_is_opened(datamodule, monkeypatch):
+    opened = []
+    original = Image.open
+    monkeypatch.setattr(
+        Image, "open", lambda path, *rest, **more: (opened.append(path), original(path, *rest, **more))[1]
+    )
+    load(datamodule, 2)
+    assert {Path(path).name for path in opened} == {"002.png"}
+
+
+def test_it_is_found_in_the_embedded_data_set(tmp_path):
+    datamodule = TextureDefects(root=tmp_path, image_size=64)
+    assert load(datamodule, 39) == "good/039.png"
+    assert load(datamodule, "017") == "good/017.png"
+    with pytest.raises(InvalidInputError, match="reference is 40, but TextureDefects has 40 normal training images"):
+        load(datamodule, 40)

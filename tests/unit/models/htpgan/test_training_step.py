@@ -1,0 +1,220 @@
+"""What one training step of HTP-GAN shows its networks, and what it changes."""
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from anomalib.data.utils import read_image
+from lightning.pytorch import Callback
+from torch import Tensor
+
+from anomalib_defect_plugins.models.htpgan import HtpGan, lightning_model
+from anomalib_defect_plugins.testing.runs import Run, fit, seed_all
+
+STEPS = 3
+SCALES = 2
+
+
+class Recorder:
+    """Takes down what passes through the networks while they train, and the arguments of both losses."""
+
+    def __init__(self, model: HtpGan, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.model = model
+        self.judged: list[tuple[int, Tensor, Tensor]] = []  # scale, images, logits
+        self.generated: list[list[tuple[Tensor, Tensor]]] = []  # noise and image, coarse to fine, a chain each
+        self.losses: list[tuple[str, tuple[Tensor, ...], float]] = []
+        self.totals: list[float] = []
+        for scale, network in enumerate(model.model.discriminators):
+            network.register_forward_hook(self._judged(scale))
+        for scale, network in enumerate(model.model.generators):
+            network.register_forward_hook(self._generated(scale))
+        for name in ("discriminator_loss", "generator_loss"):
+            monkeypatch.setattr(lightning_model, name, self._loss(name, getattr(lightning_model, name)))
+        backward = model.manual_backward
+        monkeypatch.setattr(model, "manual_backward", lambda loss: (self.totals.append(loss.item()), backward(loss)))
+
+    def real(self, scale: int, reference: str) -> Tensor:
+        """Return the reference image as the discriminator of a scale should get it."""
+        image = self.model.pre_processor.transform(read_image(reference, as_tensor=True)[None])
+        return self.model.model.at_scale(image, scale)
+
+    def _judged(self, scale: int) -> Callable[..., None]:
+        def hook(network: torch.nn.Module, inputs: tuple[Tensor], logits: Tensor) -> None:
+            if network.training:
+                self.judged.append((scale, inputs[0].detach().clone(), logits.detach().clone()))
+
+        return hook
+
+    def _generated(self, scale: int) -> Callable[..., None]:
+        def hook(network: torch.nn.Module, inputs: tuple[Tensor, Tensor], image: Tensor) -> None:
+            if scale == 0:
+                self.generated.append([])
+            self.generated[-1].append((inputs[0].detach().clone(), image.detach().clone()))
+
+        return hook
+
+    def _loss(self, name: str, original: Callable[..., Tensor]) -> Callable[..., Tensor]:
+        def call(*arguments: Tensor) -> Tensor:
+            loss = original(*arguments)
+            self.losses.append((name, tuple(value.detach().clone() for value in arguments), loss.item()))
+            return loss
+
+        return call
+
+
+def tiny(**arguments: Any) -> HtpGan:
+    settings = {"image_size": (24, 32), "num_scales": SCALES, "min_size": 16, "width": 2} | arguments
+    return HtpGan(**{"iterations_per_scale": STEPS, "evaluator": False, "visualizer": False} | settings)
+
+
+@pytest.fixture
+def train(datamodule, tmp_path, monkeypatch) -> Callable[..., tuple[Run, Recorder]]:
+    """Trains a tiny model and returns what happened."""
+
+    def run(*callbacks: Callback, **arguments: Any) -> tuple[Run, Recorder]:
+        seed_all(0)
+        model = tiny(**arguments)
+        recorder = Recorder(model, monkeypatch)
+        return fit(model, datamodule, tmp_path / "results", {}, callbacks), recorder
+
+    return run
+
+
+@pytest.mark.parametrize("blend_fakes", [True, False])
+def test_the_discriminator_sees_real_and_generated_in_one_batch_in_both_steps(train, root, blend_fakes):
+    # In passes of their own, batch norm would take away what tells them apart: the model would not learn.
+    _, recorder = train(reference=1, blend_fakes=blend_fakes)
+    assert [scale for scale, _, _ in recorder.judged] == [0] * 2 * STEPS + [1] * 2 * STEPS  # D's step, then G's
+    for scale, images, _ in recorder.judged:
+        real = recorder.real(scale, root / "normal" / "001.png")
+        assert len(images) == 2
+        assert torch.allclose(images[:1], real, atol=1e-5)
+        assert (images[1:] - real).abs().mean() > 0.05
+
+
+def test_both_losses_are_those_of_the_joint_batch(train):
+    _, recorder = train()
+    for (_, _, logits), (name, arguments, _) in zip(recorder.judged, recorder.losses, strict=True):
+        if name == "discriminator_loss":
+            assert torch.equal(torch.cat(arguments[:2]), logits)
+        else:
+            assert torch.equal(arguments[0], logits[1:])
+    assert [name for name, _, _ in recorder.losses] == ["discriminator_loss", "generator_loss"] * STEPS * SCALES
+
+
+def test_in_passes_of_their_own_the_images_would_be_judged_otherwise(train):
+    _, recorder = train()
+    scale, images, _ = recorder.judged[-1]
+    discriminator = recorder.model.model.discriminators[scale].train()
+    apart = torch.cat([discriminator(image[None]) for image in images])
+    assert (discriminator(images) - apart).abs().mean() > 0.05
+
+
+@pytest.mark.parametrize("blend_fakes", [True, False])
+def test_the_discriminator_gets_generated_images_blended_or_plain(train, blend_fakes):
+    _, recorder = train(blend_fakes=blend_fakes)
+    for step in range(STEPS * SCALES):
+        _, images, _ = recorder.judged[2 * step]
+        _, (_, _, share), _ = recorder.losses[2 * step]
+        fake = recorder.generated[3 * step][-1][1]  # a step generates for D, for G and for the reconstruction
+        assert torch.allclose(images[1:], fake + share * (images[:1] - fake), atol=1e-5)
+        if blend_fakes:
+            assert share.shape == (1, 1, *images.shape[-2:])
+            assert 0 <= share.min() < share.max() <= 1
+        else:
+            assert torch.equal(share, torch.zeros_like(share))
+
+
+def test_the_generator_is_judged_by_its_plain_image(train):
+    _, recorder = train(blend_fakes=True)
+    for step in range(STEPS * SCALES):
+        _, images, _ = recorder.judged[2 * step + 1]
+        assert torch.equal(images[1:], recorder.generated[3 * step + 1][-1][1])
+
+
+def test_noise_is_new_for_each_network_and_step_and_of_unit_size_at_every_scale(train):
+    _, recorder = train()
+    drawn = [chain for number, chain in enumerate(recorder.generated) if number % 3 < 2]
+    for scale in range(SCALES):
+        noises = [chain[scale][0] for chain in drawn if len(chain) > scale]
+        assert len({tuple(noise.flatten().tolist()) for noise in noises}) == len(noises)
+        assert float(torch.stack(noises).std()) == pytest.approx(1, abs=0.05)
+
+
+def test_the_reconstruction_starts_from_one_noise_and_has_none_at_finer_scales(train):
+    _, recorder = train()
+    chains = recorder.generated[2::3]
+    assert len(chains) == STEPS * SCALES
+    for chain in chains:
+        assert torch.equal(chain[0][0], chains[0][0][0])
+        assert not any(noise.any() for noise, _ in chain[1:])
+    assert float(chains[0][0][0].std()) == pytest.approx(1, abs=0.1)
+
+
+def test_the_generator_is_trained_to_fool_and_to_reconstruct(train, root):
+    _, recorder = train(reference="000.png", reconstruction_weight=7.0)
+    for step in range(STEPS * SCALES):
+        _, _, adversarial = recorder.losses[2 * step + 1]
+        scale = step // STEPS
+        error = recorder.generated[3 * step + 2][-1][1] - recorder.real(scale, root / "normal" / "000.png")
+        expected = adversarial + 7 * float(error.square().mean())
+        assert recorder.totals[2 * step + 1] == pytest.approx(expected, rel=1e-4)
+
+
+def weights(networks: torch.nn.ModuleList) -> list[dict[str, Tensor]]:
+    return [copy.deepcopy(dict(network.named_parameters())) for network in networks]
+
+
+def same(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
+    return all(torch.equal(values, other[name]) for name, values in one.items())
+
+
+class Snapshots(Callback):
+    """Keeps the weights before the training and after each step, and the learning rates of each step."""
+
+    def __init__(self) -> None:
+        self.weights: list[tuple[list[dict[str, Tensor]], ...]] = []
+        self.rates: list[list[float]] = []
+
+    def on_train_start(self, trainer, pl_module) -> None:
+        """Keep what training starts from."""
+        self._keep(pl_module)
+
+    def on_train_batch_end(self, trainer, pl_module, *_: object) -> None:
+        """Keep what a step leaves."""
+        self._keep(pl_module)
+        own = slice(2 * trainer.current_epoch, 2 * trainer.current_epoch + 2)
+        self.rates.append([optimizer.param_groups[0]["lr"] for optimizer in trainer.optimizers[own]])
+
+    def _keep(self, pl_module) -> None:
+        self.weights.append((weights(pl_module.model.discriminators), weights(pl_module.model.generators)))
+
+
+def test_a_step_changes_both_networks_of_its_scale_and_no_other(train):
+    snapshots = Snapshots()
+    train(snapshots)
+    for step in range(1, SCALES * STEPS):
+        before, after = snapshots.weights[step - 1], snapshots.weights[step]
+        scale = (step - 1) // STEPS
+        if step == STEPS:
+            continue  # the end of a scale also starts the next
+        for old, new in zip(before, after, strict=True):
+            assert [same(old[n], new[n]) for n in range(SCALES)] == [n != scale for n in range(SCALES)]
+
+
+def test_the_next_scale_starts_from_the_one_before(train):
+    snapshots = Snapshots()
+    train(snapshots)
+    for networks in snapshots.weights[STEPS]:
+        assert same(networks[0], networks[1])
+    for networks in snapshots.weights[0]:
+        assert not same(networks[0], networks[1])
+
+
+def test_learning_rates_fall_to_a_tenth_in_the_last_fifth_of_every_scale(train):
+    snapshots = Snapshots()
+    train(snapshots, iterations_per_scale=10, discriminator_lr=1e-3, generator_lr=1e-4)
+    expected = ([[1e-3, 1e-4]] * 8 + [[1e-4, 1e-5]] * 2) * SCALES
+    assert torch.allclose(torch.tensor(snapshots.rates), torch.tensor(expected))
