@@ -15,10 +15,11 @@ from .layers import Resize
 
 
 def _exportable(transform: Transform | None, default: nn.Module | None) -> nn.Module | None:
-    """Replace bicubic antialiased resizing by its exportable twin; give ``default`` if there is none to replace."""
+    """Replace bicubic antialiased resizing by its exportable twin in ``default``, which is what anomalib exports."""
     if isinstance(transform, Compose):
-        parts = [_exportable(part, part) for part in transform.transforms]
-        return nn.Sequential(*parts) if parts != list(transform.transforms) else default
+        pairs = zip(transform.transforms, default.transforms, strict=True)
+        parts = [_exportable(part, exported) for part, exported in pairs]
+        return nn.Sequential(*parts) if parts != list(default.transforms) else default
     fixed = isinstance(transform, ResizeTransform) and transform.size is not None and len(transform.size) == 2
     if fixed and transform.antialias and transform.interpolation == InterpolationMode.BICUBIC:
         return Resize(tuple(transform.size))

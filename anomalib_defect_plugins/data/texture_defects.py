@@ -34,6 +34,9 @@ COUNTS = {Split.TRAIN: (40, 0), Split.VAL: (20, 20), Split.TEST: (30, 60)}
 CROP = 256
 """Side of a crop in pixels of the photograph; other image sizes show the same field of view."""
 
+TEXTURE_STD = 0.06
+"""Standard deviation of the softened photographs, in intensity of [0, 1]."""
+
 GOOD = "good"
 """Defect type of a normal image."""
 
@@ -145,7 +148,7 @@ def build(folder: Path, category: str, image_size: int, seed: int) -> None:
 
     The layout is MVTec's with a level for the split: ``test/crack/000.png``, ``ground_truth/test/crack/000.png``.
     """
-    photo = getattr(photographs, category)().astype(np.float32) / 255
+    photo = soften(getattr(photographs, category)().astype(np.float32) / 255)
     with new_folder(folder) as unfinished:
         for split_index, split in enumerate(COUNTS):
             for entry in _entries(split):
@@ -154,6 +157,14 @@ def build(folder: Path, category: str, image_size: int, seed: int) -> None:
                 _save(unfinished / entry.image, image)
                 if entry.mask:
                     _save(unfinished / entry.mask, mask)
+
+
+def soften(photo: np.ndarray) -> np.ndarray:
+    """Lower the contrast of a photograph (H, W) in [0, 1] to a standard deviation of ``TEXTURE_STD``.
+
+    The photographs were taken in sunlight; a surface under inspection is lit diffusely, and its defects stand out.
+    """
+    return photo.mean() + (photo - photo.mean()) * (TEXTURE_STD / photo.std())
 
 
 def region(photo: np.ndarray, split: Split) -> np.ndarray:

@@ -5,12 +5,13 @@ from pathlib import Path
 
 import torch
 from anomalib.data import AnomalibDataModule
+from anomalib.data.errors import MisMatchError
 from anomalib.data.utils import ValSplitMode
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
 from anomalib_defect_plugins.data.base import check_samples
-from anomalib_defect_plugins.errors import UserError
+from anomalib_defect_plugins.errors import InvalidInputError, UserError
 
 
 class NonFiniteLossError(UserError, FloatingPointError):
@@ -34,6 +35,29 @@ def check_finite(losses: dict[str, Tensor], step: str) -> None:
                 "or lower the learning rates, then resume from the last checkpoint"
             )
             raise NonFiniteLossError(msg)
+
+
+def set_up_data(trainer: Trainer) -> None:
+    """Set the trainer's data module up, such that folders which cannot be used are told of in one line.
+
+    For a model's ``prepare_data``: Lightning sets the data module up right after it, where no model can step in.
+
+    Args:
+        trainer: The trainer, before it sets the data module up.
+
+    Raises:
+        InvalidInputError: Repeats what the data module says.
+    """
+    if trainer.datamodule is None:
+        return
+    try:
+        trainer.datamodule.setup(trainer.state.fn)
+    except UserError:
+        raise
+    except (OSError, RuntimeError, ValueError, MisMatchError) as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        msg = f"{type(trainer.datamodule).__name__} cannot be set up ({reason}); check the folders given to --data"
+        raise InvalidInputError(msg) from error
 
 
 def check_evaluation_data(datamodule: AnomalibDataModule) -> None:

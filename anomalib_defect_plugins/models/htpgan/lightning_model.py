@@ -29,6 +29,7 @@ from anomalib_defect_plugins.models.training import (
     allow_no_validation,
     check_evaluation_data,
     check_finite,
+    set_up_data,
 )
 from anomalib_defect_plugins.post_processing import OtsuPostProcessor, ReferencePostProcessor, SigmaPostProcessor
 from anomalib_defect_plugins.pre_processing import AntialiasedPreProcessor
@@ -64,7 +65,8 @@ class HtpGan(AnomalibModule):
         reconstruction_weight: Weight of the generator's reconstruction loss.
         blend_fakes: Whether generated images are blended with the real one under smooth random masks, so that the
             discriminator learns to judge places and not the whole image; ``False`` is the paper's plain game.
-        fusion: What of each scale is averaged: ``log_odds``, ``entropy`` or ``paper``; see ``ScaleAnomalyMap``.
+        fusion: What of each scale is fused: ``typicality`` (anything unlike the normal image), ``log_odds`` (for
+            defects that add structure, such as cracks), ``entropy`` or ``paper``; see ``ScaleAnomalyMap``.
         contrast: Standard deviation that each image is scaled to, in units of the noise's.
         threshold: Where the thresholds come from: ``adaptive`` (anomalib's, from labelled validation images),
             ``sigma`` or ``otsu`` (from unlabelled validation images) or ``reference`` (from the normal image alone).
@@ -93,8 +95,8 @@ class HtpGan(AnomalibModule):
         generator_lr: float = 5e-5,
         reconstruction_weight: float = 10.0,
         blend_fakes: bool = True,
-        fusion: str = "log_odds",
-        contrast: float = 0.1,
+        fusion: str = "typicality",
+        contrast: float = 0.05,
         threshold: str = "adaptive",
         pre_processor: PreProcessor | bool = True,
         post_processor: PostProcessor | bool = True,
@@ -158,6 +160,10 @@ class HtpGan(AnomalibModule):
             for pair in networks
             for network, rate in zip(pair, rates, strict=True)
         ]
+
+    def prepare_data(self) -> None:
+        """Set the data module up, with one line for whatever is wrong with it."""
+        set_up_data(self.trainer)
 
     def setup(self, stage: str) -> None:
         """Before training, put the reference image in the place of the data module's training batches."""
@@ -245,10 +251,11 @@ class HtpGan(AnomalibModule):
         optimizer.step()
 
     def _finish_scale(self, scale: int, image: Tensor) -> None:
-        """Start the next scale from this one, or take the threshold when it was the last.
+        """Calibrate the scale; start the next from it, or take the threshold when it was the last.
 
         It belongs to the scale's last step, so that every checkpoint of its epoch already has it.
         """
+        self.model.calibrate(scale, image)
         if scale + 1 < len(self.model.sizes):
             for networks in (self.model.generators, self.model.discriminators):
                 networks[scale + 1].load_state_dict(networks[scale].state_dict())

@@ -28,7 +28,7 @@ def load_reference(datamodule: AnomalibDataModule | None, reference: int | str, 
         InvalidInputError: There is no such normal image, it cannot be read, or it is too small.
     """
     if datamodule is None:
-        msg = "HtpGan picks its reference image from a data module: pass datamodule= instead of train_dataloaders="
+        msg = "HtpGan picks its reference image from a data module: pass datamodule= (--data on the command line)"
         raise ConfigurationError(msg)
     dataset = datamodule.train_data
     index = _find(dataset, reference, datamodule.name)

@@ -14,7 +14,7 @@ from torch.nn import functional
 from anomalib_defect_plugins.errors import InvalidInputError
 from anomalib_defect_plugins.layers import ConvBlock, FixedResize, TexturePerceivingModule
 
-from .anomaly_map import ScaleAnomalyMap
+from .anomaly_map import ScaleAnomalyMap, fuse, image_score
 
 MIN_STD = 1.5 / 255
 """Least standard deviation of an image in [0, 1] that counts as texture and not as noise of the camera."""
@@ -118,7 +118,7 @@ class HtpGanModel(nn.Module):
         min_size: Shorter side of the coarsest scale, in pixels.
         width: Channels of the hidden layers.
         texture_module: Whether the discriminators have the texture-perceiving module.
-        fusion: What of each scale is averaged; see ``ScaleAnomalyMap``.
+        fusion: What of each scale is fused; see ``ScaleAnomalyMap``.
         contrast: Standard deviation that each image is scaled to; the noise of eq. 1 has 1.
 
     Raises:
@@ -132,15 +132,16 @@ class HtpGanModel(nn.Module):
         min_size: int = 32,
         width: int = 8,
         texture_module: bool = True,
-        fusion: str = "log_odds",
-        contrast: float = 0.1,
+        fusion: str = "typicality",
+        contrast: float = 0.05,
     ) -> None:
         super().__init__()
         self.sizes = pyramid_sizes(image_size, num_scales, min_size)
         self.generators = nn.ModuleList(Generator(width) for _ in self.sizes)
         self.discriminators = nn.ModuleList(Discriminator(width, size, texture_module) for size in self.sizes)
         self.downsample = nn.ModuleList(FixedResize(image_size, size) for size in self.sizes)
-        self.scale_map = ScaleAnomalyMap(fusion)
+        self.scale_maps = nn.ModuleList(ScaleAnomalyMap(fusion) for _ in self.sizes)
+        self.fusion = fusion
         self.contrast = contrast
 
     def normalise(self, image: Tensor) -> Tensor:
@@ -179,6 +180,19 @@ class HtpGanModel(nn.Module):
                 image = generator(noise, image)
         return image
 
+    @torch.no_grad()
+    def calibrate(self, scale: int, image: Tensor) -> None:
+        """Take a trained scale's response to the normal image as what is typical.
+
+        Args:
+            scale: Which scale.
+            image: The normal image ``(1, 3, H, W)``, float in [0, 1], at ``image_size``.
+        """
+        discriminator = self.discriminators[scale]
+        training = discriminator.training
+        self.scale_maps[scale].calibrate(discriminator.eval()(self.at_scale(image, scale)))
+        discriminator.train(training)
+
     def forward(self, image: Tensor) -> InferenceBatch:
         """Find what is unlike the normal image.
 
@@ -191,8 +205,8 @@ class HtpGanModel(nn.Module):
         normalised = self.normalise(image)
         logits = [judge(resize(normalised)) for judge, resize in zip(self.discriminators, self.downsample, strict=True)]
         maps = [
-            functional.interpolate(self.scale_map(x), image.shape[-2:], mode="bilinear", align_corners=False)
-            for x in logits
+            functional.interpolate(scale_map(x), image.shape[-2:], mode="bilinear", align_corners=False)
+            for scale_map, x in zip(self.scale_maps, logits, strict=True)
         ]
-        anomaly_map = torch.stack(maps).mean(0)  # eq. 5
-        return InferenceBatch(pred_score=anomaly_map.amax(dim=(1, 2, 3)), anomaly_map=anomaly_map)
+        anomaly_map = fuse(maps, self.fusion)
+        return InferenceBatch(pred_score=image_score(anomaly_map), anomaly_map=anomaly_map)

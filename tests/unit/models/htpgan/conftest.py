@@ -1,11 +1,16 @@
-"""Small data for the tests of HTP-GAN."""
+"""Small data and small models for the tests of HTP-GAN."""
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
-from anomalib.data import Folder
+from anomalib.data import AnomalibDataModule, Folder
+from lightning.pytorch import Callback
 
+from anomalib_defect_plugins.models.htpgan import HtpGan
 from anomalib_defect_plugins.testing import folder_datamodule, write_folder_data
+from anomalib_defect_plugins.testing.runs import Run, fit, seed_all
 
 
 @pytest.fixture
@@ -20,3 +25,25 @@ def root(tmp_path: Path) -> Path:
 def datamodule(root: Path) -> Folder:
     """The data module on it; its normal training images are called 000.png to 003.png."""
     return folder_datamodule(root)
+
+
+@pytest.fixture
+def tiny() -> Callable[..., HtpGan]:
+    """Makes the smallest model that makes sense, with any argument otherwise."""
+
+    def make(**arguments: Any) -> HtpGan:
+        settings = {"image_size": (24, 32), "num_scales": 2, "min_size": 16, "width": 2, "iterations_per_scale": 2}
+        return HtpGan(**settings | {"evaluator": False, "visualizer": False} | arguments)
+
+    return make
+
+
+@pytest.fixture
+def train(tiny: Callable[..., HtpGan], tmp_path: Path) -> Callable[..., Run]:
+    """Trains such a model on a data module."""
+
+    def run(datamodule: AnomalibDataModule, *callbacks: Callback, **arguments: Any) -> Run:
+        seed_all(0)
+        return fit(tiny(**arguments), datamodule, tmp_path / "results", {}, callbacks)
+
+    return run

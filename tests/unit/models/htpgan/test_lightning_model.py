@@ -1,129 +1,20 @@
-"""HtpGan as a module of anomalib: its arguments, its checkpoint, the data it reads, and what it refuses."""
-
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any
+"""HtpGan as a module of anomalib: its sizes, checkpoints and thresholds, and what it refuses."""
 
 import pytest
 import torch
-from anomalib.data import AnomalibDataModule, ImageItem
-from anomalib.data.utils import Split
 from anomalib.post_processing import PostProcessor
 from anomalib.pre_processing import PreProcessor
 from lightning.pytorch import Callback, Trainer
-from PIL import Image
 from torchvision.transforms.v2 import Compose, Resize
 
-from anomalib_defect_plugins.data import TextureDefects
 from anomalib_defect_plugins.errors import ConfigurationError, InvalidInputError
 from anomalib_defect_plugins.models.htpgan import HtpGan, lightning_model
 from anomalib_defect_plugins.post_processing import OtsuPostProcessor, ReferencePostProcessor, SigmaPostProcessor
 from anomalib_defect_plugins.pre_processing import AntialiasedPreProcessor
 from anomalib_defect_plugins.testing import folder_datamodule
-from anomalib_defect_plugins.testing.runs import Run, differences, fit, seed_all
+from anomalib_defect_plugins.testing.runs import differences, fit, seed_all
 
 QUIET = {"accelerator": "cpu", "logger": False, "enable_progress_bar": False, "enable_model_summary": False}
-
-
-def tiny(**arguments: Any) -> HtpGan:
-    settings = {"image_size": (24, 32), "num_scales": 2, "min_size": 16, "width": 2, "iterations_per_scale": 2}
-    return HtpGan(**settings | {"evaluator": False, "visualizer": False} | arguments)
-
-
-@pytest.fixture
-def train(tmp_path) -> Callable[..., Run]:
-    """Trains a tiny model on a data module."""
-
-    def run(datamodule: AnomalibDataModule, *callbacks: Callback, **arguments: Any) -> Run:
-        seed_all(0)
-        return fit(tiny(**arguments), datamodule, tmp_path / "results", {}, callbacks)
-
-    return run
-
-
-# The other images are not looked at
-
-
-def texture_defects(folder: Path) -> TextureDefects:
-    return TextureDefects(root=folder, image_size=64, val_split_mode="none")
-
-
-@pytest.mark.parametrize("make", [folder_datamodule, texture_defects])
-def test_other_training_images_do_not_matter_and_need_not_even_be_images(train, root, make):
-    untouched = train(make(root), reference=2)
-    datamodule = make(root)
-    datamodule.setup()
-    paths = list(datamodule.train_data.samples.image_path)
-    del paths[2]
-    for path in paths:
-        Path(path).write_text("no image")
-    assert not differences(train(make(root), reference=2).model.state_dict(), untouched.model.state_dict())
-
-
-def test_another_reference_gives_another_model(train, datamodule):
-    models = [train(datamodule, reference=reference).model for reference in (1, 2)]
-    assert differences(*(dict(model.model.named_parameters()) for model in models))
-
-
-def test_no_training_image_but_the_reference_is_opened(train, datamodule, root, monkeypatch):
-    opened = []
-    original = Image.open
-
-    def watched(path: str, *rest: Any, **more: Any) -> Image.Image:
-        opened.append(Path(path))
-        return original(path, *rest, **more)
-
-    monkeypatch.setattr(Image, "open", watched)
-    train(datamodule, reference="001.png")
-    assert {path for path in opened if path.parent == root / "normal"} == {root / "normal" / "001.png"}
-    assert [path for path in opened if path.parent == root / "defective"]  # else the watch would have seen nothing
-
-
-# The data module is as it was
-
-
-class Fail(Callback):
-    """Fails in the second step."""
-
-    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx) -> None:
-        """Fail."""
-        if batch_idx == 1:
-            msg = "as asked"
-            raise ArithmeticError(msg)
-
-
-class Batches(Callback):
-    """Counts the training batches of an epoch and takes down their images."""
-
-    def __init__(self) -> None:
-        self.number = 0
-        self.paths: set[str] = set()
-
-    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx) -> None:
-        """Take down a batch."""
-        self.number = trainer.num_training_batches
-        self.paths |= set(batch.image_path)
-
-
-def test_training_is_on_the_reference_and_the_data_module_gets_its_batches_back(train, datamodule, root):
-    batches = Batches()
-    train(datamodule, batches, reference=3, iterations_per_scale=5)
-    assert batches.number == 5
-    assert batches.paths == {str(root / "normal" / "003.png")}
-    assert sum(len(batch.image) for batch in datamodule.train_dataloader()) == 4
-
-
-def test_the_data_module_gets_its_batches_back_when_training_fails(train, datamodule):
-    with pytest.raises(ArithmeticError, match="as asked"):
-        train(datamodule, Fail())
-    assert sum(len(batch.image) for batch in datamodule.train_dataloader()) == 4
-
-
-def test_the_data_module_keeps_a_loader_of_its_own(train, datamodule):
-    loader = [ImageItem(image=torch.rand(3, 24, 32), image_path="none")]
-    datamodule.train_dataloader = lambda: loader
-    train(datamodule)
-    assert datamodule.train_dataloader() is loader
 
 
 # Sizes and checkpoints
@@ -137,7 +28,7 @@ def own_pre_processor() -> PreProcessor:
     ("arguments", "size"),
     [({"image_size": (32, 24)}, (32, 24)), ({"image_size": [20, 30]}, (20, 30))],
 )
-def test_images_are_resized_to_the_image_size(arguments, size):
+def test_images_are_resized_to_the_image_size(tiny, arguments, size):
     model = tiny(**arguments)
     assert model.image_size == size
     assert model.model.sizes[-1] == size
@@ -145,12 +36,12 @@ def test_images_are_resized_to_the_image_size(arguments, size):
     assert isinstance(model.pre_processor, AntialiasedPreProcessor)
 
 
-def test_a_pre_processor_of_ones_own_decides_the_size():
+def test_a_pre_processor_of_ones_own_decides_the_size(tiny):
     model = tiny(image_size=(64, 64), pre_processor=own_pre_processor())
     assert model.image_size == model.model.sizes[-1] == (20, 40)
 
 
-def test_without_a_pre_processor_images_must_have_the_image_size():
+def test_without_a_pre_processor_images_must_have_the_image_size(tiny):
     model = tiny(image_size=(20, 40), pre_processor=False)
     assert model.image_size == (20, 40)
     assert model.eval()(torch.rand(1, 3, 20, 40)).anomaly_map.shape[-2:] == (20, 40)
@@ -199,11 +90,11 @@ def test_a_trained_model_can_be_exported_as_it_is(train, datamodule, tmp_path):
         ("reference", ReferencePostProcessor),
     ],
 )
-def test_the_threshold_comes_from_where_one_says(threshold, kind):
+def test_the_threshold_comes_from_where_one_says(tiny, threshold, kind):
     assert type(tiny(threshold=threshold).post_processor) is kind
 
 
-def test_a_post_processor_of_ones_own_decides_the_threshold():
+def test_a_post_processor_of_ones_own_decides_the_threshold(tiny):
     own = ReferencePostProcessor(percentile=90)
     assert tiny(threshold="otsu", post_processor=own).post_processor is own
     assert tiny(threshold="otsu", post_processor=False).post_processor is None
@@ -265,52 +156,38 @@ def test_a_threshold_from_the_reference_needs_no_other_image(train, root):
         ({"fusion": "mean"}, "fusion is 'mean'; "),
     ],
 )
-def test_an_argument_that_cannot_be_is_named(arguments, line):
+def test_an_argument_that_cannot_be_is_named(tiny, arguments, line):
     with pytest.raises(InvalidInputError, match=f"^{line}"):
         tiny(**arguments)
 
 
-def test_another_number_of_epochs_than_scales_is_refused(datamodule, tmp_path):
+def test_another_number_of_epochs_than_scales_is_refused(tiny, datamodule, tmp_path):
     trainer = Trainer(max_epochs=5, default_root_dir=tmp_path, **QUIET)
     line = r"^HtpGan trains one scale an epoch: max_epochs is 5, but there are 2 scales; .*--model\.num_scales"
     with pytest.raises(ConfigurationError, match=line):
         trainer.fit(tiny(), datamodule=datamodule)
 
 
-def test_the_engine_chooses_the_number_of_epochs(datamodule, tmp_path):
+def test_the_engine_chooses_the_number_of_epochs(tiny, datamodule, tmp_path):
     seed_all(0)
     run = fit(tiny(num_scales=3), datamodule, tmp_path, {"max_epochs": 50})
     assert run.engine.trainer.current_epoch == 3
 
 
-def test_several_devices_are_refused(datamodule, tmp_path, monkeypatch):
+def test_several_devices_are_refused(tiny, datamodule, tmp_path, monkeypatch):
     monkeypatch.setattr(Trainer, "world_size", property(lambda _: 2))
     with pytest.raises(ConfigurationError, match=r"^HtpGan learns from one image.* 2 devices: .*--trainer\.devices 1$"):
         fit(tiny(), datamodule, tmp_path, {})
 
 
-def test_a_loader_in_the_place_of_a_data_module_is_refused(datamodule, tmp_path):
+def test_a_loader_in_the_place_of_a_data_module_is_refused(tiny, datamodule, tmp_path):
     datamodule.setup()
     trainer = Trainer(max_epochs=2, default_root_dir=tmp_path, **QUIET)
     with pytest.raises(ConfigurationError, match="pass datamodule="):
         trainer.fit(tiny(), train_dataloaders=datamodule.train_dataloader())
 
 
-def test_a_quick_trial_run_is_no_mismatch_of_epochs(datamodule, tmp_path):
+def test_a_quick_trial_run_is_no_mismatch_of_epochs(tiny, datamodule, tmp_path):
     trainer = Trainer(fast_dev_run=True, default_root_dir=tmp_path, **QUIET)
     trainer.fit(tiny(), datamodule=datamodule)
     assert not list(tmp_path.rglob("*.ckpt"))
-
-
-def test_a_broken_test_image_stops_training_before_it_starts(train, datamodule, root):
-    (root / "defective" / "001.png").write_text("no image")
-    steps = Batches()
-    with pytest.raises(InvalidInputError, match=r"cannot read image .*defective.001\.png"):
-        train(datamodule, steps)
-    assert not steps.number
-
-
-def test_a_reference_that_is_not_there_stops_training_before_it_starts(train, datamodule):
-    with pytest.raises(InvalidInputError, match=r"reference is 'no\.png'"):
-        train(datamodule, reference="no.png")
-    assert datamodule.train_data.samples.split.unique().tolist() == [Split.TRAIN]

@@ -11,7 +11,7 @@ from lightning.pytorch import Callback
 from torch import Tensor
 
 from anomalib_defect_plugins.models.htpgan import HtpGan, lightning_model
-from anomalib_defect_plugins.testing.runs import Run, fit, seed_all
+from anomalib_defect_plugins.testing.runs import fit, seed_all
 
 STEPS = 3
 SCALES = 2
@@ -64,28 +64,24 @@ class Recorder:
         return call
 
 
-def tiny(**arguments: Any) -> HtpGan:
-    settings = {"image_size": (24, 32), "num_scales": SCALES, "min_size": 16, "width": 2} | arguments
-    return HtpGan(**{"iterations_per_scale": STEPS, "evaluator": False, "visualizer": False} | settings)
-
-
 @pytest.fixture
-def train(datamodule, tmp_path, monkeypatch) -> Callable[..., tuple[Run, Recorder]]:
+def record(tiny, datamodule, tmp_path, monkeypatch) -> Callable[..., Recorder]:
     """Trains a tiny model and returns what happened."""
 
-    def run(*callbacks: Callback, **arguments: Any) -> tuple[Run, Recorder]:
+    def run(*callbacks: Callback, **arguments: Any) -> Recorder:
         seed_all(0)
-        model = tiny(**arguments)
+        model = tiny(**{"num_scales": SCALES, "iterations_per_scale": STEPS} | arguments)
         recorder = Recorder(model, monkeypatch)
-        return fit(model, datamodule, tmp_path / "results", {}, callbacks), recorder
+        fit(model, datamodule, tmp_path / "results", {}, callbacks)
+        return recorder
 
     return run
 
 
 @pytest.mark.parametrize("blend_fakes", [True, False])
-def test_the_discriminator_sees_real_and_generated_in_one_batch_in_both_steps(train, root, blend_fakes):
+def test_the_discriminator_sees_real_and_generated_in_one_batch_in_both_steps(record, root, blend_fakes):
     # In passes of their own, batch norm would take away what tells them apart: the model would not learn.
-    _, recorder = train(reference=1, blend_fakes=blend_fakes)
+    recorder = record(reference=1, blend_fakes=blend_fakes)
     assert [scale for scale, _, _ in recorder.judged] == [0] * 2 * STEPS + [1] * 2 * STEPS  # D's step, then G's
     for scale, images, _ in recorder.judged:
         real = recorder.real(scale, root / "normal" / "001.png")
@@ -94,8 +90,8 @@ def test_the_discriminator_sees_real_and_generated_in_one_batch_in_both_steps(tr
         assert (images[1:] - real).abs().mean() > 0.05
 
 
-def test_both_losses_are_those_of_the_joint_batch(train):
-    _, recorder = train()
+def test_both_losses_are_those_of_the_joint_batch(record):
+    recorder = record()
     for (_, _, logits), (name, arguments, _) in zip(recorder.judged, recorder.losses, strict=True):
         if name == "discriminator_loss":
             assert torch.equal(torch.cat(arguments[:2]), logits)
@@ -104,8 +100,8 @@ def test_both_losses_are_those_of_the_joint_batch(train):
     assert [name for name, _, _ in recorder.losses] == ["discriminator_loss", "generator_loss"] * STEPS * SCALES
 
 
-def test_in_passes_of_their_own_the_images_would_be_judged_otherwise(train):
-    _, recorder = train()
+def test_in_passes_of_their_own_the_images_would_be_judged_otherwise(record):
+    recorder = record()
     scale, images, _ = recorder.judged[-1]
     discriminator = recorder.model.model.discriminators[scale].train()
     apart = torch.cat([discriminator(image[None]) for image in images])
@@ -113,8 +109,8 @@ def test_in_passes_of_their_own_the_images_would_be_judged_otherwise(train):
 
 
 @pytest.mark.parametrize("blend_fakes", [True, False])
-def test_the_discriminator_gets_generated_images_blended_or_plain(train, blend_fakes):
-    _, recorder = train(blend_fakes=blend_fakes)
+def test_the_discriminator_gets_generated_images_blended_or_plain(record, blend_fakes):
+    recorder = record(blend_fakes=blend_fakes)
     for step in range(STEPS * SCALES):
         _, images, _ = recorder.judged[2 * step]
         _, (_, _, share), _ = recorder.losses[2 * step]
@@ -127,15 +123,15 @@ def test_the_discriminator_gets_generated_images_blended_or_plain(train, blend_f
             assert torch.equal(share, torch.zeros_like(share))
 
 
-def test_the_generator_is_judged_by_its_plain_image(train):
-    _, recorder = train(blend_fakes=True)
+def test_the_generator_is_judged_by_its_plain_image(record):
+    recorder = record(blend_fakes=True)
     for step in range(STEPS * SCALES):
         _, images, _ = recorder.judged[2 * step + 1]
         assert torch.equal(images[1:], recorder.generated[3 * step + 1][-1][1])
 
 
-def test_noise_is_new_for_each_network_and_step_and_of_unit_size_at_every_scale(train):
-    _, recorder = train()
+def test_noise_is_new_for_each_network_and_step_and_of_unit_size_at_every_scale(record):
+    recorder = record()
     drawn = [chain for number, chain in enumerate(recorder.generated) if number % 3 < 2]
     for scale in range(SCALES):
         noises = [chain[scale][0] for chain in drawn if len(chain) > scale]
@@ -143,8 +139,8 @@ def test_noise_is_new_for_each_network_and_step_and_of_unit_size_at_every_scale(
         assert float(torch.stack(noises).std()) == pytest.approx(1, abs=0.05)
 
 
-def test_the_reconstruction_starts_from_one_noise_and_has_none_at_finer_scales(train):
-    _, recorder = train()
+def test_the_reconstruction_starts_from_one_noise_and_has_none_at_finer_scales(record):
+    recorder = record()
     chains = recorder.generated[2::3]
     assert len(chains) == STEPS * SCALES
     for chain in chains:
@@ -153,8 +149,8 @@ def test_the_reconstruction_starts_from_one_noise_and_has_none_at_finer_scales(t
     assert float(chains[0][0][0].std()) == pytest.approx(1, abs=0.1)
 
 
-def test_the_generator_is_trained_to_fool_and_to_reconstruct(train, root):
-    _, recorder = train(reference="000.png", reconstruction_weight=7.0)
+def test_the_generator_is_trained_to_fool_and_to_reconstruct(record, root):
+    recorder = record(reference="000.png", reconstruction_weight=7.0)
     for step in range(STEPS * SCALES):
         _, _, adversarial = recorder.losses[2 * step + 1]
         scale = step // STEPS
@@ -192,9 +188,9 @@ class Snapshots(Callback):
         self.weights.append((weights(pl_module.model.discriminators), weights(pl_module.model.generators)))
 
 
-def test_a_step_changes_both_networks_of_its_scale_and_no_other(train):
+def test_a_step_changes_both_networks_of_its_scale_and_no_other(record):
     snapshots = Snapshots()
-    train(snapshots)
+    record(snapshots)
     for step in range(1, SCALES * STEPS):
         before, after = snapshots.weights[step - 1], snapshots.weights[step]
         scale = (step - 1) // STEPS
@@ -204,17 +200,17 @@ def test_a_step_changes_both_networks_of_its_scale_and_no_other(train):
             assert [same(old[n], new[n]) for n in range(SCALES)] == [n != scale for n in range(SCALES)]
 
 
-def test_the_next_scale_starts_from_the_one_before(train):
+def test_the_next_scale_starts_from_the_one_before(record):
     snapshots = Snapshots()
-    train(snapshots)
+    record(snapshots)
     for networks in snapshots.weights[STEPS]:
         assert same(networks[0], networks[1])
     for networks in snapshots.weights[0]:
         assert not same(networks[0], networks[1])
 
 
-def test_learning_rates_fall_to_a_tenth_in_the_last_fifth_of_every_scale(train):
+def test_learning_rates_fall_to_a_tenth_in_the_last_fifth_of_every_scale(record):
     snapshots = Snapshots()
-    train(snapshots, iterations_per_scale=10, discriminator_lr=1e-3, generator_lr=1e-4)
+    record(snapshots, iterations_per_scale=10, discriminator_lr=1e-3, generator_lr=1e-4)
     expected = ([[1e-3, 1e-4]] * 8 + [[1e-4, 1e-5]] * 2) * SCALES
     assert torch.allclose(torch.tensor(snapshots.rates), torch.tensor(expected))

@@ -1,0 +1,221 @@
+"""Bad input to ``anomalib train --model htpgan``: one line that says what and where, no traceback, exit code 1."""
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+import textwrap
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+from PIL import Image
+from scipy.io import savemat
+
+from anomalib_defect_plugins.testing import write_folder_data
+
+pytestmark = pytest.mark.slow
+
+ANOMALIB = str(Path(sys.executable).with_name("anomalib"))
+
+ONE_AFTER_ANOTHER = """
+    import contextlib, io, json, pathlib, sys
+
+    anomalib, given, wanted = sys.argv[1:]
+    sys.argv = [anomalib]
+    from anomalib.cli.cli import main
+
+    results = {}
+    for name, words in json.loads(pathlib.Path(given).read_text()).items():
+        sys.argv = [anomalib, *words]
+        output, code = io.StringIO(), 0
+        with contextlib.redirect_stdout(output), contextlib.redirect_stderr(output):
+            try:
+                main()
+            except SystemExit as end:
+                code = end.code
+            except BaseException:
+                sys.excepthook(*sys.exc_info())  # where Python sends what ends a process
+                code = 1
+        results[name] = [code, output.getvalue()]
+    pathlib.Path(wanted).write_text(json.dumps(results))
+"""
+"""Runs commands in one process, which takes a fraction of the time of as many processes."""
+
+TINY = {
+    "--model": "htpgan",
+    "--model.image_size": "[64,64]",
+    "--model.num_scales": "2",
+    "--model.min_size": "32",
+    "--model.width": "2",
+    "--model.iterations_per_scale": "2",
+    "--trainer.accelerator": "cpu",
+    "--trainer.logger": "false",
+    "--trainer.enable_progress_bar": "false",
+}
+
+
+def folder(root: Path) -> dict[str, str]:
+    """Write a data set and return the arguments of anomalib's ``Folder`` for it."""
+    write_folder_data(root, normal=3, normal_test=2, defective=2)
+    names = {"normal_dir": "normal", "normal_test_dir": "normal_test", "abnormal_dir": "defective", "mask_dir": "masks"}
+    settings = {"name": "set", "root": str(root), "num_workers": "0", **names}
+    return {"--data": "Folder", **{f"--data.{name}": value for name, value in settings.items()}}
+
+
+def crack_forest(root: Path) -> dict[str, str]:
+    """Write a data set in the layout of CrackForest and return the arguments for it."""
+    for name in ("image", "groundTruth"):
+        (root / name).mkdir(parents=True)
+    for number in (*range(1, 119), *range(201, 209)):
+        Image.effect_noise((40, 36), 60).convert("RGB").save(root / "image" / f"{number:03}.jpg")
+    for number in range(1, 119):
+        truth = {"Segmentation": np.ones((36, 40), np.uint8), "Boundaries": np.zeros((36, 40), np.uint8)}
+        savemat(root / "groundTruth" / f"{number:03}.mat", {"groundTruth": truth})
+    return {"--data": "CrackForest", "--data.root": str(root)}
+
+
+def texture_defects(root: Path) -> dict[str, str]:
+    """Return the arguments of the embedded data set; nothing is built yet."""
+    return {"--data": "TextureDefects", "--data.root": str(root), "--data.image_size": "64"}
+
+
+def nothing(_: Path) -> None:
+    """Leave the data as they are."""
+
+
+def empty(name: str = ".") -> Callable[[Path], None]:
+    def spoil(root: Path) -> None:
+        shutil.rmtree(root / name)
+        (root / name).mkdir()
+
+    return spoil
+
+
+def remove(name: str) -> Callable[[Path], None]:
+    return lambda root: (root / name).unlink()
+
+
+def write(name: str, content: bytes = b"no image") -> Callable[[Path], object]:
+    return lambda root: (root / name).write_bytes(content)
+
+
+def cut(name: str) -> Callable[[Path], object]:
+    return lambda root: (root / name).write_bytes((root / name).read_bytes()[:400])
+
+
+def resize(name: str, size: tuple[int, int]) -> Callable[[Path], None]:
+    return lambda root: Image.effect_noise(size, 60).convert("RGB").save(root / name)
+
+
+def cut_mask(root: Path) -> None:
+    truth = {"Segmentation": np.ones((36, 41), np.uint8)}
+    savemat(root / "groundTruth" / "001.mat", {"groundTruth": truth})
+
+
+class Case(NamedTuple):
+    """Data, what is done to them, arguments besides, and the line that must come of it."""
+
+    data: Callable[[Path], dict[str, str]]
+    spoil: Callable[[Path], object]
+    arguments: dict[str, str]
+    line: str
+
+
+CASES = {
+    "an empty folder": Case(folder, empty(), {}, r"Folder cannot be set up \(Path does not exist: .*normal\); check"),
+    "no folder at all": Case(folder, shutil.rmtree, {}, r"Folder cannot be set up \(Path does not exist: .*normal\)"),
+    "no normal image": Case(folder, empty("normal"), {}, r"Folder cannot be set up \(Found 0 .*images in .*normal "),
+    "no crack-free image": Case(crack_forest, remove("image/201.jpg"), {}, r"CrackForest: .*201\.jpg is missing; "),
+    "a reference that is no image": Case(
+        folder, write("normal/000.png"), {}, r"cannot read reference image .*normal/000\.png \(.*\); replace"
+    ),
+    "a reference that is cut": Case(
+        folder, cut("normal/001.png"), {"--model.reference": "1"}, r"cannot read reference image .*normal/001\.png \("
+    ),
+    "a cut photograph": Case(
+        crack_forest, cut("image/203.jpg"), {"--model.reference": "203.jpg"}, r"cannot read reference image .*203\.jpg"
+    ),
+    "a test image that is no image": Case(
+        folder, write("defective/001.png"), {}, r"cannot read image .*defective/001\.png \(.*\); replace"
+    ),
+    "a test image that is cut": Case(crack_forest, cut("image/118.jpg"), {}, r"cannot read image .*118\.jpg"),
+    "an image smaller than the coarsest scale": Case(
+        folder,
+        resize("normal/000.png", (50, 31)),
+        {},
+        r"the reference image .*000\.png is 50x31, smaller than the coarsest scale \(32 pixels\): .*--model\.min_size",
+    ),
+    "a position that there is not": Case(
+        texture_defects, nothing, {"--model.reference": "40"}, r"reference is 40, but TextureDefects has 40 normal "
+    ),
+    "a name that there is not": Case(
+        folder, nothing, {"--model.reference": "009.png"}, r"reference is '009\.png', but none of .*'000\.png'"
+    ),
+    "one scale": Case(folder, nothing, {"--model.num_scales": "1"}, r"num_scales is 1; .* 2 to 12 scales"),
+    "thirteen scales": Case(folder, nothing, {"--model.num_scales": "13"}, r"num_scales is 13; .* 2 to 12 scales"),
+    "a coarsest scale as large as the image": Case(
+        folder, nothing, {"--model.min_size": "64"}, r"min_size is 64; at an image size of \(64, 64\) it must be 16 to"
+    ),
+    "a mask of another size": Case(
+        folder, resize("masks/001.png", (80, 70)), {}, r"mask .*001\.png is 80x70 pixels and its image .*001\.png 80x72"
+    ),
+    "a mask of another size in a .mat file": Case(
+        crack_forest, cut_mask, {}, r"mask .*001\.mat is 41x36 pixels and its image .*001\.jpg 40x36"
+    ),
+    "a mask that is missing": Case(folder, remove("masks/000.png"), {}, r"Folder cannot be set up \(Mismatch between"),
+    "no data": Case(lambda _: {}, nothing, {}, r"HtpGan picks its reference image from a data module: .*--data"),
+}
+
+
+def command(case: Case, root: Path) -> list[str]:
+    """Make a case's data and return the command."""
+    root.mkdir()
+    arguments = TINY | case.data(root / "data") | {"--default_root_dir": str(root / "results")} | case.arguments
+    case.spoil(root / "data")
+    return ["train", *(word for pair in arguments.items() for word in pair)]
+
+
+class Result(NamedTuple):
+    """What a command left: its exit code and all that it printed."""
+
+    code: int
+    output: str
+
+
+def check(result: Result, line: str) -> None:
+    """Check for one line of an error, at the end and without a traceback."""
+    assert result.code == 1, result.output
+    assert "Traceback" not in result.output
+    errors = [text for text in result.output.splitlines() if "error:" in text.lower()]
+    assert len(errors) == 1, result.output
+    assert re.match(f"error: {line}", result.output.splitlines()[-1]), errors
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory) -> dict[str, Result]:
+    """What each case left."""
+    root = tmp_path_factory.mktemp("bad_input")
+    commands = {name: command(case, root / str(number)) for number, (name, case) in enumerate(CASES.items())}
+    given, wanted = root / "commands.json", root / "results.json"
+    given.write_text(json.dumps(commands))
+    program = [sys.executable, "-W", "ignore", "-c", textwrap.dedent(ONE_AFTER_ANOTHER)]
+    arguments = [*program, ANOMALIB, str(given), str(wanted)]
+    done = subprocess.run(arguments, capture_output=True, text=True, check=False, timeout=600, cwd=root)
+    assert done.returncode == 0, done.stderr
+    return {name: Result(*result) for name, result in json.loads(wanted.read_text()).items()}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_bad_input_gets_one_line(results, name):
+    check(results[name], CASES[name].line)
+
+
+def test_the_installed_command_prints_that_line_and_exits_with_one(tmp_path):
+    case = CASES["a reference that is no image"]
+    arguments = [ANOMALIB, *command(case, tmp_path / "case")]
+    done = subprocess.run(arguments, capture_output=True, text=True, check=False, timeout=300, cwd=tmp_path)
+    check(Result(done.returncode, done.stdout + done.stderr), case.line)

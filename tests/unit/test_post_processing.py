@@ -1,0 +1,181 @@
+"""Thresholds without labels: the values, the range of scores, and that labels are not looked at."""
+
+import numpy as np
+import pytest
+import torch
+from anomalib.data import ImageBatch, InferenceBatch
+from anomalib.post_processing import PostProcessor
+from skimage.filters import threshold_otsu
+from torch import Tensor
+
+from anomalib_defect_plugins.post_processing import OtsuPostProcessor, ReferencePostProcessor, SigmaPostProcessor
+
+POOLED = [OtsuPostProcessor, SigmaPostProcessor]
+
+
+@pytest.fixture
+def maps() -> Tensor:
+    """Anomaly maps of seven images, with a bright blob in each of the last four, (7, 1, 20, 30)."""
+    maps = torch.randn(7, 1, 20, 30, generator=torch.Generator().manual_seed(0))
+    maps[3:, :, 5:15, 10:20] += 8
+    return maps
+
+
+def validate(post: PostProcessor, maps: Tensor, labels: Tensor | None = None, masks: Tensor | None = None) -> None:
+    """Run the hooks of a validation, in batches of three."""
+    for start in range(0, len(maps), 3):
+        part = slice(start, start + 3)
+        batch = ImageBatch(
+            image=torch.rand(len(maps[part]), 3, *maps.shape[-2:]),
+            anomaly_map=maps[part],
+            pred_score=maps[part].amax((1, 2, 3)),
+            gt_label=None if labels is None else labels[part],
+            gt_mask=None if masks is None else masks[part],
+        )
+        post.on_validation_batch_end(None, None, batch)
+    post.on_validation_epoch_end(None, None)
+
+
+def truth(maps: Tensor) -> tuple[Tensor, Tensor]:
+    masks = (maps > 4).squeeze(1)
+    return masks.flatten(1).any(1), masks
+
+
+def test_otsus_threshold_is_that_of_all_pixels_together(maps):
+    post = OtsuPostProcessor()
+    validate(post, maps)
+    assert float(post.pixel_threshold) == pytest.approx(threshold_otsu(maps.numpy(), nbins=1024), abs=1e-5)
+    assert 2 < float(post.pixel_threshold) < 6  # between texture at 0 and blobs at 8
+
+
+def test_the_control_limit_is_so_many_deviations_above_the_mean_of_all_pixels_together(maps):
+    post = SigmaPostProcessor(sigmas=1.5)
+    validate(post, maps)
+    assert float(post.pixel_threshold) == pytest.approx(maps.numpy().mean() + 1.5 * maps.numpy().std(), abs=1e-4)
+
+
+def test_the_control_limit_is_exact_for_maps_far_from_zero():
+    values = np.tile(np.array([1e4, 1e4 + 1], dtype=np.float32), 200_000)
+    assert SigmaPostProcessor(sigmas=2).choose_threshold(values) == pytest.approx(1e4 + 0.5 + 2 * 0.5, abs=1e-6)
+
+
+@pytest.mark.parametrize("make", POOLED)
+def test_the_threshold_of_pixels_serves_images_too(maps, make):
+    post = make()
+    validate(post, maps)
+    assert torch.equal(post.image_threshold, post.pixel_threshold)
+
+
+@pytest.mark.parametrize("make", [*POOLED, ReferencePostProcessor])
+def test_labels_and_masks_change_nothing(maps, make):
+    labels, masks = truth(maps)
+    states = []
+    for given in ((), (labels, masks), (labels.flip(0), masks.flip(0)), (~labels, ~masks)):
+        post = make()
+        if make is ReferencePostProcessor:
+            post.set_reference(maps[:1], maps[:1].amax((1, 2, 3)))
+        validate(post, maps, *given)
+        states.append({name: float(value) for name, value in post.state_dict().items() if value.ndim == 0})
+    assert all(state == pytest.approx(states[0], nan_ok=True) for state in states)
+    assert states[0]
+
+
+@pytest.mark.parametrize("make", POOLED)
+def test_a_second_validation_forgets_the_first(maps, make):
+    post, fresh = make(), make()
+    validate(post, maps)
+    validate(post, maps[:3] * 2)
+    validate(fresh, maps[:3] * 2)
+    assert torch.equal(post.pixel_threshold, fresh.pixel_threshold)
+
+
+@pytest.mark.parametrize("make", POOLED)
+def test_maps_in_half_precision_are_pooled_too(maps, make):
+    post, half = make(), make()
+    validate(post, maps)
+    validate(half, maps.half())
+    assert torch.allclose(half.pixel_threshold, post.pixel_threshold, atol=0.05)
+
+
+@pytest.mark.parametrize("make", POOLED)
+def test_maps_that_are_all_alike_give_a_finite_threshold(make):
+    post = make()
+    validate(post, torch.full((4, 1, 8, 8), 0.25))
+    assert float(post.pixel_threshold) == pytest.approx(0.25)
+
+
+@pytest.mark.parametrize("make", POOLED)
+def test_validation_tells_the_range_and_the_threshold_becomes_a_half(maps, make):
+    post = make()
+    validate(post, maps)
+    assert (post.pixel_min, post.pixel_max) == (maps.min(), maps.max())
+    scores = maps.amax((1, 2, 3))
+    assert (post.image_min, post.image_max) == (scores.min(), scores.max())
+    result = post(InferenceBatch(anomaly_map=maps, pred_score=scores))
+    assert torch.equal(result.pred_mask, maps > post.pixel_threshold)
+    assert torch.equal(result.pred_label, scores > post.pixel_threshold)
+    assert torch.equal(result.anomaly_map > 0.5, result.pred_mask)
+
+
+@pytest.mark.parametrize("make", POOLED)
+def test_a_checkpoint_restores_the_threshold(maps, make):
+    post, restored = make(), make()
+    validate(post, maps)
+    restored.load_state_dict(post.state_dict())
+    restored.load_checkpoint_config(post.checkpoint_config())
+    result, expected = (each(InferenceBatch(anomaly_map=maps)) for each in (restored, post))
+    assert torch.equal(result.pred_mask, expected.pred_mask)
+
+
+@pytest.mark.parametrize(
+    ("percentile", "expected"),
+    [(99.8, 998.0), (50, 500.0), (100, 1000.0), (0, 1.0)],  # of 1000 values, in their order
+)
+def test_the_pixel_threshold_is_a_percentile_of_normal_pixels(percentile, expected):
+    values = torch.randperm(1000, generator=torch.Generator().manual_seed(0)).float() + 1
+    post = ReferencePostProcessor(percentile)
+    post.set_reference(values.reshape(2, 1, 20, 25), torch.tensor([3.0, 7.0]))
+    assert float(post.pixel_threshold) == expected
+    assert float(post.image_threshold) == 7
+
+
+@pytest.fixture
+def reference() -> ReferencePostProcessor:
+    """Has seen normal pixels of 2 to 6 in steps of 0.01, three quarters of them at most 5, and a highest score of 6."""
+    post = ReferencePostProcessor(percentile=75)
+    post.set_reference(torch.linspace(2, 6, 401).reshape(1, 1, 1, 401), torch.tensor([6.0]))
+    return post
+
+
+def test_without_validation_the_threshold_is_a_half_and_the_lowest_normal_pixel_zero(reference):
+    # Pixels are scaled by 5 - 2 below the threshold and as much above it, scores by 6 - 2.
+    values = torch.tensor([1.0, 2.0, 3.5, 5.0, 6.5, 8.0, 9.0]).reshape(1, 1, 1, 7)
+    result = reference(InferenceBatch(anomaly_map=values, pred_score=torch.tensor([6.0])))
+    assert torch.allclose(result.anomaly_map.flatten(), torch.tensor([0, 0, 0.25, 0.5, 0.75, 1, 1]))
+    assert result.pred_mask.flatten().tolist() == [False] * 4 + [True] * 3
+    assert float(result.pred_score) == 0.5
+    scores = torch.tensor([1.0, 2.0, 4.0, 6.0, 8.0, 10.0, 12.0])
+    result = reference(InferenceBatch(anomaly_map=values.expand(7, 1, 1, 7), pred_score=scores))
+    assert torch.allclose(result.pred_score, torch.tensor([0, 0, 0.25, 0.5, 0.75, 1, 1]))
+    assert result.pred_label.tolist() == [False] * 4 + [True] * 3
+
+
+def test_an_epoch_without_validation_images_changes_nothing(reference):
+    before = {name: value.clone() for name, value in reference.state_dict().items()}
+    reference.on_validation_epoch_end(None, None)
+    assert all(torch.equal(before[name], value) for name, value in reference.state_dict().items())
+
+
+def test_validation_changes_the_range_and_not_the_thresholds(reference, maps):
+    thresholds = (reference.pixel_threshold.clone(), reference.image_threshold.clone())
+    validate(reference, maps, *truth(maps))
+    assert (reference.pixel_threshold, reference.image_threshold) == thresholds
+    assert (reference.pixel_min, reference.pixel_max) == (maps.min(), maps.max())
+
+
+def test_one_flat_normal_image_still_tells_higher_from_lower():
+    post = ReferencePostProcessor()
+    post.set_reference(torch.full((1, 1, 4, 4), 0.3), torch.tensor([0.3]))
+    result = post(InferenceBatch(anomaly_map=torch.tensor([0.1, 0.3, 0.5]).reshape(1, 1, 1, 3)))
+    assert result.anomaly_map.flatten().tolist() == [0, 0.5, 1]
+    assert result.pred_mask.flatten().tolist() == [False, False, True]
