@@ -62,7 +62,7 @@ def check_samples(dataset: AnomalibDataset) -> None:
     """Look at every image and mask of any anomalib data set and stop at the first that cannot be used.
 
     Files are examined as little as finds a cut or damaged one: the checksums of a PNG, a JPEG decoded at an eighth of
-    its size. Masks that are no image files (such as ``.mat``) are left to the data set that can read them.
+    its size. Masks that are no image files (such as ``.mat``) are read by the data set, if it is one of ours.
 
     Raises:
         MissingDataError: A file is gone.
@@ -71,8 +71,20 @@ def check_samples(dataset: AnomalibDataset) -> None:
     with_masks = dataset.samples.attrs.get("task") != TaskType.CLASSIFICATION
     for sample in dataset.samples.itertuples():
         size = _examine("image", sample.image_path)
-        if with_masks and sample.label_index == LabelName.ABNORMAL and _is_image(getattr(sample, "mask_path", None)):
-            _check_size(sample, size, _examine("mask", sample.mask_path))
+        if with_masks and sample.label_index == LabelName.ABNORMAL:
+            mask_size = _examine_mask(dataset, getattr(sample, "mask_path", None))
+            if mask_size is not None:
+                _check_size(sample, size, mask_size)
+
+
+def _examine_mask(dataset: AnomalibDataset, path: object) -> tuple[int, ...] | None:
+    """Check a mask and give its (width, height); nothing where only the data set could tell."""
+    if _is_image(path):
+        return _examine("mask", path)
+    if path and isinstance(dataset, CheckedDataset):
+        with reading("mask", path):
+            return tuple(dataset.load_mask(path).shape[::-1])
+    return None
 
 
 def _is_image(path: object) -> bool:

@@ -1,5 +1,6 @@
 """What our models share while they train: finite losses and a point to resume from."""
 
+import logging
 import os
 from pathlib import Path
 
@@ -8,10 +9,13 @@ from anomalib.data import AnomalibDataModule
 from anomalib.data.errors import MisMatchError
 from anomalib.data.utils import ValSplitMode
 from lightning.pytorch import Callback, LightningModule, Trainer
-from torch import Tensor
+from torch import Tensor, nn
 
 from anomalib_defect_plugins.data.base import check_samples
 from anomalib_defect_plugins.errors import InvalidInputError, UserError
+from anomalib_defect_plugins.post_processing import ReferencePostProcessor
+
+logger = logging.getLogger(__name__)
 
 
 class NonFiniteLossError(UserError, FloatingPointError):
@@ -78,15 +82,21 @@ def check_evaluation_data(datamodule: AnomalibDataModule) -> None:
             check_samples(subset)
 
 
-def allow_no_validation(trainer: Trainer) -> None:
+def allow_no_validation(trainer: Trainer, post_processor: nn.Module | None) -> None:
     """Train without validation where the data module has no images for it, as with ``val_split_mode=none``.
 
     anomalib 2.7 asks such a data module for validation images all the same, which fails when training is done.
 
     Args:
         trainer: The trainer, before training; its data module is set up.
+        post_processor: The model's; if it needs validation images, the user is told what is missing.
     """
     if not getattr(trainer.datamodule, "val_data", None):
+        if post_processor is not None and not isinstance(post_processor, ReferencePostProcessor):
+            logger.warning(
+                "%s has no validation images, so there will be no thresholds: pass --model.threshold reference",
+                trainer.datamodule.name,
+            )
         trainer.limit_val_batches = 0
         trainer.check_val_every_n_epoch = 1  # else Lightning's checkpoint would wait for a validation
 

@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 import pytest
+from layouts import write_crack_forest
 from PIL import Image
 from scipy.io import savemat
 
@@ -68,13 +69,7 @@ def folder(root: Path) -> dict[str, str]:
 
 def crack_forest(root: Path) -> dict[str, str]:
     """Write a data set in the layout of CrackForest and return the arguments for it."""
-    for name in ("image", "groundTruth"):
-        (root / name).mkdir(parents=True)
-    for number in (*range(1, 119), *range(201, 209)):
-        Image.effect_noise((40, 36), 60).convert("RGB").save(root / "image" / f"{number:03}.jpg")
-    for number in range(1, 119):
-        truth = {"Segmentation": np.ones((36, 40), np.uint8), "Boundaries": np.zeros((36, 40), np.uint8)}
-        savemat(root / "groundTruth" / f"{number:03}.mat", {"groundTruth": truth})
+    write_crack_forest(root, np.ones((36, 40), np.uint8))
     return {"--data": "CrackForest", "--data.root": str(root)}
 
 

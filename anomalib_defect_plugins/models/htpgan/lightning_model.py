@@ -7,6 +7,7 @@ https://arxiv.org/abs/2106.06792.
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from anomalib import LearningType
 from anomalib.data import AnomalibDataModule, Batch, ImageItem
@@ -47,12 +48,19 @@ THRESHOLDS: dict[str, Callable[[], PostProcessor]] = {
 }
 
 
+def _check_positive(**arguments: float) -> None:
+    for name, value in arguments.items():
+        if not value > 0:
+            msg = f"{name} is {value}; it must be more than 0"
+            raise InvalidInputError(msg)
+
+
 class HtpGan(AnomalibModule):
     """One-shot surface inspection: learns the texture of one normal image, finds what is unlike it.
 
     Args:
         reference: The normal image to learn from: its index among the normal training images in the order of their
-            paths, or its file name. No other image is looked at.
+            paths, or its file name. No other image is looked at, and it is not augmented.
         image_size: Height and width that images are resized to, in pixels; a ``pre_processor`` of your own decides
             it instead.
         num_scales: Number of scales of the pyramid, 2 to 12.
@@ -107,9 +115,14 @@ class HtpGan(AnomalibModule):
         if threshold not in THRESHOLDS:
             msg = f"threshold is {threshold!r}; it must be one of {', '.join(THRESHOLDS)}"
             raise InvalidInputError(msg)
-        if iterations_per_scale < 1:
-            msg = f"iterations_per_scale is {iterations_per_scale}; it must be at least 1"
-            raise InvalidInputError(msg)
+        _check_positive(
+            image_size=min(image_size),
+            width=width,
+            iterations_per_scale=iterations_per_scale,
+            discriminator_lr=discriminator_lr,
+            generator_lr=generator_lr,
+            contrast=contrast,
+        )
         super().__init__(
             self.configure_pre_processor(image_size) if pre_processor is True else pre_processor,
             THRESHOLDS[threshold]() if post_processor is True else post_processor,
@@ -172,7 +185,7 @@ class HtpGan(AnomalibModule):
             datamodule = self.trainer.datamodule
             item = load_reference(datamodule, self.reference, self.hparams.min_size)
             check_evaluation_data(datamodule)
-            allow_no_validation(self.trainer)
+            allow_no_validation(self.trainer, self.post_processor)
             self._use_reference(datamodule, item)
 
     def _check_trainer(self) -> None:
@@ -267,8 +280,9 @@ class HtpGan(AnomalibModule):
             self.post_processor.set_reference(own.anomaly_map, own.pred_score)
 
     def _random(self, scale: int, step: int) -> torch.Generator:
-        """Give the source of a step's noise: it depends on the step alone, so a resumed run repeats it."""
-        return torch.Generator().manual_seed(int(self.noise_seed) + scale * self.iterations_per_scale + step)
+        """Give the source of a step's noise: it depends on seed and step alone, so a resumed run repeats it."""
+        mixed = np.random.SeedSequence((int(self.noise_seed), scale, step)).generate_state(1, np.uint64)
+        return torch.Generator().manual_seed(int(mixed[0]))
 
     def _noise(self, scale: int, random: torch.Generator) -> list[Tensor]:
         """Draw unit noise at each scale up to this one, as eq. 1 prints it."""
@@ -278,7 +292,7 @@ class HtpGan(AnomalibModule):
     def _fixed_noise(self, scale: int) -> list[Tensor]:
         """Give the noise of the reconstruction: fixed at the coarsest scale, none at the others."""
         sizes = self.model.sizes[: scale + 1]
-        coarsest = torch.randn(1, 3, *sizes[0], generator=torch.Generator().manual_seed(int(self.noise_seed)))
+        coarsest = torch.randn(1, 3, *sizes[0], generator=self._random(0, self.iterations_per_scale))
         return [coarsest.to(self.device), *(torch.zeros(1, 3, *size, device=self.device) for size in sizes[1:])]
 
     def _blend_mask(self, real: Tensor, random: torch.Generator) -> Tensor:

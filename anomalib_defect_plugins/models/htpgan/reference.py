@@ -1,5 +1,6 @@
 """Find and read the one normal image that HTP-GAN learns from, in any anomalib data module."""
 
+import copy
 from pathlib import Path
 
 from anomalib.data import AnomalibDataModule, ImageItem
@@ -30,7 +31,8 @@ def load_reference(datamodule: AnomalibDataModule | None, reference: int | str, 
     if datamodule is None:
         msg = "HtpGan picks its reference image from a data module: pass datamodule= (--data on the command line)"
         raise ConfigurationError(msg)
-    dataset = datamodule.train_data
+    dataset = copy.copy(datamodule.train_data)
+    dataset.augmentations = None  # random ones would be drawn anew by a run that resumes
     index = _find(dataset, reference, datamodule.name)
     path = dataset.samples.image_path[index]
     with reading("reference image", path):
@@ -53,19 +55,19 @@ def _find(dataset: AnomalibDataset, reference: int | str, name: str) -> int:
     if normal.empty:
         msg = f"the training split of {name} has no normal image: HtpGan needs one"
         raise InvalidInputError(msg)
-    if isinstance(reference, int) or (reference.isdecimal() and not _named(normal, reference)):
-        position = int(reference)
-        if not 0 <= position < len(normal):
-            msg = f"reference is {position}, but {name} has {len(normal)} normal training images, counted from 0"
-            raise InvalidInputError(msg)
-        return int(normal.index[position])
-    found = _named(normal, reference)
-    if len(found) != 1:
-        example = Path(normal.image_path.iloc[0]).name
-        count = f"{len(found)} of the" if found else "none of the"
-        msg = f"reference is {reference!r}, but {count} {len(normal)} normal training images of {name} are called so"
-        raise InvalidInputError(msg + (": give more of its path" if found else f" (one is {example!r})"))
-    return found[0]
+    found = _named(normal, str(reference))
+    is_index = str(reference).lstrip("-").isdecimal() and (isinstance(reference, int) or not found)
+    if is_index and 0 <= int(reference) < len(normal):
+        return int(normal.index[int(reference)])
+    if len(found) == 1:
+        return found[0]
+    example = Path(normal.image_path.iloc[0]).name
+    if is_index and not found:
+        msg = f"reference is {reference}, but {name} has {len(normal)} normal training images, counted from 0"
+        raise InvalidInputError(msg + f" (or give a file name, such as {example!r})")
+    count = f"{len(found)} of the" if found else "none of the"
+    msg = f"reference is {reference!r}, but {count} {len(normal)} normal training images of {name} are called so"
+    raise InvalidInputError(msg + (": give more of its path" if found else f" (one is {example!r})"))
 
 
 def _named(normal: DataFrame, reference: str) -> list[int]:

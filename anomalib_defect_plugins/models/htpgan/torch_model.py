@@ -38,6 +38,9 @@ def pyramid_sizes(image_size: tuple[int, int], num_scales: int, min_size: int) -
     if not 2 <= num_scales <= 12:
         msg = f"num_scales is {num_scales}; HTP-GAN's pyramid has 2 to 12 scales"
         raise InvalidInputError(msg)
+    if shorter <= 16:
+        msg = f"image_size is {image_size}; a pyramid needs more than 16 pixels a side"
+        raise InvalidInputError(msg)
     if not 16 <= min_size < shorter:
         msg = f"min_size is {min_size}; at an image size of {image_size} it must be 16 to {shorter - 1}"
         raise InvalidInputError(msg)

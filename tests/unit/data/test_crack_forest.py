@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from layouts import write_crack_forest
 from scipy.io import savemat
 
 from anomalib_defect_plugins.data import CrackForest, check_samples, crack_forest
@@ -21,13 +21,7 @@ SEGMENTATION = np.array([[1, 1, 2, 2, 3], [1, 2, 2, 3, 3], [4, 2, 1, 1, 1]], np.
 def pristine(tmp_path_factory) -> Path:
     """The layout of the real data set with tiny files, and with images that are to be left out."""
     root = tmp_path_factory.mktemp("crack_forest") / "set"
-    (root / "image").mkdir(parents=True)
-    (root / "groundTruth").mkdir()
-    for number in (*range(1, 119), *range(201, 209), *range(301, 330)):
-        Image.new("RGB", (5, 3), (number % 256, 0, 0)).save(root / "image" / f"{number:03}.jpg")
-    for number in range(1, 119):
-        truth = {"Segmentation": SEGMENTATION, "Boundaries": np.zeros_like(SEGMENTATION)}
-        savemat(root / "groundTruth" / f"{number:03}.mat", {"groundTruth": truth})
+    write_crack_forest(root, SEGMENTATION)
     return root
 
 
