@@ -77,7 +77,7 @@ def fuse(maps: Sequence[Tensor], fusion: str) -> Tensor:
 
 
 def image_score(anomaly_map: Tensor) -> Tensor:
-    """Give the mean of the highest thousandth of the pixels, which one bright grain does not decide.
+    """Give the mean of the highest hundredth of the pixels, which one bright grain does not decide.
 
     Args:
         anomaly_map: ``(B, 1, H, W)``.
@@ -85,5 +85,5 @@ def image_score(anomaly_map: Tensor) -> Tensor:
     Returns:
         ``(B,)``.
     """
-    count = max(1, anomaly_map.shape[-2] * anomaly_map.shape[-1] // 1000)
+    count = max(1, anomaly_map.shape[-2] * anomaly_map.shape[-1] // 100)
     return anomaly_map.flatten(1).topk(count, dim=1).values.mean(1)

@@ -144,11 +144,12 @@ def test_the_check_leaves_masks_alone_that_the_task_does_not_read(root):
     check_samples(Pair(root, task="classification"))
 
 
-def test_the_check_leaves_masks_alone_that_are_no_image_files(root):
+def test_a_broken_mask_that_is_no_image_file_is_found_by_the_data_set_that_can_read_it(root):
     dataset = Pair(root)
-    (root / "mask.mat").write_text("not for the check to read")
+    (root / "mask.mat").write_text("no matrix")
     dataset.samples["mask_path"] = ["", f"{root}/mask.mat"]
-    check_samples(dataset)
+    with pytest.raises(InvalidInputError, match=r"cannot read mask .*mask\.mat"):
+        check_samples(dataset)
 
 
 def folder_of_anomalib(root: Path, masks: bool) -> Folder:

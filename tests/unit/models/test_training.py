@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 from anomalib.data import Folder
+from anomalib.post_processing import PostProcessor
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.demos.boring_classes import BoringModel
@@ -28,6 +29,7 @@ from anomalib_defect_plugins.models.training import (
     check_finite,
     set_up_data,
 )
+from anomalib_defect_plugins.post_processing import ReferencePostProcessor
 from anomalib_defect_plugins.testing import folder_datamodule, write_folder_data
 
 QUIET = {"accelerator": "cpu", "logger": False, "enable_progress_bar": False, "enable_model_summary": False}
@@ -152,11 +154,17 @@ def test_validation_images_that_are_the_test_images_are_read_once(root, monkeypa
 
 
 @pytest.mark.parametrize(("val_split_mode", "validates"), [("same_as_test", True), ("none", False)])
-def test_validation_is_left_out_only_where_there_are_no_images_for_it(root, val_split_mode, validates):
+def test_validation_is_left_out_only_where_there_are_no_images_for_it(root, caplog, val_split_mode, validates):
     trainer = trainer_with(set_up(root, val_split_mode))
-    allow_no_validation(trainer)
+    allow_no_validation(trainer, PostProcessor())
     assert bool(trainer.limit_val_batches) == validates
     assert trainer.check_val_every_n_epoch == (5 if validates else 1)
+    assert ("there will be no thresholds" in caplog.text) != validates
+
+
+def test_a_threshold_from_the_normal_image_needs_no_validation_and_no_warning(root, caplog):
+    allow_no_validation(trainer_with(set_up(root, "none")), ReferencePostProcessor())
+    assert "no thresholds" not in caplog.text
 
 
 # Failures

@@ -66,7 +66,7 @@ def test_a_checkpoint_knows_every_argument(train, datamodule):
     run = train(datamodule, **arguments, **numbers)
     loaded = HtpGan.load_from_checkpoint(run.engine.best_model_path, map_location="cpu")
     assert {name: loaded.hparams[name] for name in arguments | numbers} == arguments | numbers
-    assert loaded.model.scale_map.fusion == "entropy"
+    assert loaded.model.fusion == "entropy"
     assert loaded.model.contrast == 0.2
     assert isinstance(loaded.post_processor, OtsuPostProcessor)
 
@@ -149,7 +149,11 @@ def test_a_threshold_from_the_reference_needs_no_other_image(train, root):
     ("arguments", "line"),
     [
         ({"threshold": "best"}, "threshold is 'best'; it must be one of adaptive, .*, reference$"),
-        ({"iterations_per_scale": 0}, "iterations_per_scale is 0; it must be at least 1"),
+        ({"iterations_per_scale": 0}, "iterations_per_scale is 0; it must be more than 0"),
+        ({"width": 0}, "width is 0; it must be more than 0"),
+        ({"generator_lr": -1.0}, r"generator_lr is -1\.0; it must be more than 0"),
+        ({"contrast": float("nan")}, "contrast is nan; it must be more than 0"),
+        ({"image_size": (0, 64)}, "image_size is 0; it must be more than 0"),
         ({"num_scales": 1}, "num_scales is 1; "),
         ({"num_scales": 13}, "num_scales is 13; "),
         ({"min_size": 24}, r"min_size is 24; at an image size of \(24, 32\) "),

@@ -7,6 +7,7 @@ from torch.nn import functional
 
 from anomalib_defect_plugins.errors import InvalidInputError
 from anomalib_defect_plugins.layers import TexturePerceivingModule
+from anomalib_defect_plugins.models.htpgan.anomaly_map import image_score
 from anomalib_defect_plugins.models.htpgan.torch_model import Discriminator, Generator, HtpGanModel, pyramid_sizes
 
 IMAGE_SIZE = (24, 36)
@@ -194,11 +195,11 @@ def test_a_spot_at_the_coarsest_scale_is_found_at_its_place():
     assert abs((column + 0.5) / 36 - 4.5 / 24) < 1 / 36
 
 
-def test_the_score_of_an_image_is_its_highest_pixel():
+def test_the_score_of_an_image_comes_from_its_fused_map():
     logits = [torch.randn(3, 1, *size) for size in SIZES]
     output = with_logits(*logits)(torch.rand(3, 3, *IMAGE_SIZE))
     assert output.pred_score.shape == (3,)
-    assert torch.equal(output.pred_score, output.anomaly_map.flatten(1).max(1).values)
+    assert torch.equal(output.pred_score, image_score(output.anomaly_map))
 
 
 def test_each_discriminator_is_shown_the_image_at_its_scale():
@@ -254,5 +255,5 @@ def test_a_pyramid_that_cannot_be_is_refused_in_one_line(arguments, line):
 
 
 def test_an_image_size_too_small_for_any_pyramid_is_refused():
-    with pytest.raises(InvalidInputError, match=r"image size of \(16, 16\)"):
+    with pytest.raises(InvalidInputError, match=r"^image_size is \(16, 16\); a pyramid needs more than 16 pixels"):
         HtpGanModel((16, 16), num_scales=2, min_size=16)
