@@ -41,7 +41,7 @@ VARIANTS: dict[str, dict[str, object]] = {
     "plain fakes, eq. 4 as printed": {"blend_fakes": False, "fusion": "paper"},
     "without texture module": {"texture_module": False},
     "contrast 0.1": {"contrast": 0.1},
-    "150 iterations a scale": {"iterations_per_scale": 150},
+    "75 iterations a scale": {"iterations_per_scale": 75},
     "width 16": {"width": 16},
     **{f"{scales} scales": {"num_scales": scales} for scales in (2, 3, 6, 9, 12)},
 }

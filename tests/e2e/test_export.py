@@ -41,7 +41,8 @@ def exported(trained: tuple[Engine, HtpGan, TextureDefects], root: Path, compres
     )
 
 
-def test_the_inferencer_gives_what_the_trainer_gives(trained, tmp_path):
+def test_the_inferencer_gives_what_the_trainer_gives(trained, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # the inferencer keeps compiled models in a folder of the working directory
     engine, model, data = trained
     inferencer = OpenVINOInferencer(exported(trained, tmp_path, None), device="CPU", config=SINGLE_PRECISION)
     (batch, *_) = engine.predict(model, datamodule=data)

@@ -22,7 +22,7 @@ BENCHMARK = {
     "benchmark": {
         "seed": 0,
         "model": {"class_path": {"grid": ["HtpGan"]}, "init_args": {**SMALL, "visualizer": False}},
-        "data": {"class_path": "TextureDefects", "init_args": {"category": "gravel"}},
+        "data": {"class_path": "TextureDefects", "init_args": {"category": "gravel", "image_size": 64}},
     },
 }
 

@@ -98,7 +98,7 @@ class HtpGan(AnomalibModule):
         min_size: int = 32,
         width: int = 8,
         texture_module: bool = True,
-        iterations_per_scale: int = 75,
+        iterations_per_scale: int = 150,
         discriminator_lr: float = 5e-4,
         generator_lr: float = 5e-5,
         reconstruction_weight: float = 10.0,
