@@ -2,6 +2,7 @@
 
 from anomalib_defect_plugins.data.base import CheckedDataset, check_samples
 from anomalib_defect_plugins.data.crack_forest import CrackForest, CrackForestDataset
+from anomalib_defect_plugins.data.supervision import WithDefects
 from anomalib_defect_plugins.data.texture_defects import TextureDefects, TextureDefectsDataset
 from anomalib_defect_plugins.plugins import hookimpl
 from anomalib_defect_plugins.plugins.hookspecs import Register
@@ -12,6 +13,7 @@ __all__ = [
     "CrackForestDataset",
     "TextureDefects",
     "TextureDefectsDataset",
+    "WithDefects",
     "check_samples",
 ]
 
@@ -21,3 +23,4 @@ def register_datamodules(register: Register) -> None:
     """Register the data modules of this package."""
     register(TextureDefects)
     register(CrackForest)
+    register(WithDefects)

@@ -1,31 +1,45 @@
 """Reading samples such that a bad file is named: a base for the data sets here, and a check for any other's."""
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import torch
 from anomalib import TaskType
-from anomalib.data import AnomalibDataset, ImageItem
-from anomalib.data.utils import LabelName, read_image, read_mask
+from anomalib.data import AnomalibDataset
+from anomalib.data.utils import LabelName, read_mask
 from PIL import Image
+from torchvision.transforms.v2.functional import to_dtype, to_image
+from torchvision.tv_tensors import Image as ImageTensor
 from torchvision.tv_tensors import Mask
 
+from anomalib_defect_plugins.data.items import DefectBatch, DefectItem
 from anomalib_defect_plugins.errors import InvalidInputError, MissingDataError, UserError
 
 
 class CheckedDataset(AnomalibDataset):
     """Base of the data sets here. A subclass sets ``samples``, and overrides ``load_mask`` for masks of its own format.
 
-    ``samples`` has anomalib's columns and ``defect_type``: the kind of defect, ``good`` for a normal image.
+    ``samples`` has anomalib's columns, ``defect_type`` (the kind of defect, ``good`` for a normal image) and, where
+    several images show one object, ``group``; see :func:`~anomalib_defect_plugins.data.samples.make_table`.
     """
+
+    @property
+    def collate_fn(self) -> Callable:
+        """What makes a ``DefectBatch`` of samples."""
+        return DefectBatch.collate
+
+    def load_image(self, path: str) -> ImageTensor:
+        """Read the image at ``path``: (3, H, W), float in [0, 1]; 16 bits are scaled, an alpha channel is dropped."""
+        return _read_image(path)
 
     def load_mask(self, path: str) -> Mask:
         """Read the mask at ``path``: (H, W), uint8, 1 on the defect."""
         return read_mask(path, as_tensor=True)
 
-    def __getitem__(self, index: int) -> ImageItem:
+    def __getitem__(self, index: int) -> DefectItem:
         """Read a sample: image (3, H, W), float in [0, 1], and mask (H, W), bool.
 
         Raises:
@@ -34,17 +48,18 @@ class CheckedDataset(AnomalibDataset):
         """
         sample = self.samples.iloc[index]
         with reading("image", sample.image_path):
-            image = read_image(sample.image_path, as_tensor=True)
+            image = self.load_image(sample.image_path)
         mask = self._mask_of(sample, image)
         if self.augmentations:
             image, mask = (self.augmentations(image), None) if mask is None else self.augmentations(image, mask)
         unlabelled = sample.label_index == LabelName.UNKNOWN
-        return ImageItem(
+        return DefectItem(
             image=image,
             gt_mask=mask,
             gt_label=None if unlabelled else torch.tensor(sample.label_index),
             image_path=sample.image_path,
             mask_path=sample.mask_path,
+            defect_type=sample.get("defect_type"),
         )
 
     def _mask_of(self, sample: pd.Series, image: torch.Tensor) -> Mask | None:
@@ -56,6 +71,18 @@ class CheckedDataset(AnomalibDataset):
             mask = self.load_mask(sample.mask_path)
         _check_size(sample, image_size=tuple(image.shape[:-3:-1]), mask_size=tuple(mask.shape[::-1]))
         return mask
+
+
+def _read_image(path: str) -> ImageTensor:
+    with Image.open(path) as image:
+        if not image.mode.startswith("I"):
+            return to_dtype(to_image(image.convert("RGB")), torch.float32, scale=True)
+        # Pillow opens 16 grey bits as integers, and would clip them to 255 on conversion.
+        values = torch.from_numpy(np.array(image).astype(np.float32) / 65535)
+    if values.max() > 1:
+        msg = "its values need more than 16 bits"
+        raise ValueError(msg)
+    return ImageTensor(values.expand(3, *values.shape))
 
 
 def check_samples(dataset: AnomalibDataset) -> None:

@@ -8,13 +8,11 @@ image has seen. Defects are drawn by :mod:`anomalib_defect_plugins.generators.pr
 import hashlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import platformdirs
-from anomalib.data import AnomalibDataModule
-from anomalib.data.utils import LabelName, Split, TestSplitMode, ValSplitMode
-from pandas import DataFrame
+from anomalib.data.utils import Split, ValSplitMode
 from PIL import Image
 from skimage import data as photographs
 from skimage.transform import resize
@@ -22,7 +20,10 @@ from torchvision.transforms.v2 import Transform
 
 from anomalib_defect_plugins.data.atomic import new_folder
 from anomalib_defect_plugins.data.base import CheckedDataset
-from anomalib_defect_plugins.errors import InvalidInputError, MissingDataError
+from anomalib_defect_plugins.data.items import GOOD
+from anomalib_defect_plugins.data.module import DefectDataModule
+from anomalib_defect_plugins.data.samples import Sample, existing, make_table
+from anomalib_defect_plugins.errors import InvalidInputError
 from anomalib_defect_plugins.generators import procedural
 
 CATEGORIES = ("brick", "grass", "gravel")
@@ -37,11 +38,8 @@ CROP = 256
 TEXTURE_STD = 0.06
 """Standard deviation of the softened photographs, in intensity of [0, 1]."""
 
-GOOD = "good"
-"""Defect type of a normal image."""
 
-
-class TextureDefects(AnomalibDataModule):
+class TextureDefects(DefectDataModule):
     """Embedded data: crops of real photographs, six kinds of drawn defects with exact masks. Needs no download.
 
     For each category 40 normal images to train with, 20 normal and 20 defective ones to validate, 30 normal and 60
@@ -51,18 +49,10 @@ class TextureDefects(AnomalibDataModule):
         root: Folder to keep the images in; by default the user's cache folder.
         category: ``brick``, ``grass`` or ``gravel``.
         image_size: Side of the images in pixels, 64 to 1024; or height and width, which must be alike.
-        train_batch_size: Batch size in training.
-        eval_batch_size: Batch size in validation and test.
         num_workers: Processes that read images.
-        train_augmentations: Augmentations of the training images.
-        val_augmentations: Augmentations of the validation images.
-        test_augmentations: Augmentations of the test images.
-        augmentations: Augmentations where none of the stage is given.
-        test_split_mode: ``from_dir`` uses the test images as they are; for others see anomalib's ``TestSplitMode``.
-        test_split_ratio: Share of test images, for the modes that split.
         val_split_mode: ``from_dir`` uses the set's own validation images; for others see ``ValSplitMode``.
-        val_split_ratio: Share of validation images, for the modes that split.
         seed: Seed of crops, defects and splits; another seed is another data set.
+        kwargs: Batch sizes, augmentations and validation share, as in ``DefectDataModule``.
 
     Raises:
         InvalidInputError: The category, size or seed cannot be.
@@ -73,37 +63,16 @@ class TextureDefects(AnomalibDataModule):
         root: Path | str | None = None,
         category: str = "brick",
         image_size: int | tuple[int, int] = 256,
-        train_batch_size: int = 32,
-        eval_batch_size: int = 32,
         # A pass over these few small files takes less time than it takes to start one process that reads them.
         num_workers: int = 0,
-        train_augmentations: Transform | None = None,
-        val_augmentations: Transform | None = None,
-        test_augmentations: Transform | None = None,
-        augmentations: Transform | None = None,
-        test_split_mode: TestSplitMode | str = TestSplitMode.FROM_DIR,
-        test_split_ratio: float = 0.2,
         val_split_mode: ValSplitMode | str = ValSplitMode.FROM_DIR,
-        val_split_ratio: float = 0.5,
         seed: int = 0,
+        **kwargs: Any,
     ) -> None:
-        super().__init__(
-            train_batch_size=train_batch_size,
-            eval_batch_size=eval_batch_size,
-            num_workers=num_workers,
-            train_augmentations=train_augmentations,
-            val_augmentations=val_augmentations,
-            test_augmentations=test_augmentations,
-            augmentations=augmentations,
-            test_split_mode=test_split_mode,
-            test_split_ratio=test_split_ratio,
-            val_split_mode=val_split_mode,
-            val_split_ratio=val_split_ratio,
-            seed=seed,
-        )
+        root = _default_root() if root is None else root
+        super().__init__(root, num_workers=num_workers, val_split_mode=val_split_mode, seed=seed, **kwargs)
         image_size = _side(image_size)
         _check_arguments(category, image_size, seed)
-        self.root = Path(root) if root is not None else _default_root()
         self.category = category
         self.image_size = image_size
 
@@ -140,7 +109,7 @@ class TextureDefectsDataset(CheckedDataset):
     def __init__(self, folder: Path, split: Split | str, augmentations: Transform | None = None) -> None:
         super().__init__(augmentations=augmentations)
         self.split = Split(split)
-        self.samples = _make_samples(Path(folder), self.split)
+        self.samples = make_table(_samples(Path(folder), self.split))
 
 
 def build(folder: Path, category: str, image_size: int, seed: int) -> None:
@@ -221,19 +190,12 @@ def _entries(split: Split) -> Iterator[_Entry]:
         yield _Entry(number, kind, name, "" if kind == GOOD else f"ground_truth/{name}")
 
 
-def _make_samples(folder: Path, split: Split) -> DataFrame:
-    rows = []
+def _samples(folder: Path, split: Split) -> Iterator[Sample]:
+    advice = f"delete the folder {folder}, and it is built again"
     for entry in _entries(split):
-        image, mask = str(folder / entry.image), str(folder / entry.mask) if entry.mask else ""
-        for path in filter(None, (image, mask)):
-            if not Path(path).is_file():
-                msg = f"{path} is missing; delete the folder {folder}, and it is built again"
-                raise MissingDataError(msg)
-        label = LabelName.ABNORMAL if mask else LabelName.NORMAL
-        rows.append((image, split.value, label.name.lower(), int(label), mask, entry.kind))
-    samples = DataFrame(rows, columns=["image_path", "split", "label", "label_index", "mask_path", "defect_type"])
-    samples.attrs["task"] = "segmentation"
-    return samples
+        image = existing(folder / entry.image, advice)
+        mask = existing(folder / entry.mask, advice) if entry.mask else ""
+        yield Sample(image, split.value, entry.kind, mask)
 
 
 def _save(path: Path, values: np.ndarray) -> None:

@@ -5,15 +5,18 @@ import os
 from pathlib import Path
 
 import torch
+from anomalib import TaskType
 from anomalib.data import AnomalibDataModule
 from anomalib.data.errors import MisMatchError
-from anomalib.data.utils import ValSplitMode
+from anomalib.data.utils import LabelName, ValSplitMode
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor, nn
 
 from anomalib_defect_plugins.data.base import check_samples
-from anomalib_defect_plugins.errors import InvalidInputError, UserError
+from anomalib_defect_plugins.errors import ConfigurationError, InvalidInputError, UserError
 from anomalib_defect_plugins.post_processing import ReferencePostProcessor
+from anomalib_defect_plugins.supervision import Supervision
 
 logger = logging.getLogger(__name__)
 
@@ -42,7 +45,7 @@ def check_finite(losses: dict[str, Tensor], step: str) -> None:
 
 
 def set_up_data(trainer: Trainer) -> None:
-    """Set the trainer's data module up, such that folders which cannot be used are told of in one line.
+    """Set the trainer's data module up, such that data which cannot be used is told of in one line.
 
     For a model's ``prepare_data``: Lightning sets the data module up right after it, where no model can step in.
 
@@ -51,6 +54,7 @@ def set_up_data(trainer: Trainer) -> None:
 
     Raises:
         InvalidInputError: Repeats what the data module says.
+        ConfigurationError: The training set lacks what the model needs, see :func:`check_supervision`.
     """
     if trainer.datamodule is None:
         return
@@ -62,6 +66,37 @@ def set_up_data(trainer: Trainer) -> None:
         reason = " ".join(str(error).split()) or type(error).__name__
         msg = f"{type(trainer.datamodule).__name__} cannot be set up ({reason}); check the folders given to --data"
         raise InvalidInputError(msg) from error
+    if trainer.state.fn == TrainerFn.FITTING:
+        check_supervision(trainer.lightning_module, trainer.datamodule)
+
+
+def check_supervision(model: LightningModule, datamodule: AnomalibDataModule) -> None:
+    """Stop when the training set lacks what the model needs, and say how to get it.
+
+    Args:
+        model: What it needs is its attribute ``supervision``; without one, nothing is checked.
+        datamodule: The data module that training is given, set up.
+
+    Raises:
+        ConfigurationError: It has no defects, or no masks of them, and the model needs them.
+    """
+    needs = getattr(model, "supervision", None)
+    if needs not in {Supervision.IMAGE_LABELS, Supervision.PIXEL_MASKS}:
+        return
+    table = datamodule.train_data.samples
+    wrapped = hasattr(datamodule, "synthetic")
+    has_defects = (table.label_index == LabelName.ABNORMAL).any() or getattr(datamodule, "synthetic", None) is not None
+    has_masks = has_defects and table.attrs.get("task") == TaskType.SEGMENTATION
+    if has_masks or (has_defects and needs is Supervision.IMAGE_LABELS):
+        return
+    what = "pixel masks of defective images" if needs is Supervision.PIXEL_MASKS else "defective images"
+    msg = f"{model.name} needs {what} in the training set; {datamodule.name} has none. "
+    if has_defects:
+        msg += "Pass --data.masks true, or take data with masks" if wrapped else "Take data with masks"
+    else:
+        wrap = "" if wrapped else f"Wrap it: --data WithDefects --data.base {type(datamodule).__name__} "
+        msg += f"{wrap or 'Pass '}--data.real 20, or add synthetic ones: --data.synthetic procedural"
+    raise ConfigurationError(msg)
 
 
 def check_evaluation_data(datamodule: AnomalibDataModule) -> None:

@@ -9,6 +9,8 @@ anomalib looks a class up in three ways, and each needs something else:
 - ``--model`` compares with the last part of the import path of every subclass, however deep. For ``--model htpgan``
   there is a class ``anomalib.models.htpgan`` below ``HtpGan`` that is only ever looked at: what the import path leads
   to is ``HtpGan`` itself.
+
+Defect generators are ours, and so is the module that they are found in by name, ``anomalib_defect_plugins.generators``.
 """
 
 import logging
@@ -17,6 +19,7 @@ import os
 import sys
 from collections.abc import Iterable
 from importlib.metadata import EntryPoint, version
+from types import ModuleType
 
 from anomalib_defect_plugins import console
 from anomalib_defect_plugins.autoload import DISABLE_VARIABLE, after_attempt, disabled_names, is_importing, strict
@@ -111,14 +114,29 @@ def _anomalib() -> Host:
     import anomalib.data
     import anomalib.models
 
-    bases = {Kind.MODEL: anomalib.models.AnomalibModule, Kind.DATA: anomalib.data.AnomalibDataModule}
-    namespaces = {Kind.MODEL: anomalib.models, Kind.DATA: anomalib.data}
+    from anomalib_defect_plugins.generators.base import DefectGenerator
+
+    bases = {
+        Kind.MODEL: anomalib.models.AnomalibModule,
+        Kind.DATA: anomalib.data.AnomalibDataModule,
+        Kind.GENERATOR: DefectGenerator,
+    }
     taken = {
-        kind: {name.lower() for name in vars(namespaces[kind]) if not name.startswith("_")}
-        | {cls.__name__.lower() for cls in descendants(base) if _is_anomalibs(cls)}
-        for kind, base in bases.items()
+        kind: {name.lower() for name in vars(namespace) if not name.startswith("_")}
+        | {cls.__name__.lower() for cls in descendants(bases[kind]) if _is_anomalibs(cls)}
+        for kind, namespace in _namespaces().items()
     }
     return Host(f"anomalib {version('anomalib')}", bases, taken)
+
+
+def _namespaces() -> dict[Kind, ModuleType]:
+    """The modules that classes of each kind are found in by name."""
+    import anomalib.data
+    import anomalib.models
+
+    from anomalib_defect_plugins.generators import names
+
+    return {Kind.MODEL: anomalib.models, Kind.DATA: anomalib.data, Kind.GENERATOR: names}
 
 
 def _is_anomalibs(cls: type) -> bool:
@@ -126,19 +144,16 @@ def _is_anomalibs(cls: type) -> bool:
 
 
 def _publish(plugin: Plugin) -> None:
-    """Give anomalib the names of one plugin, all or none."""
-    import anomalib.data
-    import anomalib.models
-
-    namespaces = {Kind.MODEL: anomalib.models, Kind.DATA: anomalib.data}
-    public = [item for item in plugin.registrations if item.kind in namespaces]
+    """Give out the names of one plugin, all or none."""
+    namespaces = _namespaces()
+    items = plugin.registrations
     try:
-        signs = [_make_sign(item, namespaces[item.kind].__name__) for item in public if item.name != item.cls.__name__]
+        signs = [_make_sign(item, namespaces[item.kind].__name__) for item in items if item.name != item.cls.__name__]
     except Exception as error:  # noqa: BLE001  (a class may forbid subclasses in any way it likes)
         plugin.fail(f"{type(error).__name__}: {error}")
         return
     _signs.extend(signs)
-    for item in public:
+    for item in items:
         setattr(namespaces[item.kind], item.cls.__name__, item.cls)
         setattr(namespaces[item.kind], item.name, item.cls)
 

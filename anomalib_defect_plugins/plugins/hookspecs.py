@@ -48,4 +48,4 @@ def register_datamodules(register: Register) -> None:
 
 @hookspec
 def register_defect_generators(register: Register) -> None:
-    """Register classes that draw defects into normal images."""
+    """Register subclasses of ``anomalib_defect_plugins.generators.DefectGenerator``."""

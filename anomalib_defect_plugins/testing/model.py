@@ -16,6 +16,9 @@ from lightning.pytorch import Callback
 from PIL import Image
 from torch import Tensor
 
+from anomalib_defect_plugins.errors import ConfigurationError
+from anomalib_defect_plugins.supervision import Supervision
+
 from .data import folder_datamodule, write_folder_data
 from .runs import FULL_PRECISION, Run, differences, fit, run_openvino, seed_all, unshuffled
 
@@ -92,6 +95,14 @@ class ModelContract:
 
     def test_it_derives_directly_from_anomalib_module(self, trained: Run) -> None:
         assert AnomalibModule in type(trained.model).__bases__, "anomalib's get_model and list_models look no deeper"
+
+    def test_it_stops_before_training_without_the_defects_it_needs(self, tmp_path: Path) -> None:
+        model = self.make_model(self.image_size)
+        if getattr(model, "supervision", None) in {Supervision.IMAGE_LABELS, Supervision.PIXEL_MASKS}:
+            write_folder_data(tmp_path)
+            datamodule = folder_datamodule(tmp_path)
+            with pytest.raises(ConfigurationError, match=r"needs .* in the training set; .*WithDefects"):
+                fit(model, datamodule, tmp_path / "results", self.trainer_arguments())
 
     def test_a_model_with_an_optimiser_is_held_to_the_training_contract(self, trained: Run) -> None:
         assert trained.watch.optimises == self.optimises, (

@@ -1,0 +1,51 @@
+"""Objects as configurations write them: by name, or as ``class_path`` and ``init_args``."""
+
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+from jsonargparse import ArgumentError, ArgumentParser
+from omegaconf import DictConfig, OmegaConf
+
+from anomalib_defect_plugins.errors import InvalidInputError, UserError
+from anomalib_defect_plugins.plugins import connect
+from anomalib_defect_plugins.plugins.manager import descendants
+
+T = TypeVar("T")
+
+
+def build(base: type[T], given: T | Mapping[str, Any] | str, what: str) -> T:
+    """Make an object, unless it is one already.
+
+    ``anomalib benchmark`` and Python programs hand over what the command line would have made an object of.
+
+    Args:
+        base: What the object must be an instance of.
+        given: The object; or the name or import path of its class; or a mapping with ``class_path`` and, if it takes
+            arguments, ``init_args``.
+        what: What it is to the user, for the message.
+
+    Raises:
+        InvalidInputError: There is no such class, or it does not take these arguments.
+    """
+    if isinstance(given, base):
+        return given
+    connect()  # else the names that plugins bring are not known yet
+    plain = OmegaConf.to_container(given) if isinstance(given, DictConfig) else given
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_argument("--it", type=base)
+    try:
+        value = {"class_path": plain} if isinstance(plain, str) else dict(plain)
+        return parser.instantiate_classes(parser.parse_object({"it": value})).it
+    except UserError:
+        raise
+    except (ArgumentError, TypeError, ValueError) as error:
+        msg = f"{what} {plain!r} cannot be made: {_reason(error, base)}"
+        raise InvalidInputError(msg) from error
+
+
+def _reason(error: Exception, base: type) -> str:
+    reason = " ".join(str(error).split()).removeprefix('Parser key "it": ')
+    if reason.startswith("Expected a dot import path string"):
+        names = sorted({cls.__name__ for cls in descendants(base) if not cls.__name__.startswith("_")})
+        return f"there is no such class; choose one of {', '.join(names)}"
+    return reason
