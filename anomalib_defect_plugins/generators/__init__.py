@@ -1,5 +1,30 @@
 """Sources of synthetic defects."""
 
-from anomalib_defect_plugins.generators.procedural import KINDS, draw_defect
+from anomalib_defect_plugins.generators.base import DefectGenerator
+from anomalib_defect_plugins.generators.cutpaste import CutPasteDefects, CutPasteScarDefects
+from anomalib_defect_plugins.generators.masks import MASK_KINDS, random_masks
+from anomalib_defect_plugins.generators.noise import NoiseDefects
+from anomalib_defect_plugins.generators.poisson import PoissonDefects
+from anomalib_defect_plugins.generators.procedural import KINDS, ProceduralDefects, draw_defect
+from anomalib_defect_plugins.plugins import hookimpl
+from anomalib_defect_plugins.plugins.hookspecs import Register
 
-__all__ = ["KINDS", "draw_defect"]
+__all__ = [
+    "KINDS",
+    "MASK_KINDS",
+    "CutPasteDefects",
+    "CutPasteScarDefects",
+    "DefectGenerator",
+    "NoiseDefects",
+    "PoissonDefects",
+    "ProceduralDefects",
+    "draw_defect",
+    "random_masks",
+]
+
+
+@hookimpl
+def register_defect_generators(register: Register) -> None:
+    """Register the generators of this package."""
+    for cls in (NoiseDefects, CutPasteDefects, CutPasteScarDefects, PoissonDefects, ProceduralDefects):
+        register(cls, cls.name)

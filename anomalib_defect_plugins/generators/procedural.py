@@ -9,12 +9,17 @@ any resolution. Tones are relative to the contrast of the texture, because a def
 gravel.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import ClassVar
 
 import numpy as np
+import torch
 from scipy.ndimage import gaussian_filter1d, label, uniform_filter1d
+from torch import Tensor
 
 from anomalib_defect_plugins.errors import InvalidInputError
+from anomalib_defect_plugins.generators.base import DefectGenerator
+from anomalib_defect_plugins.generators.draws import check_kinds, numpy_rng
 
 MIN_CHANGE = 4 / 255
 """Least change of a pixel in the mask, in intensity: it survives rounding to 8 bits as more than 2/255."""
@@ -148,6 +153,31 @@ _PAINTERS: dict[str, Callable[[np.ndarray, np.random.Generator], Layer]] = {
 
 KINDS = tuple(_PAINTERS)
 """The kinds of defect that :func:`draw_defect` knows."""
+
+
+class ProceduralDefects(DefectGenerator):
+    """Draw one of several kinds of surface defect on each image, on the CPU, image by image.
+
+    Args:
+        kinds: Some of ``KINDS``; each is as likely as another.
+
+    Raises:
+        InvalidInputError: A kind is unknown, or there is none.
+    """
+
+    name: ClassVar[str] = "procedural"
+    batched: ClassVar[bool] = False
+
+    def __init__(self, kinds: Sequence[str] = KINDS) -> None:
+        self.kinds = check_kinds("kinds of ProceduralDefects", kinds, KINDS)
+
+    def draw(self, images: Tensor, rng: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Draw on each image of (B, C, H, W) with :func:`draw_defect`."""
+        geometry = numpy_rng(rng)
+        arrays = images.detach().permute(0, 2, 3, 1).cpu().numpy()
+        drawn = [draw_defect(image, str(geometry.choice(self.kinds)), geometry) for image in arrays]
+        defective, masks = (torch.from_numpy(np.stack(parts)).to(images.device) for parts in zip(*drawn, strict=True))
+        return defective.permute(0, 3, 1, 2), masks[:, None]
 
 
 def _make_visible(before: np.ndarray, after: np.ndarray) -> np.ndarray:

@@ -2,10 +2,11 @@
 
 import numpy as np
 import pytest
+import torch
 from scipy.ndimage import binary_erosion, label
 
 from anomalib_defect_plugins.errors import InvalidInputError
-from anomalib_defect_plugins.generators import KINDS, draw_defect
+from anomalib_defect_plugins.generators import KINDS, ProceduralDefects, draw_defect, procedural
 
 SEEDS = range(8)
 
@@ -134,3 +135,37 @@ def test_an_unknown_kind_is_answered_with_the_known_ones():
 def test_an_array_that_is_no_image_is_refused_with_its_shape_and_type(image):
     with pytest.raises(InvalidInputError, match=rf"not on {image.dtype} \({image.shape[0]}, "):
         draw("crack", image)
+
+
+def test_the_generator_draws_as_draw_defect_does_and_passes_its_exact_masks_on():
+    image = texture()
+    images = torch.from_numpy(image).permute(2, 0, 1).repeat(12, 1, 1, 1)
+    defective, masks = ProceduralDefects()(images, torch.Generator().manual_seed(0))
+    for result, mask in zip(defective.permute(0, 2, 3, 1).numpy(), masks[:, 0].numpy(), strict=True):
+        change = np.abs(eight_bits(result) - eight_bits(image)).max(axis=2)
+        assert np.array_equal(change > 2, mask)
+
+
+def test_the_generator_draws_all_kinds_it_is_given_and_no_other(monkeypatch):
+    drawn = []
+
+    def record(image, kind, rng):
+        drawn.append(kind)
+        return draw_defect(image, kind, rng)
+
+    monkeypatch.setattr(procedural, "draw_defect", record)
+    images = torch.full((80, 1, 32, 32), 0.5)
+    ProceduralDefects()(images, torch.Generator().manual_seed(0))
+    assert set(drawn) == set(KINDS)
+    drawn.clear()
+    ProceduralDefects(kinds=["crack", "hole"])(images, torch.Generator().manual_seed(0))
+    assert set(drawn) == {"crack", "hole"}
+
+
+def test_processes_that_read_images_draw_for_the_generator():
+    assert not ProceduralDefects.batched
+
+
+def test_a_generator_of_an_unknown_kind_is_refused():
+    with pytest.raises(InvalidInputError, match=r"kinds of ProceduralDefects is \['dent'\]; .* scratch, crack, hole"):
+        ProceduralDefects(kinds=["dent"])

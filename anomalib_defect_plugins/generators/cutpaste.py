@@ -1,0 +1,147 @@
+"""CutPaste and CutPaste-Scar: a patch of the image, its colours changed a little, pasted elsewhere in the same image.
+
+Li, Sohn, Yoon, Pfister: CutPaste: Self-Supervised Learning for Anomaly Detection and Localization. CVPR 2021,
+section 2.2 and appendix. https://arxiv.org/abs/2104.04015
+"""
+
+import math
+from typing import ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor
+from torchvision.transforms.v2 import functional
+
+from anomalib_defect_plugins.generators.base import DefectGenerator
+from anomalib_defect_plugins.generators.draws import (
+    check_number,
+    check_range,
+    log_uniform,
+    numpy_rng,
+    rectangle,
+    two_places,
+)
+
+
+class CutPasteDefects(DefectGenerator):
+    """Paste a rectangle of an image half of its size away or more, in the same image.
+
+    Args:
+        area: Least and greatest area of the rectangle, as shares of the image's, at most 0.3.
+        aspect: Least and greatest width divided by height, drawn log-uniformly.
+        jitter: How much brightness, contrast, saturation and hue change, as in torchvision's ``ColorJitter``; 0 to 0.5.
+            Images of one channel have no saturation and hue.
+
+    Raises:
+        InvalidInputError: An argument cannot be.
+    """
+
+    name: ClassVar[str] = "cutpaste"
+
+    def __init__(
+        self,
+        area: tuple[float, float] = (0.02, 0.15),
+        aspect: tuple[float, float] = (0.3, 3.3),
+        jitter: float = 0.1,
+    ) -> None:
+        check_range("area of CutPasteDefects", area, 1e-4, 0.3)
+        check_range("aspect of CutPasteDefects", aspect, 0.05, 20)
+        check_number("jitter of CutPasteDefects", jitter, 0, 0.5)
+        self.area = area
+        self.aspect = aspect
+        self.jitter = jitter
+
+    def draw(self, images: Tensor, rng: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Cut and paste in each image of (B, C, H, W)."""
+        geometry, size = numpy_rng(rng), images.shape[-2:]
+        result, mask = images.clone(), torch.zeros_like(images[:, :1], dtype=torch.bool)
+        for row, image in enumerate(images):
+            height, width = rectangle(size, geometry.uniform(*self.area), log_uniform(geometry, self.aspect))
+            (y, x), (top, left) = two_places(size, (height, width), geometry)
+            patch = jitter_colours(image[:, y : y + height, x : x + width], self.jitter, geometry)
+            result[row, :, top : top + height, left : left + width] = patch
+            mask[row, :, top : top + height, left : left + width] = True
+        return result, mask
+
+
+class CutPasteScarDefects(DefectGenerator):
+    """Paste a thin rectangle of an image, rotated, elsewhere in the same image.
+
+    Args:
+        width: Least and greatest width of the rectangle, in pixels of an image whose shorter side is 256; it scales
+            with the image and is never below two pixels.
+        length: Least and greatest height of the rectangle before it is rotated, in the same pixels.
+        rotation: Greatest rotation to either side, in degrees, 0 to 180.
+        jitter: As in ``CutPasteDefects``.
+
+    Raises:
+        InvalidInputError: An argument cannot be.
+    """
+
+    name: ClassVar[str] = "cutpaste_scar"
+
+    def __init__(
+        self,
+        width: tuple[float, float] = (2, 16),
+        length: tuple[float, float] = (10, 25),
+        rotation: float = 45,
+        jitter: float = 0.1,
+    ) -> None:
+        check_range("width of CutPasteScarDefects", width, 1, 100)
+        check_range("length of CutPasteScarDefects", length, 1, 100)
+        check_number("rotation of CutPasteScarDefects", rotation, 0, 180)
+        check_number("jitter of CutPasteScarDefects", jitter, 0, 0.5)
+        self.width = width
+        self.length = length
+        self.rotation = rotation
+        self.jitter = jitter
+
+    def draw(self, images: Tensor, rng: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Cut, rotate and paste in each image of (B, C, H, W)."""
+        geometry, size = numpy_rng(rng), images.shape[-2:]
+        result, mask = images.clone(), torch.zeros_like(images[:, :1], dtype=torch.bool)
+        for row, image in enumerate(images):
+            height, width = (max(2, round(geometry.uniform(*x) * min(size) / 256)) for x in (self.length, self.width))
+            window = math.ceil(math.hypot(height, width)) + 2  # has room for the scar at any angle
+            (y, x), (top, left) = two_places(size, (window, window), geometry)
+            patch = jitter_colours(image[:, y : y + height, x : x + width], self.jitter, geometry)
+            scar, shape = rotate(patch, geometry.uniform(-self.rotation, self.rotation))
+            rows, columns = slice(top, top + shape.shape[0]), slice(left, left + shape.shape[1])
+            result[row, :, rows, columns] = torch.where(shape, scar, image[:, rows, columns])
+            mask[row, 0, rows, columns] = shape
+        return result, mask
+
+
+def jitter_colours(patch: Tensor, amount: float, rng: np.random.Generator) -> Tensor:
+    """Change brightness, contrast, saturation and hue, in this order, as ``ColorJitter(amount, ...)`` may.
+
+    Args:
+        patch: (C, H, W), float in [0, 1], C 1 or 3.
+        amount: Brightness, contrast and saturation get factors within 1 ± amount; hue is shifted by up to ± amount of
+            a turn.
+        rng: Source of randomness.
+
+    Returns:
+        The patch (C, H, W), in [0, 1].
+    """
+    brightness, contrast, saturation = rng.uniform(1 - amount, 1 + amount, 3)
+    hue = rng.uniform(-amount, amount)
+    patch = functional.adjust_contrast(functional.adjust_brightness(patch, brightness), contrast)
+    if len(patch) == 1:
+        return patch
+    return functional.adjust_hue(functional.adjust_saturation(patch, saturation), hue)
+
+
+def rotate(patch: Tensor, degrees: float) -> tuple[Tensor, Tensor]:
+    """Rotate a patch counter-clockwise on a canvas that holds all of it.
+
+    Args:
+        patch: (C, H, W), float.
+        degrees: The angle.
+
+    Returns:
+        The canvas (C, h, w), each pixel one of the patch, and where the patch is on it (h, w), bool.
+    """
+    with_shape = torch.cat([patch, torch.ones_like(patch[:1])])
+    canvas = functional.rotate(with_shape, degrees, expand=True)
+    return canvas[:-1], canvas[-1] > 0

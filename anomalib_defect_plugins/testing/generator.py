@@ -1,0 +1,144 @@
+"""The contract of every defect generator: exact masks, reproducible draws, and images that nothing else touches."""
+# ruff: noqa: S101, D102 - asserting is what these classes are for, and a test's name is its description
+
+import random
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from anomalib_defect_plugins.generators.base import VISIBLE, DefectGenerator
+
+SIZES = ((64, 64), (48, 96), (256, 256))
+"""Heights and widths: small, oblong and usual."""
+
+every_form = pytest.mark.parametrize(
+    ("batch", "channels", "size"),
+    [(batch, channels, size) for batch in (1, 5) for channels in (1, 3) for size in SIZES],
+    ids=lambda value: "x".join(map(str, value)) if isinstance(value, tuple) else None,
+)
+
+
+class GeneratorContract:
+    """What every defect generator promises."""
+
+    def make_generator(self) -> DefectGenerator:
+        """Return the generator."""
+        raise NotImplementedError
+
+    def defects(self, images: Tensor, seed: int = 0) -> tuple[Tensor, Tensor]:
+        """Draw on images (B, C, H, W); gives images (B, C, H, W) and masks (B, 1, H, W)."""
+        return self.make_generator()(images, torch.Generator().manual_seed(seed))
+
+    def test_it_is_named_as_defect_types_are(self) -> None:
+        name = self.make_generator().name
+        assert name.isidentifier(), f"{name!r} is no identifier, so it can be no registered name"
+
+    @every_form
+    def test_images_and_masks_have_the_form_of_the_images(
+        self, batch: int, channels: int, size: tuple[int, int]
+    ) -> None:
+        images = textures(batch, channels, size)
+        defective, masks = self.defects(images)
+        assert (defective.shape, defective.dtype) == (images.shape, torch.float32)
+        assert (masks.shape, masks.dtype) == ((batch, 1, *size), torch.bool)
+        assert defective.min() >= 0
+        assert defective.max() <= 1
+
+    @every_form
+    def test_masks_on_textures_are_neither_empty_nor_half_of_the_image(
+        self, batch: int, channels: int, size: tuple[int, int]
+    ) -> None:
+        for seed in range(4):
+            _, masks = self.defects(textures(batch, channels, size), seed)
+            share = masks.float().mean((1, 2, 3))
+            assert share.min() > 0, f"seed {seed}: image {share.argmin()} has no defect"
+            assert share.max() < 0.5, f"seed {seed}: the defect of image {share.argmax()} covers {share.max():.0%}"
+
+    @every_form
+    def test_pixels_change_visibly_inside_the_mask_and_not_at_all_outside(
+        self, batch: int, channels: int, size: tuple[int, int]
+    ) -> None:
+        images = textures(batch, channels, size)
+        defective, masks = self.defects(images)
+        change = (defective - images).abs().amax(1, keepdim=True)
+        assert (change * ~masks).max() <= 1 / 255, "a pixel outside the mask changed"
+        assert ((change * masks).flatten(1).amax(1) > VISIBLE).all(), "a mask marks a defect that cannot be seen"
+
+    def test_images_that_are_given_stay_as_they_are(self) -> None:
+        images = textures()
+        before = images.clone()
+        self.defects(images)
+        assert torch.equal(images, before)
+
+    @pytest.mark.parametrize("level", [0.0, 0.5, 1.0], ids=("black", "grey", "white"))
+    @pytest.mark.parametrize("channels", [1, 3])
+    def test_images_without_texture_are_drawn_on_or_left_alone(self, level: float, channels: int) -> None:
+        images = torch.full((3, channels, 64, 80), level)
+        defective, masks = self.defects(images)
+        assert defective.isfinite().all()
+        changed = ((defective - images).abs() > VISIBLE).flatten(1).any(1)
+        assert torch.equal(changed, masks.flatten(1).any(1)), (
+            "an image is marked and unchanged, or changed and unmarked"
+        )
+
+    def test_same_state_of_the_random_generator_gives_the_same_defects_and_another_others(self) -> None:
+        images = textures()
+        first, again, other = (self.defects(images, seed)[0] for seed in (1, 1, 2))
+        assert torch.equal(first, again)
+        assert not torch.equal(first, other)
+
+    def test_successive_calls_give_other_defects(self) -> None:
+        generator, rng = self.make_generator(), torch.Generator().manual_seed(0)
+        first, second = (generator(textures(), rng)[0] for _ in range(2))
+        assert not torch.equal(first, second)
+
+    def test_equal_images_of_a_batch_get_different_defects(self) -> None:
+        images = textures(1).repeat(5, 1, 1, 1)
+        defective, _ = self.defects(images)
+        for row in range(1, 5):
+            assert not torch.equal(defective[row], defective[row - 1])
+
+    def test_random_states_of_the_process_are_not_touched_if_a_generator_is_given(self) -> None:
+        before = _random_states()
+        self.defects(textures())
+        assert _random_states() == before
+
+    def test_seed_of_torch_decides_if_no_generator_is_given(self) -> None:
+        images, generator = textures(), self.make_generator()
+        results = []
+        with torch.random.fork_rng():
+            for seed in (1, 1, 2):
+                torch.manual_seed(seed)
+                results.append(generator(images)[0])
+        assert torch.equal(results[0], results[1])
+        assert not torch.equal(results[0], results[2])
+
+    def test_it_works_in_inference_mode_and_asks_for_no_gradient(self) -> None:
+        expected = self.defects(textures())[0]
+        assert not expected.requires_grad
+        with torch.inference_mode():
+            assert torch.equal(self.defects(textures())[0], expected)
+
+    @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")
+    def test_images_on_a_gpu_get_their_defects_there(self) -> None:
+        defective, masks = self.defects(textures().cuda())
+        assert defective.is_cuda
+        assert masks.is_cuda
+        assert masks.flatten(1).any(1).all()
+
+
+def textures(batch: int = 5, channels: int = 3, size: tuple[int, int] = (64, 64)) -> Tensor:
+    """Noisy stripes, another angle and phase each, (batch, channels, H, W) in [0, 1], the same for the same form."""
+    rng = torch.Generator().manual_seed(0)
+    angle, phase = 2 * torch.pi * torch.rand(2, batch, 1, 1, 1, generator=rng)
+    y, x = torch.meshgrid(*map(torch.arange, size), indexing="ij")
+    stripes = torch.sin((angle.cos() * x + angle.sin() * y) * 2 * torch.pi / 9 + phase)
+    noise = torch.randn(batch, channels, *size, generator=rng)
+    return (0.5 + 0.12 * stripes + 0.04 * noise).clamp(0, 1)
+
+
+def _random_states() -> tuple[bytes, bytes, object]:
+    """The states of torch, numpy and Python."""
+    return torch.get_rng_state().numpy().tobytes(), np.random.get_state()[1].tobytes(), random.getstate()  # noqa: NPY002

@@ -1,0 +1,77 @@
+"""Time the defect generators against a training step of a ResNet18 on the CPU.
+
+    OMP_NUM_THREADS=1 python experiments/generators/cost.py --threads 1
+
+The step is forward, backward and SGD on 16 images of 256x256; half of them get a defect. ``procedural`` is counted as
+the others are, although it draws in the processes that read images and so beside the training. The variable is for
+numpy, which ``--threads`` does not reach.
+"""
+
+import argparse
+import statistics
+import time
+from collections.abc import Callable
+from functools import partial
+
+import timm
+import torch
+from torch.nn import functional
+
+from anomalib_defect_plugins.generators import (
+    CutPasteDefects,
+    CutPasteScarDefects,
+    NoiseDefects,
+    PoissonDefects,
+    ProceduralDefects,
+)
+
+GENERATORS = (NoiseDefects, CutPasteDefects, CutPasteScarDefects, PoissonDefects, ProceduralDefects)
+BATCH, SIDE = 16, 256
+
+
+def training_step(images: torch.Tensor) -> Callable[[], None]:
+    """Give a function that trains a ResNet18 for a step."""
+    model = timm.create_model("resnet18", pretrained=False, num_classes=2).train()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+    labels = torch.arange(len(images)) % 2
+
+    def step() -> None:
+        optimizer.zero_grad()
+        functional.cross_entropy(model(images), labels).backward()
+        optimizer.step()
+
+    return step
+
+
+def median_ms(functions: dict[str, Callable[[], object]], rounds: int) -> dict[str, float]:
+    """Run all in turn, so that each meets the same load; give the median times in milliseconds."""
+    times = {name: [] for name in functions}
+    for number in range(rounds + 1):
+        for name, function in functions.items():
+            start = time.perf_counter()
+            function()
+            if number:  # the first round warms up
+                times[name].append((time.perf_counter() - start) * 1000)
+    return {name: statistics.median(values) for name, values in times.items()}
+
+
+def main() -> None:
+    """Measure and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--threads", type=int, default=1, help="threads that torch may use")
+    parser.add_argument("--rounds", type=int, default=7)
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    torch.manual_seed(0)
+    images = 0.2 + 0.6 * torch.rand(BATCH, 3, SIDE, SIDE)
+    functions = {"training step": training_step(images)}
+    for cls in GENERATORS:
+        functions[cls.name] = partial(cls(), images[: BATCH // 2])
+    times = median_ms(functions, arguments.rounds)
+    print("| | ms | % of a training step |\n|---|---|---|")
+    for name, value in times.items():
+        print(f"| {name} | {value:.1f} | {100 * value / times['training step']:.1f} |")
+
+
+if __name__ == "__main__":
+    main()
