@@ -1,10 +1,91 @@
 """Writes tiny data sets in the layout of real ones."""
 
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from xml.etree import ElementTree as ET
 
 import numpy as np
 from PIL import Image
 from scipy.io import savemat
+
+from anomalib_defect_plugins.data.codebrim import FOLDERS, TYPES
+
+SIZE = (12, 8)
+"""Width and height."""
+
+
+def write_image(path: Path, size: tuple[int, int] = SIZE, mode: str = "RGB") -> Path:
+    """Write noise that only depends on the name."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    rng = np.random.default_rng(list(path.name.encode()))
+    Image.fromarray(rng.integers(0, 256, (*size[::-1], 3), dtype=np.uint8)).convert(mode).save(path)
+    return path
+
+
+def write_mask(path: Path, size: tuple[int, int] = SIZE, value: int = 255) -> Path:
+    """Write a mask that marks the 6 pixels of rows 2 and 3 and columns 4 to 6."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    mask = np.zeros(size[::-1], np.uint8)
+    mask[2:4, 4:7] = value
+    Image.fromarray(mask).save(path)
+    return path
+
+
+def write_defect_folder(root: Path, masks: bool = True) -> None:
+    """Write 10 normal images, 3 of type crack and 2 of type dent in many sizes and formats, with masks or without."""
+    for number in range(10):
+        write_image(root / "good" / f"{number:02}.png")
+    for name in ("crack/10.jpg", "crack/11.bmp", "crack/12.PNG", "dent/10.png", "dent/20.tif"):
+        path = write_image(root / name)
+        if masks:
+            # Both ways to name a mask.
+            ending = "_mask" if path.parent.name == "dent" else ""
+            write_mask(root / "masks" / path.parent.name / f"{path.stem}{ending}.png")
+
+
+def write_wood(root: Path) -> None:
+    """Write the layout of ``WoodDefects``: 5 normal images, 3 defective ones and their labels, which are 1."""
+    for number in range(5):
+        write_image(root / "normal" / f"{number}.png")
+    for number in range(5, 8):
+        write_image(root / "defect" / f"{number}.jpg")
+        write_mask(root / "labels" / f"{number}.png", value=1)
+
+
+def codebrim_name(photo: int, crop: int) -> str:
+    """Name of a crop as CODEBRIM's authors give it."""
+    return f"image_{photo:07}_crop_{crop:07}.png"
+
+
+def write_codebrim(root: Path, crops: Mapping[tuple[str, int, int], Iterable[str]]) -> None:
+    """Write CODEBRIM's layout; all images are one file with many names.
+
+    Args:
+        root: Folder to write to.
+        crops: The names in the metadata of the types of defect of each crop, by split, number of the photograph and
+            number of the crop. A crop without any is one of the background.
+    """
+    annotations = {folder: ET.Element("Annotation") for folder in FOLDERS}
+    for split in ("train", "val", "test"):
+        for folder in FOLDERS:
+            (root / split / folder).mkdir(parents=True)
+    image = write_image(root / "image.png")
+    for (split, photo, crop), types in crops.items():
+        types = set(types)
+        folder = FOLDERS[bool(types)]
+        (root / split / folder / codebrim_name(photo, crop)).hardlink_to(image)
+        annotate(annotations[folder], codebrim_name(photo, crop), types)
+    image.unlink()
+    (root / "metadata").mkdir()
+    for folder, annotation in annotations.items():
+        ET.ElementTree(annotation).write(root / "metadata" / f"{folder}.xml")
+
+
+def annotate(annotation: ET.Element, name: str, types: set[str]) -> None:
+    """Add what CODEBRIM's metadata says of a crop."""
+    element = ET.SubElement(annotation, "Defect", name=name)
+    for flag in ("Background", *TYPES):
+        ET.SubElement(element, flag).text = str(int(flag in (types or {"Background"})))
 
 
 def write_crack_forest(root: Path, segmentation: np.ndarray) -> None:

@@ -11,6 +11,7 @@ from anomalib import TaskType
 from anomalib.data import AnomalibDataset
 from anomalib.data.utils import LabelName, read_mask
 from PIL import Image
+from torchvision.datasets.folder import IMG_EXTENSIONS
 from torchvision.transforms.v2.functional import to_dtype, to_image
 from torchvision.tv_tensors import Image as ImageTensor
 from torchvision.tv_tensors import Mask
@@ -36,8 +37,12 @@ class CheckedDataset(AnomalibDataset):
         return _read_image(path)
 
     def load_mask(self, path: str) -> Mask:
-        """Read the mask at ``path``: (H, W), uint8, 1 on the defect."""
-        return read_mask(path, as_tensor=True)
+        """Read the mask at ``path``: (H, W), uint8, 1 on the defect, which is what is neither black nor transparent."""
+        with Image.open(path) as image:
+            if not image.has_transparency_data:
+                return read_mask(path, as_tensor=True)
+            *colours, alpha = np.array(image.convert("RGBA")).transpose(2, 0, 1)
+        return Mask(torch.from_numpy(np.any(colours, axis=0) & (alpha > 0)), dtype=torch.uint8)
 
     def __getitem__(self, index: int) -> DefectItem:
         """Read a sample: image (3, H, W), float in [0, 1], and mask (H, W), bool.
@@ -73,23 +78,43 @@ class CheckedDataset(AnomalibDataset):
         return mask
 
 
+def image_files(folder: Path) -> list[Path]:
+    """Give the images in a folder, sorted: by suffix, as anomalib does, without hidden files and subfolders."""
+    return sorted(path for path in folder.iterdir() if is_image_file(path))
+
+
+def is_image_file(path: Path) -> bool:
+    """Whether a file is meant to be an image: by its suffix, and not hidden."""
+    return path.suffix.lower() in IMG_EXTENSIONS and not path.name.startswith(".") and path.is_file()
+
+
 def _read_image(path: str) -> ImageTensor:
     with Image.open(path) as image:
+        _check_mode(image)
         if not image.mode.startswith("I"):
-            return to_dtype(to_image(image.convert("RGB")), torch.float32, scale=True)
+            # Pillow warns when the transparency of a palette is dropped in one step.
+            colours = image.convert("RGBA") if image.has_transparency_data else image
+            return to_dtype(to_image(colours.convert("RGB")), torch.float32, scale=True)
         # Pillow opens 16 grey bits as integers, and would clip them to 255 on conversion.
         values = torch.from_numpy(np.array(image).astype(np.float32) / 65535)
-    if values.max() > 1:
-        msg = "its values need more than 16 bits"
+    if values.max() > 1 or values.min() < 0:
+        msg = "its values need more than 16 bits, or a sign"
         raise ValueError(msg)
     return ImageTensor(values.expand(3, *values.shape))
+
+
+def _check_mode(image: Image.Image) -> None:
+    """Refuse what has no full range to scale by; Pillow would clip it to whole numbers."""
+    if image.mode == "F":
+        msg = "its values are floating-point numbers, save it with 8 or 16 bits"
+        raise ValueError(msg)
 
 
 def check_samples(dataset: AnomalibDataset) -> None:
     """Look at every image and mask of any anomalib data set and stop at the first that cannot be used.
 
     Files are examined as little as finds a cut or damaged one: the checksums of a PNG, a JPEG decoded at an eighth of
-    its size. Masks that are no image files (such as ``.mat``) are read by the data set, if it is one of ours.
+    its size. Masks are read by the data set if it is one of ours, so that it can refuse what it cannot use.
 
     Raises:
         MissingDataError: A file is gone.
@@ -106,12 +131,11 @@ def check_samples(dataset: AnomalibDataset) -> None:
 
 def _examine_mask(dataset: AnomalibDataset, path: object) -> tuple[int, ...] | None:
     """Check a mask and give its (width, height); nothing where only the data set could tell."""
-    if _is_image(path):
-        return _examine("mask", path)
+    dataset = getattr(dataset, "dataset", dataset)  # what a training set with defects is made of
     if path and isinstance(dataset, CheckedDataset):
         with reading("mask", path):
             return tuple(dataset.load_mask(path).shape[::-1])
-    return None
+    return _examine("mask", path) if _is_image(path) else None
 
 
 def _is_image(path: object) -> bool:
@@ -122,6 +146,8 @@ def _examine(what: str, path: str) -> tuple[int, int]:
     """Check an image file and give its (width, height)."""
     with reading(what, path), Image.open(path) as image:
         size = image.size
+        if what == "image":
+            _check_mode(image)
         if image.format == "PNG":
             image.verify()
         else:

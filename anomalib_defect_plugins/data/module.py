@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import numpy as np
 from anomalib.data import AnomalibDataModule, AnomalibDataset
 from anomalib.data.utils import ValSplitMode
 from anomalib.data.utils.synthetic import SyntheticAnomalyDataset
@@ -72,14 +73,18 @@ class DefectDataModule(AnomalibDataModule):
         if "group" not in self.train_data.samples:
             super()._create_val_split()
         elif self.val_split_mode == ValSplitMode.FROM_TEST:
-            self.test_data, self.val_data = self._split(self.test_data)
+            self.test_data, self.val_data = split_by_group(self.test_data, self.val_split_ratio, self.seed)
         elif self.val_split_mode == ValSplitMode.FROM_TRAIN:
-            self.train_data, self.val_data = self._split(self.train_data)
+            self.val_data = self._take_from_train()
         elif self.val_split_mode == ValSplitMode.SYNTHETIC:
-            self.train_data, normal = self._split(self.train_data)
-            self.val_data = SyntheticAnomalyDataset.from_dataset(normal)
+            self.val_data = SyntheticAnomalyDataset.from_dataset(self._take_from_train())
         else:
             super()._create_val_split()
 
-    def _split(self, dataset: AnomalibDataset) -> tuple[AnomalibDataset, AnomalibDataset]:
-        return split_by_group(dataset, self.val_split_ratio, self.seed)
+    def _take_from_train(self) -> AnomalibDataset:
+        """Split objects off the training images; their defective images train no more either."""
+        self.train_data, held = split_by_group(self.train_data, self.val_split_ratio, self.seed)
+        if self.train_defects is not None:
+            elsewhere = ~self.train_defects.samples.group.isin(held.samples.group)
+            self.train_defects = self.train_defects.subsample(list(np.flatnonzero(elsewhere)))
+        return held

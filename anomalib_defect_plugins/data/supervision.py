@@ -10,7 +10,7 @@ import pandas as pd
 from anomalib import TaskType
 from anomalib.data import AnomalibDataModule, AnomalibDataset
 from anomalib.data.utils import LabelName, ValSplitMode
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, WeightedRandomSampler
 
 from anomalib_defect_plugins.data.items import DefectBatch
 from anomalib_defect_plugins.data.selection import Amount, select
@@ -43,6 +43,8 @@ class WithDefects(AnomalibDataModule):
         base: The data module: an instance, or a mapping with ``class_path`` and ``init_args``.
         real: How many real defective images train: a number, a share in (0, 1], or ``all``.
         per_type: Instead of ``real``: how many of each defect type.
+        balanced: Whether training draws defective images as often as normal ones, however few there are. An epoch has
+            as many images as without; they are drawn with replacement.
         masks: Whether the defects in training come with pixel masks, or with their image label only.
         synthetic: Generator of synthetic defects: an instance, a name such as ``cutpaste``, or a mapping.
         synthetic_ratio: Share of the normal training images that get a synthetic defect, in (0, 1].
@@ -59,6 +61,7 @@ class WithDefects(AnomalibDataModule):
         base: AnomalibDataModule,
         real: Amount = 0,
         per_type: int | None = None,
+        balanced: bool = False,
         masks: bool = True,
         synthetic: DefectGenerator | str | None = None,
         synthetic_ratio: float = 0.5,
@@ -90,6 +93,7 @@ class WithDefects(AnomalibDataModule):
         self.base = base
         self.real = real
         self.per_type = per_type
+        self.balanced = balanced
         self.masks = masks
         self.synthetic = None if synthetic is None else build(DefectGenerator, synthetic, "the generator synthetic")
         self.synthetic_ratio = synthetic_ratio
@@ -196,13 +200,19 @@ class WithDefects(AnomalibDataModule):
         if self.synthetic is not None:
             rank = 0 if self.trainer is None else self.trainer.global_rank
             dataset = SyntheticDefects(dataset, self.synthetic, self.synthetic_ratio, rank)
+        sampler = self._sampler() if self.balanced else None
         return DataLoader(
             dataset,
-            shuffle=True,
+            shuffle=sampler is None,
+            sampler=sampler,
             batch_size=self.train_batch_size,
             num_workers=self.num_workers,
             collate_fn=self.external_collate_fn or DefectBatch.collate,
         )
+
+    def _sampler(self) -> WeightedRandomSampler:
+        label = self.train_data.samples.label_index
+        return WeightedRandomSampler((1 / label.map(label.value_counts())).tolist(), len(label))
 
     def on_after_batch_transfer(self, batch: object, dataloader_idx: int) -> object:
         """Draw the synthetic defects that the batch is to get, on the device that it is on now."""

@@ -1,4 +1,4 @@
-"""The contract that a plugin's models and data modules must pass, for any plugin's own tests (needs pytest).
+"""The contract that models, data modules and defect generators must pass, for any plugin's own tests (needs pytest).
 
 A model that only fits itself to features, as PaDiM does::
 
@@ -15,6 +15,8 @@ module::
         def config(self, root):
             return {"class_path": "my_package.MyData", "init_args": {"root": str(root), "num_workers": 0}}
 
+A generator of defects derives from ``GeneratorContract`` and implements ``make_generator()``.
+
 Each test method of these classes is one promise, and its name says which. The trained model is shared by a class's
 tests, so the whole contract of a small model takes well under a minute on one core. Settings should be as small as the
 method allows, and weights random: nothing is downloaded.
@@ -22,11 +24,19 @@ method allows, and weights random: nothing is downloaded.
 
 import pytest
 
-pytest.register_assert_rewrite(f"{__name__}.model", f"{__name__}.training", f"{__name__}.datamodule")
+pytest.register_assert_rewrite(*(f"{__name__}.{name}" for name in ("model", "training", "datamodule", "generator")))
 
 from .data import folder_datamodule, write_folder_data  # noqa: E402 - after the line above, or asserts say nothing
 from .datamodule import DataModuleContract  # noqa: E402
+from .generator import GeneratorContract  # noqa: E402
 from .model import ModelContract  # noqa: E402
 from .training import TrainingContract  # noqa: E402
 
-__all__ = ["DataModuleContract", "ModelContract", "TrainingContract", "folder_datamodule", "write_folder_data"]
+__all__ = [
+    "DataModuleContract",
+    "GeneratorContract",
+    "ModelContract",
+    "TrainingContract",
+    "folder_datamodule",
+    "write_folder_data",
+]

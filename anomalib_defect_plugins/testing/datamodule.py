@@ -20,9 +20,11 @@ class DataModuleContract:
 
     Attributes:
         stages: The stages that it has data for.
+        masks: Whether defective images have masks.
     """
 
     stages: ClassVar[tuple[str, ...]] = STAGES
+    masks: ClassVar[bool] = True
 
     def config(self, root: Path) -> dict[str, Any]:
         """Return ``class_path`` and ``init_args`` as a configuration file would hold them, so plain values only.
@@ -62,11 +64,14 @@ class DataModuleContract:
             assert batch.image.is_floating_point(), stage
             assert 0 <= batch.image.min() < batch.image.max() <= 1, stage
             assert batch.gt_label.shape == (count,), stage
-            assert batch.gt_mask.shape == (count, height, width), stage
-            assert batch.gt_mask.dtype == torch.bool, stage
+            if self.masks:
+                assert batch.gt_mask.shape == (count, height, width), stage
+                assert batch.gt_mask.dtype == torch.bool, stage
+            else:
+                assert batch.gt_mask is None, stage
 
     def test_defective_images_have_defect_pixels_and_normal_ones_none(self, datamodule: AnomalibDataModule) -> None:
-        for stage in self.stages:
+        for stage in self.stages if self.masks else ():
             for batch in _loader(datamodule, stage):
                 marked = batch.gt_mask.flatten(1).any(1)
                 wrong = [
@@ -87,9 +92,15 @@ class DataModuleContract:
         for stage in self.stages:
             table = _table(datamodule, stage)
             defective = table[table.label_index == 1]
-            assert defective.mask_path.map(lambda path: Path(path).is_file()).all(), stage
+            assert (defective.mask_path.map(lambda path: Path(path).is_file()) == self.masks).all(), stage
             assert defective.defect_type.astype(bool).all(), stage
             assert not set(defective.defect_type) & set(table[table.label_index == 0].defect_type), stage
+
+    def test_batches_tell_the_defect_types_of_the_table(self, datamodule: AnomalibDataModule) -> None:
+        for stage in self.stages:
+            types = _table(datamodule, stage).set_index("image_path").defect_type
+            batch = next(iter(_loader(datamodule, stage)))
+            assert batch.defect_type == [types[path] for path in batch.image_path], stage
 
     def test_no_image_is_both_for_training_and_for_test_or_validation(self, datamodule: AnomalibDataModule) -> None:
         train = _table(datamodule, "train")

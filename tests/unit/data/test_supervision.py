@@ -178,7 +178,7 @@ def test_base_may_be_given_as_a_benchmark_gives_it(tmp_path):
         assert (datamodule.base.category, datamodule.category, datamodule.base.image_size) == ("grass", "grass", 64)
     with pytest.raises(InvalidInputError, match="no category 'wool'"):
         WithDefects({"class_path": "TextureDefects", "init_args": {"category": "wool"}})
-    with pytest.raises(InvalidInputError, match="base 'Nonsense' cannot be made: there is no such class.*MVTecAD"):
+    with pytest.raises(InvalidInputError, match=r"base 'Nonsense' cannot be made: there is no such class.*MVTecAD"):
         WithDefects("Nonsense")
 
 
@@ -217,6 +217,14 @@ def test_masks_that_do_not_exist_are_missed_before_training(tmp_path):
     synthetic = ready(WithDefects(folder, synthetic=Square(), synthetic_ratio=1.0))
     batch = synthetic.on_after_batch_transfer(next(iter(synthetic.train_dataloader())), 0)
     assert batch.gt_mask.flatten(1).any(1).all()
+
+
+def test_balanced_training_draws_defective_images_as_often_as_normal_ones(tmp_path):
+    datamodule = objects(tmp_path, real=1, balanced=True)
+    assert datamodule.train_data.samples.label_index.mean() < 0.06
+    labels = torch.cat([batch.gt_label for _ in range(20) for batch in datamodule.train_dataloader()])
+    assert len(labels) == 20 * len(datamodule.train_data)
+    assert 0.4 < labels.float().mean() < 0.6
 
 
 # Synthetic defects
