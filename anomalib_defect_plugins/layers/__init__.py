@@ -1,7 +1,17 @@
 """Blocks that methods share, or that stand for a paper's operator."""
 
 from .conv_block import ConvBlock
+from .median import MedianFilter
 from .resize import FixedResize, Resize
 from .texture_perceiving import TexturePerceivingModule, directional_maps
+from .top_mean import top_mean
 
-__all__ = ["ConvBlock", "FixedResize", "Resize", "TexturePerceivingModule", "directional_maps"]
+__all__ = [
+    "ConvBlock",
+    "FixedResize",
+    "MedianFilter",
+    "Resize",
+    "TexturePerceivingModule",
+    "directional_maps",
+    "top_mean",
+]

@@ -3,6 +3,7 @@
 import logging
 import os
 from pathlib import Path
+from typing import Any
 
 import torch
 from anomalib import TaskType
@@ -42,6 +43,21 @@ def check_finite(losses: dict[str, Tensor], step: str) -> None:
                 "or lower the learning rates, then resume from the last checkpoint"
             )
             raise NonFiniteLossError(msg)
+
+
+def check_positive(**arguments: float) -> None:
+    """Refuse numbers that must be more than 0.
+
+    Args:
+        arguments: The numbers, by the names that the user knows them by.
+
+    Raises:
+        InvalidInputError: Names the first that is not.
+    """
+    for name, value in arguments.items():
+        if not value > 0:
+            msg = f"{name} is {value}; it must be more than 0"
+            raise InvalidInputError(msg)
 
 
 def set_up_data(trainer: Trainer) -> None:
@@ -134,6 +150,40 @@ def allow_no_validation(trainer: Trainer, post_processor: nn.Module | None) -> N
             )
         trainer.limit_val_batches = 0
         trainer.check_val_every_n_epoch = 1  # else Lightning's checkpoint would wait for a validation
+
+
+class StopAfter(Callback):
+    """End training after a number of optimiser steps, in the middle of an epoch if need be.
+
+    Not Lightning's ``max_steps``: with it, a run that resumes at the end of an epoch repeats a batch.
+
+    Args:
+        iterations: How many steps.
+    """
+
+    def __init__(self, iterations: int) -> None:
+        self.iterations = iterations
+
+    @property
+    def trainer_arguments(self) -> dict[str, Any]:
+        """What the trainer must be told: epochs without end, and validation after the last step only."""
+        return {
+            "max_epochs": -1,
+            "val_check_interval": self.iterations,
+            "check_val_every_n_epoch": None,
+            "num_sanity_val_steps": 0,
+        }
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Leave it be if the checkpoint that is resumed has all steps already."""
+        del pl_module
+        trainer.should_stop = trainer.global_step >= self.iterations
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: object) -> None:
+        """Stop after the last step."""
+        del pl_module
+        if trainer.global_step >= self.iterations:
+            trainer.should_stop = True
 
 
 class TeardownOnFailure(Callback):

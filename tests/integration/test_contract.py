@@ -6,6 +6,7 @@ from typing import Any
 from anomalib.models import AnomalibModule, Padim
 
 from anomalib_defect_plugins.models.htpgan import HtpGan
+from anomalib_defect_plugins.models.sidn import Sidn
 from anomalib_defect_plugins.testing import DataModuleContract, ModelContract, TrainingContract
 
 
@@ -24,6 +25,13 @@ class TestPadim(ModelContract):
 class TestHtpGan(TrainingContract):
     def make_model(self, image_size: tuple[int, int]) -> AnomalibModule:
         return HtpGan(image_size=image_size, num_scales=2, min_size=32, width=4, iterations_per_scale=3)
+
+
+class TestSidn(TrainingContract):
+    other_image_sizes = ((80, 96),)
+
+    def make_model(self, image_size: tuple[int, int]) -> AnomalibModule:
+        return Sidn(image_size=image_size, channels=4, clusters=3, iterations=4, learning_rate=1e-3)
 
 
 class TestTextureDefects(DataModuleContract):

@@ -30,6 +30,7 @@ from anomalib_defect_plugins.models.training import (
     allow_no_validation,
     check_evaluation_data,
     check_finite,
+    check_positive,
     set_up_data,
 )
 from anomalib_defect_plugins.post_processing import OtsuPostProcessor, ReferencePostProcessor, SigmaPostProcessor
@@ -46,13 +47,6 @@ THRESHOLDS: dict[str, Callable[[], PostProcessor]] = {
     "otsu": OtsuPostProcessor,
     "reference": ReferencePostProcessor,
 }
-
-
-def _check_positive(**arguments: float) -> None:
-    for name, value in arguments.items():
-        if not value > 0:
-            msg = f"{name} is {value}; it must be more than 0"
-            raise InvalidInputError(msg)
 
 
 class HtpGan(AnomalibModule):
@@ -115,7 +109,7 @@ class HtpGan(AnomalibModule):
         if threshold not in THRESHOLDS:
             msg = f"threshold is {threshold!r}; it must be one of {', '.join(THRESHOLDS)}"
             raise InvalidInputError(msg)
-        _check_positive(
+        check_positive(
             image_size=min(image_size),
             width=width,
             iterations_per_scale=iterations_per_scale,

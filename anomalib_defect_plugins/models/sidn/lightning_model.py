@@ -1,0 +1,227 @@
+"""SIDN in Lightning: learns on normal images with artificial defects, made anew at each step.
+
+Paper: A semantic information decomposition network for accurate segmentation of texture defects, IEEE Transactions on
+Industrial Informatics 2023, https://doi.org/10.1109/TII.2022.3217751.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from anomalib import LearningType
+from anomalib.data import Batch
+from anomalib.data.utils import LabelName
+from anomalib.metrics import Evaluator
+from anomalib.models.components import AnomalibModule
+from anomalib.post_processing import PostProcessor
+from anomalib.pre_processing import PreProcessor
+from anomalib.visualization import Visualizer
+from lightning.pytorch import Callback
+from torch import Tensor
+from torch.optim import Adam, Optimizer
+from torchvision.transforms.v2 import Compose, Grayscale, InterpolationMode, Resize
+
+from anomalib_defect_plugins.errors import InvalidInputError
+from anomalib_defect_plugins.generators.base import DefectGenerator
+from anomalib_defect_plugins.models.training import (
+    ResumePoint,
+    StopAfter,
+    allow_no_validation,
+    check_evaluation_data,
+    check_finite,
+    check_positive,
+    set_up_data,
+)
+from anomalib_defect_plugins.pre_processing import AntialiasedPreProcessor
+from anomalib_defect_plugins.specification import build
+from anomalib_defect_plugins.supervision import Supervision
+
+from .loss import center_loss, clustering_loss, segmentation_loss, similarity_loss
+from .torch_model import SidnModel, SidnOutput
+
+
+class Sidn(AnomalibModule):
+    """Semantic information decomposition network: two branches, one that knows texture and one that knows defects.
+
+    Args:
+        image_size: Height and width that images are resized to, in pixels, multiples of 16. Images are made grey.
+        channels: Channels C of the first layer.
+        clusters: Cluster centres K of each branch.
+        clustering: Whether features are drawn to cluster centres (L_kl); without, L_td and the GSRM have nothing to go
+            by and are left out too (method A of the paper's Table II).
+        center_separation: Whether the centres of the branches are kept apart (L_td; without: method B).
+        gsrm: Whether the global semantic relation module is used (without: method C; with all: method D).
+        defect_content: Generator of the artificial defects: a registered name, an instance, or a mapping with
+            ``class_path`` and ``init_args``. ``noise`` is the paper's.
+        iterations: Training steps.
+        crop_size: Side of the random crop of each training image that a step sees, in pixels, a multiple of 16;
+            ``None`` is the whole image. Test images are never cropped.
+        learning_rate: Learning rate of Adam.
+        texture_weight: Weight of the texture's pixels in the segmentation loss, lambda_1.
+        similarity_weight: Weight of L_z, lambda_2.
+        clustering_weight: Weight of L_kl, lambda_3.
+        center_weight: Weight of L_td, lambda_4.
+        fusion_weight: Weight of the defect branch in the fusion, lambda_f, in [0, 1].
+        median_size: Side of the median filter in pixels, odd; 1 filters nothing.
+        pre_processor: As in anomalib.
+        post_processor: As in anomalib.
+        evaluator: As in anomalib.
+        visualizer: As in anomalib.
+
+    Raises:
+        InvalidInputError: An argument that cannot be.
+    """
+
+    supervision = Supervision.NORMAL
+    paper = "https://doi.org/10.1109/TII.2022.3217751"
+
+    def __init__(
+        self,
+        image_size: tuple[int, int] = (256, 256),
+        channels: int = 16,
+        clusters: int = 12,
+        clustering: bool = True,
+        center_separation: bool = True,
+        gsrm: bool = True,
+        defect_content: DefectGenerator | str = "noise",
+        iterations: int = 2000,
+        crop_size: int | None = None,
+        learning_rate: float = 1e-4,
+        texture_weight: float = 0.1,
+        similarity_weight: float = 0.01,
+        clustering_weight: float = 0.01,
+        center_weight: float = 0.01,
+        fusion_weight: float = 0.5,
+        median_size: int = 5,
+        pre_processor: PreProcessor | bool = True,
+        post_processor: PostProcessor | bool = True,
+        evaluator: Evaluator | bool = True,
+        visualizer: Visualizer | bool = True,
+    ) -> None:
+        image_size = tuple(image_size)
+        check_positive(channels=channels, clusters=clusters, iterations=iterations, learning_rate=learning_rate)
+        _check_sizes(image_size, crop_size, median_size)
+        super().__init__(
+            self.configure_pre_processor(image_size) if pre_processor is True else pre_processor,
+            post_processor,
+            evaluator,
+            visualizer,
+        )
+        self.defect_content = build(DefectGenerator, defect_content, "the generator defect_content")
+        # A checkpoint holds plain values only; what it was is needed to go on training, where it is given again.
+        self.hparams["defect_content"] = self.defect_content.name
+        self.clustering = clustering
+        self.center_separation = center_separation and clustering
+        self.model = SidnModel(channels, clusters, gsrm and clustering, fusion_weight, median_size)
+        self.iterations = iterations
+        self.crop_size = crop_size
+        self.learning_rate = learning_rate
+        self.texture_weight = texture_weight
+        self.similarity_weight = similarity_weight
+        self.clustering_weight = clustering_weight
+        self.center_weight = center_weight
+
+    @property
+    def trainer_arguments(self) -> dict[str, Any]:
+        """As many steps as asked for, however many epochs these are, and validation after the last."""
+        return StopAfter(self.iterations).trainer_arguments
+
+    @property
+    def learning_type(self) -> LearningType:
+        """One-class: it is trained, on normal data."""
+        return LearningType.ONE_CLASS
+
+    @staticmethod
+    def configure_pre_processor(image_size: tuple[int, int] | None = None) -> PreProcessor:
+        """Resize, bicubic, to ``image_size`` (256 x 256 by default), and make grey; pixel values stay in [0, 1].
+
+        Three equal channels, because anomalib's batches hold nothing else; the network takes the first.
+        """
+        resize = Resize(image_size or (256, 256), interpolation=InterpolationMode.BICUBIC, antialias=True)
+        return AntialiasedPreProcessor(Compose([resize, Grayscale(num_output_channels=3)]))
+
+    def configure_callbacks(self) -> Sequence[Callback]:
+        """Add the end of training and the resume point to anomalib's callbacks."""
+        return [*super().configure_callbacks(), StopAfter(self.iterations), ResumePoint()]
+
+    def configure_optimizers(self) -> Optimizer:
+        """Adam, as in section III-E."""
+        return Adam(self.model.parameters(), lr=self.learning_rate)
+
+    def prepare_data(self) -> None:
+        """Set the data module up, with one line for whatever is wrong with it."""
+        set_up_data(self.trainer)
+
+    def setup(self, stage: str) -> None:
+        """Look at the evaluation data before training."""
+        if stage == "fit" and self.trainer.datamodule is not None:
+            check_evaluation_data(self.trainer.datamodule)
+            allow_no_validation(self.trainer, self.post_processor)
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Draw defects on the normal images of a batch and learn to segment them."""
+        normal = batch.image[batch.gt_label == LabelName.NORMAL].as_subclass(Tensor)
+        images, mask = self.defect_content(vary(normal, self.crop_size))  # eq. 1
+        losses = self.losses(self.model(images), mask)
+        total = sum(losses.values())  # eq. 25
+        check_finite({**losses, "loss": total}, f"step {self.global_step + 1}, batch {batch_idx + 1} of its epoch")
+        self.log_dict({"loss": total, **losses}, prog_bar=True, batch_size=len(images))
+        return total
+
+    def losses(self, output: SidnOutput, mask: Tensor) -> dict[str, Tensor]:
+        """Give the weighted losses of eq. 19 and 25.
+
+        Args:
+            output: What the network gives in training.
+            mask: Where defects were drawn, (B, 1, H, W), bool.
+        """
+        texture, defect = self.model.texture.centers, self.model.defect.centers
+        losses = {
+            "segmentation_loss": segmentation_loss(*output[:2], mask, self.texture_weight),
+            "similarity_loss": self.similarity_weight * similarity_loss(*output[2:]),
+        }
+        if self.clustering:
+            clusters = clustering_loss(output.texture_features, texture) + clustering_loss(
+                output.defect_features, defect
+            )
+            losses["clustering_loss"] = self.clustering_weight * clusters
+        if self.center_separation:
+            losses["center_loss"] = self.center_weight * center_loss(texture, defect)
+        return losses
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> Batch:
+        """Give anomaly maps and scores for thresholds and normalisation."""
+        del batch_idx
+        return batch.update(**self.model(batch.image)._asdict())
+
+
+def vary(images: Tensor, crop_size: int | None, jitter: float = 0.1) -> Tensor:
+    """Crop, mirror and light each image at random, so that the network learns the texture and not the photographs.
+
+    Args:
+        images: (B, C, H, W) in [0, 1].
+        crop_size: Side of the crop in pixels, or ``None`` for the whole image.
+        jitter: Greatest change of contrast, as a share, and of brightness.
+    """
+    size = images.shape[-2:] if crop_size is None else (min(crop_size, side) for side in images.shape[-2:])
+    height, width = size
+    varied = []
+    for image in images:
+        top, left = (
+            int(torch.randint(side - part + 1, ()))
+            for side, part in zip(image.shape[-2:], (height, width), strict=True)
+        )
+        mirrored = [axis for axis in (-2, -1) if torch.rand(()) < 0.5]
+        gain, offset = (jitter * (2 * torch.rand(2) - 1)).tolist()
+        varied.append(image[:, top : top + height, left : left + width].flip(mirrored) * (1 + gain) + offset)
+    return torch.stack(varied).clamp(0, 1)
+
+
+def _check_sizes(image_size: tuple[int, ...], crop_size: int | None, median_size: int) -> None:
+    for name, value in (("image_size", image_size), ("crop_size", (crop_size or 16,))):
+        if any(side <= 0 or side % 16 for side in value):
+            msg = f"{name} is {value}; the sides must be multiples of 16"
+            raise InvalidInputError(msg)
+    if median_size < 1 or median_size % 2 == 0:
+        msg = f"median_size is {median_size}; it must be odd"
+        raise InvalidInputError(msg)

@@ -1,0 +1,201 @@
+"""The network of SIDN: semantic information decomposition.
+
+Paper: A semantic information decomposition network for accurate segmentation of texture defects, IEEE Transactions on
+Industrial Informatics 2023, https://doi.org/10.1109/TII.2022.3217751. FEM, FSEM, GSRM and SM are its sections III-B to
+III-D; what it leaves open is said at each block.
+"""
+
+from typing import NamedTuple
+
+import torch
+from anomalib.data import InferenceBatch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from anomalib_defect_plugins.layers import MedianFilter, top_mean
+
+
+class SidnOutput(NamedTuple):
+    """What training needs of a forward pass; N = H/16 * W/16 features of d = 16 * channels numbers an image."""
+
+    texture_logits: Tensor
+    """(B, 1, H, W), before the sigmoid that gives I_s^t, high on texture."""
+    defect_logits: Tensor
+    """(B, 1, H, W), before the sigmoid that gives I_s^d, high on defects."""
+    texture_features: Tensor
+    """(B, N, d): Z_t, of unit length."""
+    defect_features: Tensor
+    """(B, N, d): Z_d, of unit length."""
+
+
+def norm(channels: int) -> nn.Module:
+    """Normalise groups of eight channels of each image.
+
+    The paper does not say which norm. Statistics of a batch, taken on images full of artificial defects, do not fit the
+    normal images of a test.
+    """
+    return nn.GroupNorm(max(1, channels // 8), channels)
+
+
+class ResidualBlock(nn.Module):
+    """Fig. 2: two 3x3 convolutions and a shortcut, which is a 1x1 convolution where the shape changes.
+
+    Args:
+        in_channels: Channels in.
+        out_channels: Channels out.
+        stride: Stride of the first convolution.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, stride: int = 1) -> None:
+        super().__init__()
+        self.body = nn.Sequential(
+            nn.Conv2d(in_channels, out_channels, 3, stride, 1, bias=False),
+            norm(out_channels),
+            nn.ReLU(inplace=True),
+            nn.Conv2d(out_channels, out_channels, 3, 1, 1, bias=False),
+            norm(out_channels),
+        )
+        same = in_channels == out_channels and stride == 1
+        self.shortcut = nn.Identity() if same else nn.Conv2d(in_channels, out_channels, 1, stride, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (B, in_channels, H, W) to (B, out_channels, H/stride, W/stride)."""
+        return functional.relu(self.body(x) + self.shortcut(x))
+
+
+def make_fem(channels: int) -> nn.Sequential:
+    """Feature extraction module: (B, 1, H, W) to Z, (B, 2C, H/2, W/2)."""
+    return nn.Sequential(
+        nn.Conv2d(1, channels, 3, 1, 1, bias=False),
+        norm(channels),
+        nn.ReLU(inplace=True),
+        ResidualBlock(channels, channels),
+        ResidualBlock(channels, 2 * channels, stride=2),
+        ResidualBlock(2 * channels, 2 * channels),
+    )
+
+
+def make_fsem(channels: int) -> nn.Sequential:
+    """One branch of the feature separation extraction module: Z to (B, 16C, H/16, W/16).
+
+    The paper gives the shapes only; each halving is a residual block here.
+    """
+    return nn.Sequential(*(ResidualBlock(factor * channels, 2 * factor * channels, stride=2) for factor in (2, 4, 8)))
+
+
+def make_sm(channels: int) -> nn.Sequential:
+    """Segmentation module of one branch: Z', (B, 16C, H/16, W/16), to logits (B, 1, H, W)."""
+    blocks: list[nn.Module] = []
+    for factor in (16, 8, 4, 2):
+        half = factor * channels // 2
+        blocks += [nn.ConvTranspose2d(2 * half, half, 4, 2, 1, bias=False), norm(half), nn.ReLU(inplace=True)]
+    return nn.Sequential(*blocks, nn.ConvTranspose2d(channels, 1, 3, 1, 1))
+
+
+class GlobalSemanticRelation(nn.Module):
+    """Global semantic relation module: attention over the K cluster centres instead of over all N places (eq. 23, 24).
+
+    Args:
+        dimension: Numbers of a feature, d.
+    """
+
+    def __init__(self, dimension: int) -> None:
+        super().__init__()
+        self.key = nn.Conv2d(dimension, dimension, 1)
+        self.value = nn.Conv2d(dimension, dimension, 1)
+
+    def forward(self, features: Tensor, centers: Tensor) -> Tensor:
+        """Give Z', shaped as ``features``.
+
+        Args:
+            features: (B, d, h, w).
+            centers: (K, d).
+        """
+        key = self.key(features).flatten(2).transpose(1, 2)  # K', (B, N, d)
+        attention = (key @ centers.T).softmax(-1)  # eq. 23, (B, N, K)
+        context = (attention @ centers).transpose(1, 2)
+        return self.value(features) + context.unflatten(2, features.shape[-2:])  # eq. 24
+
+
+class Branch(nn.Module):
+    """One of the two branches, for texture or defects: FSEM, GSRM and SM.
+
+    Args:
+        channels: C.
+        clusters: K.
+        gsrm: Whether features are related globally.
+    """
+
+    def __init__(self, channels: int, clusters: int, gsrm: bool) -> None:
+        super().__init__()
+        self.fsem = make_fsem(channels)
+        self.centers = nn.Parameter(functional.normalize(torch.randn(clusters, 16 * channels), dim=1))
+        self.gsrm = GlobalSemanticRelation(16 * channels) if gsrm else None
+        self.sm = make_sm(channels)
+
+    def forward(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        """Give logits (B, 1, H, W) and features (B, d, H/16, W/16) of unit length."""
+        # Of unit length, because L_z (eq. 8) has no lower bound otherwise, and because Student's t (eq. 11) is flat far
+        # away from all centres.
+        features = functional.normalize(self.fsem(z), dim=1)
+        # Convolutions expect numbers of about unit variance.
+        scaled = features * features.shape[1] ** 0.5
+        related = scaled if self.gsrm is None else self.gsrm(scaled, self.centers)
+        return self.sm(related), features
+
+
+class SidnModel(nn.Module):
+    """SIDN.
+
+    Args:
+        channels: Channels C of the first layer.
+        clusters: Cluster centres K of each branch.
+        gsrm: Whether the global semantic relation module is used.
+        fusion_weight: Weight of the defect branch in the fusion, lambda_f of eq. 26, in [0, 1].
+        median_size: Side of the median filter in pixels, odd; 1 filters nothing.
+        score_share: Share of the pixels, the highest ones, whose mean is the image's score; in (0, 1].
+    """
+
+    def __init__(
+        self,
+        channels: int = 16,
+        clusters: int = 12,
+        gsrm: bool = True,
+        fusion_weight: float = 0.5,
+        median_size: int = 5,
+        score_share: float = 0.01,
+    ) -> None:
+        super().__init__()
+        self.fem = make_fem(channels)
+        self.texture = Branch(channels, clusters, gsrm)
+        self.defect = Branch(channels, clusters, gsrm)
+        self.fusion_weight = fusion_weight
+        self.median = MedianFilter(median_size)
+        self.score_share = score_share
+
+    def forward(self, image: Tensor) -> SidnOutput | InferenceBatch:
+        """Segment images (B, C, H, W) in [0, 1], H and W multiples of 16, of which only the first channel is seen.
+
+        Returns:
+            In training what the losses need; else the anomaly map (B, 1, H, W) and the score (B,), both in [0, 1].
+        """
+        z = self.fem(image[:, :1] - 0.5)
+        texture_logits, texture_features = self.texture(z)
+        defect_logits, defect_features = self.defect(z)
+        if self.training:
+            tokens = (features.flatten(2).transpose(1, 2) for features in (texture_features, defect_features))
+            return SidnOutput(texture_logits, defect_logits, *tokens)
+        fused = fuse(texture_logits.sigmoid(), defect_logits.sigmoid(), self.fusion_weight)
+        anomaly_map = self.median(fused)
+        return InferenceBatch(pred_score=top_mean(anomaly_map, self.score_share), anomaly_map=anomaly_map)
+
+
+def fuse(texture: Tensor, defect: Tensor, weight: float) -> Tensor:
+    """Eq. 26: the weighted mean of what is no texture and what is a defect.
+
+    Args:
+        texture: I_s^t, in [0, 1].
+        defect: I_s^d, in [0, 1], shaped as ``texture``.
+        weight: lambda_f.
+    """
+    return (1 - weight) * (1 - texture) + weight * defect

@@ -1,0 +1,93 @@
+"""SIDN's network: the shapes and costs that the paper gives, and what each module computes."""
+
+import pytest
+import torch
+from torch import nn
+
+from anomalib_defect_plugins.models.sidn.torch_model import (
+    GlobalSemanticRelation,
+    SidnModel,
+    fuse,
+    make_fem,
+)
+
+C, K = 16, 12
+
+
+@pytest.fixture(scope="module")
+def model() -> SidnModel:
+    torch.manual_seed(0)
+    return SidnModel()
+
+
+def product_cost(left: torch.Size, right: torch.Size) -> int:
+    """Multiplications and additions of a product of matrices (n, m) and (m, p): n p (2 m - 1)."""
+    (n, m), p = left, right[1]
+    return n * p * (2 * m - 1)
+
+
+def test_attention_costs_what_table_i_says(model):
+    """Table I, from the shapes of the module that does it, at 256 x 256."""
+    output = model.train()(torch.rand(1, 1, 256, 256))
+    tokens, centers = output.texture_features[0], model.texture.centers
+    assert tuple(tokens.shape) == (256, 16 * C)
+    assert tuple(centers.shape) == (K, 16 * C)
+    assert product_cost(tokens.shape, tokens.T.shape) == 33_488_896  # K'Q^T
+    assert product_cost((len(tokens), len(tokens)), tokens.shape) == 33_488_896  # MQ
+    assert product_cost(tokens.shape, centers.T.shape) == 1_569_792 == 256 * 12 * 511  # K'C^T
+    # The table has 256 * 256 * 23 for MC, each of the 256 x 256 results being a sum of 12 products.
+    assert product_cost((len(tokens), K), centers.shape) == 1_507_328
+
+
+def test_shared_features_have_half_the_size_and_twice_the_channels():
+    """Section III-B: Z is W/2 x H/2 x 2C."""
+    assert make_fem(C)(torch.rand(2, 1, 64, 96)).shape == (2, 2 * C, 32, 48)
+
+
+def test_relation_adds_the_attended_centres_to_the_values():
+    """Eq. 23 and 24 on one place: keys 1 and 0 against centres (ln 3, 0) and (0, 0) attend with 3/4 and 1/4."""
+    gsrm = GlobalSemanticRelation(2)
+    for convolution in (gsrm.key, gsrm.value):
+        nn.init.zeros_(convolution.bias)
+        convolution.weight.data = torch.eye(2)[..., None, None]
+    centers = torch.tensor([[torch.tensor(3.0).log(), 0.0], [0.0, 0.0]])
+    features = torch.tensor([1.0, 0.0]).reshape(1, 2, 1, 1)
+    result = gsrm(features, centers).flatten()
+    assert torch.allclose(result, torch.tensor([1 + 0.75 * torch.tensor(3.0).log(), 0.0]))
+
+
+def test_relation_keeps_places_where_they_are():
+    torch.manual_seed(0)
+    gsrm, centers, features = GlobalSemanticRelation(4), torch.randn(3, 4), torch.randn(1, 4, 5, 6)
+    changed = features.clone()
+    changed[..., 2, 3] += 1
+    difference = (gsrm(changed, centers) - gsrm(features, centers)).abs().sum(1)[0]
+    assert difference.nonzero().tolist() == [[2, 3]]
+
+
+def test_fusion_is_the_weighted_mean_of_no_texture_and_defect():
+    """Eq. 26: 0.25 (1 - 0.8) ... with lambda_f = 0.75: 0.25 * 0.2 + 0.75 * 0.4 = 0.35."""
+    assert float(fuse(torch.tensor(0.8), torch.tensor(0.4), 0.75)) == pytest.approx(0.35)
+
+
+def test_features_of_a_place_have_unit_length(model):
+    output = model.train()(torch.rand(1, 1, 64, 64))
+    for features in (output.texture_features, output.defect_features):
+        assert torch.allclose(features.norm(dim=-1), torch.ones(1, 16), atol=1e-5)
+
+
+def test_maps_are_as_large_as_images_and_lie_in_0_to_1(model):
+    with torch.inference_mode():
+        result = model.eval()(torch.rand(2, 1, 64, 96))
+    assert result.anomaly_map.shape == (2, 1, 64, 96)
+    assert result.pred_score.shape == (2,)
+    assert 0 <= result.anomaly_map.min() <= result.anomaly_map.max() <= 1
+
+
+def test_without_the_relation_module_there_are_fewer_weights_and_no_attention():
+    whole, without = SidnModel(), SidnModel(gsrm=False)
+    assert without.texture.gsrm is None
+    # Two 1x1 convolutions of 256 to 256 channels with bias, in each of two branches.
+    lost = 2 * 2 * (256 * 256 + 256)
+    count = [sum(weight.numel() for weight in model.parameters()) for model in (whole, without)]
+    assert count[0] - count[1] == lost
