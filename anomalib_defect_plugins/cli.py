@@ -1,12 +1,21 @@
 """The command ``anomalib-defects``."""
 
 import argparse
+import contextlib
+import inspect
 import json
+import os
 import sys
 from collections.abc import Iterator, Sequence
 from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from anomalib_defect_plugins.plugins.manager import Kind, Plugin, Registration, State
+
+if TYPE_CHECKING:
+    from anomalib.data import AnomalibDataModule
+    from rich.table import Table
 
 COLUMNS = ("name", "kind", "supervision", "paper", "distribution", "version", "state")
 
@@ -20,17 +29,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         The exit status: 0, or 1 after an error that is printed in one line.
     """
-    options = _parser().parse_args(arguments)
+    options = _parse(arguments)
     try:
         return options.run(options)
     except Exception as error:
-        from anomalib_defect_plugins.console import error_line
+        from anomalib_defect_plugins.console import TRACEBACK_VARIABLE, error_line
 
         line = error_line(error)
-        if line is None:
+        if line is None or os.environ.get(TRACEBACK_VARIABLE, "0") not in {"", "0"}:
             raise
         sys.stderr.write(line + "\n")
         return 1
+
+
+def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = _parser()
+    options, rest = parser.parse_known_args(arguments)
+    if "rest" in options:
+        options.rest = rest
+    elif rest:
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    return options
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -40,7 +59,30 @@ def _parser() -> argparse.ArgumentParser:
     lister = commands.add_parser("list", help="show every plugin, what it brings and what became of it")
     lister.add_argument("--json", action="store_true", help="print JSON instead of a table")
     lister.set_defaults(run=_list)
+    _add_data(commands)
     return parser
+
+
+def _add_data(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    about = "Show what is in a data module: images of each defect type and split, their sizes, and a contact sheet."
+    data = commands.add_parser(
+        "data",
+        help="show what is in a data module",
+        description=about,
+        usage="anomalib-defects data NAME [--out SHEET.png] [--images N] [--json] [options of the data module]",
+        epilog="Options of the data module are given as for anomalib, with or without 'data.': --data.root R or "
+        "--root R. 'anomalib train --data.help NAME' lists them.",
+        allow_abbrev=False,
+    )
+    data.add_argument("name", metavar="NAME", help="any data module that anomalib knows, such as TextureDefects")
+    data.add_argument(
+        "--out", type=Path, help="file for the contact sheet; NAME.png in the working folder, or none with --json"
+    )
+    data.add_argument(
+        "--images", type=int, default=8, help="images of each type and split on the sheet; 0 for no sheet"
+    )
+    data.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    data.set_defaults(run=_data, rest=[])
 
 
 class _PrintVersion(argparse.Action):
@@ -92,8 +134,124 @@ def _supervision(cls: type) -> str | None:
     return declared.value if isinstance(declared, Enum) else None
 
 
+def _data(options: argparse.Namespace) -> int:
+    cls = _find_datamodule(options.name)
+    sheet = _sheet_path(options)
+    # What a data module prints while it downloads is no part of the answer.
+    with contextlib.redirect_stdout(sys.stderr), _in_one_line(options.name):
+        datamodule = _make_datamodule(cls, options.rest)
+        datamodule.prepare_data()
+        datamodule.setup()
+    from anomalib_defect_plugins.data.summary import look_at
+
+    replaced = sheet is not None and sheet.exists()
+    summary = look_at(datamodule, sheet, options.images)
+    if options.json:
+        sys.stdout.write(json.dumps({**summary, "contact_sheet": sheet and str(sheet)}, indent=2) + "\n")
+    else:
+        _print_summary(summary)
+        if sheet:
+            sys.stdout.write(f"contact sheet: {sheet}{' (replaced)' if replaced else ''}\n")
+    return 0
+
+
+def _print_summary(summary: dict[str, Any]) -> None:
+    from anomalib_defect_plugins.data.summary import make_table, remarks
+
+    sys.stdout.write(" ".join(filter(None, (summary["name"], summary["category"]))) + "\n")
+    _print_whole(make_table(summary))
+    sys.stdout.writelines(f"{line}\n" for line in remarks(summary))
+
+
+def _sheet_path(options: argparse.Namespace) -> Path | None:
+    """Where the contact sheet goes; checked before anything is read."""
+    from anomalib_defect_plugins.errors import InvalidInputError
+
+    if options.images < 0:
+        msg = f"--images is {options.images}; give the number of images of each type and split, 0 for no contact sheet"
+        raise InvalidInputError(msg)
+    if not options.images or (options.json and options.out is None):
+        return None
+    path = options.out or Path(f"{options.name}.png")
+    if path.suffix.lower() != ".png" or not path.parent.is_dir():
+        msg = f"--out {path} is no PNG file in a folder that exists; give one such as {options.name}.png"
+        raise InvalidInputError(msg)
+    return path
+
+
+def _find_datamodule(name: str) -> "type[AnomalibDataModule]":
+    from anomalib.data.datamodules.base.video import AnomalibVideoDataModule
+
+    from anomalib_defect_plugins.errors import InvalidInputError
+
+    known = _datamodules()
+    of_images = {other: cls for other, cls in known.items() if not issubclass(cls, AnomalibVideoDataModule)}
+    if name in of_images:
+        return of_images[name]
+    if name in known:
+        msg = f"{name} holds videos; 'anomalib-defects data' shows data modules of images"
+    else:
+        msg = f"there is no data module {name!r}; {_advise(name, sorted(of_images))}"
+    raise InvalidInputError(msg)
+
+
+def _advise(name: str, known: Sequence[str]) -> str:
+    import difflib
+
+    lower = {other.lower(): other for other in known}
+    close = [name.lower()] if name.lower() in lower else difflib.get_close_matches(name.lower(), lower)
+    if not close:
+        return f"choose one of {', '.join(known)}"
+    return f"did you mean {' or '.join(lower[match] for match in close)}?"
+
+
+def _datamodules() -> "dict[str, type[AnomalibDataModule]]":
+    """Every data module that anomalib finds by name."""
+    from anomalib_defect_plugins.plugins import bridge
+
+    registered = bridge.registered(Kind.DATA)
+    from anomalib.data import AnomalibDataModule
+
+    def below(cls: type) -> Iterator[type]:
+        # Asked as the command line asks it: classes of plugins that failed are hidden.
+        for sub in cls.__subclasses__():
+            yield sub
+            yield from below(sub)
+
+    return {cls.__name__: cls for cls in below(AnomalibDataModule) if not inspect.isabstract(cls)} | registered
+
+
+def _make_datamodule(cls: "type[AnomalibDataModule]", arguments: Sequence[str]) -> "AnomalibDataModule":
+    from jsonargparse import ArgumentParser
+
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_class_arguments(cls, "data", fail_untyped=False)
+    given = [
+        f"--data.{word[2:]}" if word.startswith("--") and not word.startswith("--data.") else word for word in arguments
+    ]
+    return parser.instantiate_classes(parser.parse_args(given)).data
+
+
+@contextlib.contextmanager
+def _in_one_line(name: str) -> Iterator[None]:
+    """Make one line of what data modules, ours and others', raise about their arguments and files."""
+    from anomalib_defect_plugins.console import TRACEBACK_VARIABLE, find_user_error
+    from anomalib_defect_plugins.errors import InvalidInputError
+
+    try:
+        yield
+    except (argparse.ArgumentError, OSError, RuntimeError, TypeError, ValueError) as error:
+        if find_user_error(error) is not None:
+            raise
+        reason = " ".join(str(error).split()) or type(error).__name__
+        msg = (
+            f"{name} cannot be set up ({reason}); 'anomalib train --data.help {name}' lists its options, "
+            f"{TRACEBACK_VARIABLE}=1 shows where it failed"
+        )
+        raise InvalidInputError(msg) from error
+
+
 def _print_table(rows: list[dict[str, str | None]]) -> None:
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
@@ -101,6 +259,12 @@ def _print_table(rows: list[dict[str, str | None]]) -> None:
     for row in rows:
         state = f"{row['state']}: {row['reason']}" if row["reason"] else row["state"]
         table.add_row(*(Text(str({**row, "state": state}[column] or "-")) for column in COLUMNS))
+    _print_whole(table)
+
+
+def _print_whole(table: "Table") -> None:
+    from rich.console import Console
+
     console = Console()
     if not console.is_terminal:
         # A pipe has no width of its own, and grep wants a row in one line.

@@ -20,7 +20,8 @@ def with_defect_types(samples: DataFrame) -> DataFrame:
     """Add the column ``defect_type`` to a table that lacks it: the label, as anomalib's own data sets have it there."""
     if "defect_type" in samples:
         return samples
-    label = samples["label"].astype(str) if "label" in samples else "defect"
+    # anomalib's Folder has members of an enumeration there.
+    label = samples["label"].map(lambda label: str(getattr(label, "value", label))) if "label" in samples else "defect"
     return samples.assign(defect_type=label).assign(
         defect_type=lambda table: table.defect_type.mask(table.label_index == LabelName.NORMAL, GOOD)
     )

@@ -1,0 +1,229 @@
+"""What is in a data module: counts, sizes and defect areas of its images, and a contact sheet to look at."""
+
+import math
+from collections.abc import Iterable, Iterator
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from anomalib.data import AnomalibDataModule, AnomalibDataset, ImageItem
+from pandas import DataFrame
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+from rich.text import Text
+
+from anomalib_defect_plugins.data.contact_sheet import Thumbnail, contact_sheet, label_of, make_thumbnail, save_sheet
+from anomalib_defect_plugins.data.items import GOOD
+from anomalib_defect_plugins.data.training_set import with_defect_types
+from anomalib_defect_plugins.errors import InvalidInputError, UserError
+
+SPLITS = ("train", "train_defects", "val", "test")
+"""The splits in the order in which they are shown; ``train_defects`` are spare images of a published training split."""
+
+MOST_SIZES = 8
+"""So many distinct image sizes are listed; of more, the range is given."""
+
+
+def look_at(datamodule: AnomalibDataModule, sheet: Path | None = None, count: int = 8) -> dict[str, Any]:
+    """Read all images of a data module once, and write a contact sheet of some of them.
+
+    Args:
+        datamodule: A data module that is set up. The augmentations of its data sets are taken away.
+        sheet: PNG file for the contact sheet, replaced if it exists; ``None`` writes none.
+        count: Images of each type and split on the contact sheet.
+
+    Returns:
+        What :func:`summarize` gives, and ``name`` and ``category`` of the data module.
+
+    Raises:
+        UserError: There are no images, one cannot be read, or the contact sheet cannot be written.
+    """
+    datasets = datasets_of(datamodule)
+    images = list_images(datasets)
+    shown = choose_shown(images, count) if sheet else {}
+    images, thumbnails = read_images(datasets, images, chain.from_iterable(shown.values()))
+    if sheet:
+        sizes = images.groupby(["defect_type", "splits"]).size()
+        rows = [(label_of(*key, sizes[key]), [thumbnails[row] for row in group]) for key, group in shown.items()]
+        save_sheet(contact_sheet(rows), sheet)
+    return {"name": datamodule.name, "category": datamodule.category or None, **summarize(images)}
+
+
+def datasets_of(datamodule: AnomalibDataModule) -> dict[str, AnomalibDataset]:
+    """Give the data sets of a data module that is set up, by the name of the split; those it has not are left out."""
+    attributes = {split: split if split == "train_defects" else f"{split}_data" for split in SPLITS}
+    found = {split: getattr(datamodule, attribute, None) for split, attribute in attributes.items()}
+    return {split: dataset for split, dataset in found.items() if dataset is not None}
+
+
+def list_images(datasets: dict[str, AnomalibDataset]) -> DataFrame:
+    """Make a table with one row for each image, however many splits it is in.
+
+    Args:
+        datasets: Data sets by the name of the split.
+
+    Returns:
+        Columns ``image_path``, ``defect_type`` (the label, in data sets that know no types), ``splits`` (tuple of the
+        splits that hold the image), ``row`` (its row in the first of them) and ``group``, if a data set has it.
+
+    Raises:
+        InvalidInputError: There are no images.
+    """
+    if not sum(map(len, datasets.values())):
+        msg = "the data module has no images: give it a root that holds some"
+        raise InvalidInputError(msg)
+    parts = []
+    for split, dataset in datasets.items():
+        table = with_defect_types(dataset.samples).reset_index(drop=True)
+        wanted = table.columns.intersection(["image_path", "defect_type", "group"])
+        parts.append(table[wanted].assign(splits=split, row=range(len(table))))
+    images = pd.concat(parts, ignore_index=True)
+    first = {column: (column, "first") for column in images.columns if column not in {"image_path", "splits"}}
+    return images.groupby("image_path", sort=False).agg(splits=("splits", tuple), **first).reset_index()
+
+
+def choose_shown(images: DataFrame, count: int) -> dict[tuple[str, tuple[str, ...]], list[int]]:
+    """Choose images for the contact sheet, evenly spaced in each type and split.
+
+    Args:
+        images: What :func:`list_images` gives.
+        count: Images of each type and split.
+
+    Returns:
+        Rows of ``images`` by type and splits, ``good`` first.
+    """
+    groups = images.groupby(["defect_type", "splits"]).indices
+    order = sorted(groups, key=lambda group: (group[0] != GOOD, group[0], [SPLITS.index(name) for name in group[1]]))
+    return {
+        group: [int(groups[group][at]) for at in np.linspace(0, len(groups[group]) - 1, count).round().astype(int)]
+        if len(groups[group]) > count
+        else groups[group].tolist()
+        for group in order
+    }
+
+
+def read_images(
+    datasets: dict[str, AnomalibDataset], images: DataFrame, shown: Iterable[int] = ()
+) -> tuple[DataFrame, dict[int, Thumbnail]]:
+    """Read every image and mask once, without augmentations, and show progress on standard error.
+
+    Args:
+        datasets: Data sets by the name of the split; their augmentations are taken away.
+        images: What :func:`list_images` gives.
+        shown: Rows of ``images`` to keep a thumbnail of.
+
+    Returns:
+        ``images`` with ``width``, ``height`` and ``defect_share`` (share of defect pixels in [0, 1], NaN without a
+        mask or on a normal image), and the thumbnails by row.
+
+    Raises:
+        UserError: An image or mask cannot be read.
+    """
+    for dataset in datasets.values():
+        dataset.augmentations = None
+    found, thumbnails, wanted = [], {}, set(shown)
+    console = Console(stderr=True)
+    options = {"total": len(images), "console": console, "transient": True, "disable": not console.is_terminal}
+    for image in track(images.itertuples(), "reading images", **options):
+        item = _read(datasets[image.splits[0]], image.row, image.image_path)
+        found.append((item.image.shape[-1], item.image.shape[-2], _share(item)))
+        if image.Index in wanted:
+            thumbnails[image.Index] = make_thumbnail(item)
+    return images.assign(**DataFrame(found, columns=["width", "height", "defect_share"])), thumbnails
+
+
+def _read(dataset: AnomalibDataset, row: int, path: str) -> ImageItem:
+    try:
+        return dataset[row]
+    except UserError:
+        raise
+    except Exception as error:  # decoders raise errors of many kinds on a broken file
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        msg = f"cannot read image {path} or its mask ({reason}); replace the broken file or remove both"
+        raise InvalidInputError(msg) from error
+
+
+def _share(item: ImageItem) -> float:
+    normal = item.gt_label is not None and not item.gt_label
+    return math.nan if normal or item.gt_mask is None else item.gt_mask.float().mean().item()
+
+
+def summarize(images: DataFrame) -> dict[str, Any]:
+    """Sum up what was read.
+
+    Args:
+        images: What :func:`read_images` gives.
+
+    Returns:
+        Plain values for JSON: ``types`` (for each ``defect_type``, ``good`` first: images of each split, distinct
+        ``images``, and ``defect_share``, the median share of defect pixels in [0, 1]), the same as ``total``,
+        ``shared`` (images that several splits hold), ``sizes`` (most frequent first), ``objects`` (``None`` where they
+        are not known) and ``empty_masks`` (paths of defective images whose mask is empty).
+    """
+    present = [split for split in SPLITS if any(split in found for found in images.splits)]
+    types = sorted(set(images.defect_type), key=lambda name: (name != GOOD, name))
+    sizes = images.groupby(["width", "height"]).size().sort_values(ascending=False, kind="stable")
+    shared = images.splits[images.splits.map(len) > 1].value_counts()
+    return {
+        "types": [{"defect_type": name, **_count(images[images.defect_type == name], present)} for name in types],
+        "total": _count(images, present),
+        "shared": [{"splits": list(splits), "images": int(count)} for splits, count in shared.items()],
+        "sizes": [{"width": int(w), "height": int(h), "images": int(count)} for (w, h), count in sizes.items()],
+        "objects": int(images.group.nunique()) if "group" in images else None,
+        "empty_masks": images.image_path[images.defect_share == 0].tolist(),
+    }
+
+
+def _count(images: DataFrame, splits: Iterable[str]) -> dict[str, Any]:
+    median = images.defect_share.median() if images.defect_share.notna().any() else None
+    counts = {split: sum(split in found for found in images.splits) for split in splits}
+    return {**counts, "images": len(images), "defect_share": median}
+
+
+def make_table(summary: dict[str, Any]) -> Table:
+    """Make the table of what :func:`summarize` gives: a row for each defect type, a column for each split."""
+    columns = list(summary["total"])[:-1]
+    table = Table(show_footer=True)
+    table.add_column("defect type", "total", overflow="fold")
+    for column in columns:
+        table.add_column(column, str(summary["total"][column]), justify="right")
+    table.add_column("defect pixels", _percent(summary["total"]["defect_share"]), justify="right")
+    for row in summary["types"]:
+        counts = [str(row[column] or "-") for column in columns]
+        table.add_row(Text(row["defect_type"]), *counts, _percent(row["defect_share"]))
+    return table
+
+
+def _percent(share: float | None) -> str:
+    return "-" if share is None else f"{100 * share:.3g} %"
+
+
+def remarks(summary: dict[str, Any]) -> Iterator[str]:
+    """Give the lines that belong below the table."""
+    for entry in summary["shared"]:
+        yield f"{_images(entry['images'])} in {' and '.join(entry['splits'])} alike"
+    yield f"image sizes: {_sizes(summary['sizes'])}"
+    if summary["objects"] is not None:
+        yield f"objects: {summary['objects']}"
+    if summary["total"]["defect_share"] is not None:
+        yield "defect pixels: median of their share in the masks of defective images"
+    if empty := summary["empty_masks"]:
+        yield f"{_images(len(empty))} labelled defective with an empty mask, such as {empty[0]}"
+
+
+def _images(count: int) -> str:
+    return f"{count} image{' is' if count == 1 else 's are'}"
+
+
+def _sizes(sizes: list[dict[str, int]]) -> str:
+    if len(sizes) <= MOST_SIZES:
+        return ", ".join(f"{size['width']}x{size['height']} ({size['images']})" for size in sizes)
+    width, height = (_range([size[side] for size in sizes]) for side in ("width", "height"))
+    return f"{len(sizes)} different ones, {width} pixels wide and {height} high"
+
+
+def _range(values: list[int]) -> str:
+    return str(values[0]) if len(set(values)) == 1 else f"{min(values)} to {max(values)}"
