@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from anomalib.data import Batch
 from anomalib.post_processing import PostProcessor
+from kornia.morphology import opening
 from lightning import LightningModule, Trainer
 from skimage.filters import threshold_otsu
 from torch import Tensor
@@ -107,3 +108,29 @@ class ReferencePostProcessor(_LabelFreePostProcessor):
         self.pixel_max.copy_(2 * self._pixel_threshold - self.pixel_min)
         self.image_min.copy_(self.pixel_min)
         self.image_max.copy_(2 * self._image_threshold - self.image_min)
+
+
+class OpeningPostProcessor(PostProcessor):
+    """anomalib's post-processor, which then takes specks out of the masks by a morphological opening.
+
+    Exported graphs have no such step: their masks are those before it.
+
+    Args:
+        size: Side of the square that a speck must hold to stay, in pixels; 1 changes nothing.
+    """
+
+    def __init__(self, size: int = 3) -> None:
+        super().__init__()
+        self.size = size
+
+    @property
+    def _checkpoint_config_keys(self) -> tuple[str, ...]:
+        return (*super()._checkpoint_config_keys, "size")
+
+    def threshold_batch(self, batch: Batch) -> None:
+        """Set labels and masks, and open the masks."""
+        super().threshold_batch(batch)
+        if self.size > 1 and batch.pred_mask is not None:
+            mask = batch.pred_mask.float().reshape(-1, 1, *batch.pred_mask.shape[-2:])
+            square = torch.ones(self.size, self.size, device=mask.device)
+            batch.pred_mask = opening(mask, square).reshape(batch.pred_mask.shape) > 0

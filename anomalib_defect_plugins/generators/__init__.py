@@ -4,6 +4,7 @@ from anomalib_defect_plugins.generators.base import DefectGenerator
 from anomalib_defect_plugins.generators.cutpaste import CutPasteDefects, CutPasteScarDefects
 from anomalib_defect_plugins.generators.masks import MASK_KINDS, random_masks
 from anomalib_defect_plugins.generators.noise import NoiseDefects
+from anomalib_defect_plugins.generators.perturb import PerturbDefects
 from anomalib_defect_plugins.generators.poisson import PoissonDefects
 from anomalib_defect_plugins.generators.procedural import KINDS, ProceduralDefects, draw_defect
 from anomalib_defect_plugins.plugins import hookimpl
@@ -16,15 +17,25 @@ __all__ = [
     "CutPasteScarDefects",
     "DefectGenerator",
     "NoiseDefects",
+    "PerturbDefects",
     "PoissonDefects",
     "ProceduralDefects",
     "draw_defect",
     "random_masks",
 ]
 
+_GENERATORS = (
+    NoiseDefects,
+    CutPasteDefects,
+    CutPasteScarDefects,
+    PoissonDefects,
+    PerturbDefects,
+    ProceduralDefects,
+)
+
 
 @hookimpl
 def register_defect_generators(register: Register) -> None:
     """Register the generators of this package."""
-    for cls in (NoiseDefects, CutPasteDefects, CutPasteScarDefects, PoissonDefects, ProceduralDefects):
+    for cls in _GENERATORS:
         register(cls, cls.name)

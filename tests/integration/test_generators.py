@@ -9,6 +9,7 @@ from anomalib_defect_plugins.generators import (
     CutPasteScarDefects,
     DefectGenerator,
     NoiseDefects,
+    PerturbDefects,
     PoissonDefects,
     ProceduralDefects,
 )
@@ -23,6 +24,7 @@ NAMES = {
     "cutpaste": CutPasteDefects,
     "cutpaste_scar": CutPasteScarDefects,
     "poisson": PoissonDefects,
+    "perturb": PerturbDefects,
     "procedural": ProceduralDefects,
 }
 
@@ -45,6 +47,11 @@ class TestCutPasteScar(GeneratorContract):
 class TestPoisson(GeneratorContract):
     def make_generator(self) -> DefectGenerator:
         return PoissonDefects()
+
+
+class TestPerturb(GeneratorContract):
+    def make_generator(self) -> DefectGenerator:
+        return PerturbDefects()
 
 
 class TestProcedural(GeneratorContract):

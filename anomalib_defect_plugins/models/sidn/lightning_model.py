@@ -17,8 +17,10 @@ from anomalib.post_processing import PostProcessor
 from anomalib.pre_processing import PreProcessor
 from anomalib.visualization import Visualizer
 from lightning.pytorch import Callback
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
-from torch.optim import Adam, Optimizer
+from torch.optim import Adam
+from torch.optim.lr_scheduler import CosineAnnealingLR
 from torchvision.transforms.v2 import Compose, Grayscale, InterpolationMode, Resize
 
 from anomalib_defect_plugins.errors import InvalidInputError
@@ -32,6 +34,7 @@ from anomalib_defect_plugins.models.training import (
     check_positive,
     set_up_data,
 )
+from anomalib_defect_plugins.post_processing import OpeningPostProcessor
 from anomalib_defect_plugins.pre_processing import AntialiasedPreProcessor
 from anomalib_defect_plugins.specification import build
 from anomalib_defect_plugins.supervision import Supervision
@@ -52,19 +55,23 @@ class Sidn(AnomalibModule):
         center_separation: Whether the centres of the branches are kept apart (L_td; without: method B).
         gsrm: Whether the global semantic relation module is used (without: method C; with all: method D).
         defect_content: Generator of the artificial defects: a registered name, an instance, or a mapping with
-            ``class_path`` and ``init_args``. ``noise`` is the paper's.
+            ``class_path`` and ``init_args``. ``noise`` is the paper's; what a network learns of it is noise, and not
+            what is unlike its surroundings (measured in the README).
         iterations: Training steps.
         crop_size: Side of the random crop of each training image that a step sees, in pixels, a multiple of 16;
             ``None`` is the whole image. Test images are never cropped.
-        learning_rate: Learning rate of Adam.
+        learning_rate: Learning rate of Adam; the paper's is 1e-4.
+        annealing: Whether the learning rate falls to 0 along a cosine; the paper's does not.
         texture_weight: Weight of the texture's pixels in the segmentation loss, lambda_1.
         similarity_weight: Weight of L_z, lambda_2.
         clustering_weight: Weight of L_kl, lambda_3.
         center_weight: Weight of L_td, lambda_4.
         fusion_weight: Weight of the defect branch in the fusion, lambda_f, in [0, 1].
         median_size: Side of the median filter in pixels, odd; 1 filters nothing.
+        mask_opening: Side of the square that a speck of a predicted mask must hold to stay, in pixels; 1 leaves masks
+            as they are. Exported graphs never do it.
         pre_processor: As in anomalib.
-        post_processor: As in anomalib.
+        post_processor: As in anomalib; instead of one with ``mask_opening`` if given.
         evaluator: As in anomalib.
         visualizer: As in anomalib.
 
@@ -83,27 +90,35 @@ class Sidn(AnomalibModule):
         clustering: bool = True,
         center_separation: bool = True,
         gsrm: bool = True,
-        defect_content: DefectGenerator | str = "noise",
-        iterations: int = 2000,
+        defect_content: DefectGenerator | str = "perturb",
+        iterations: int = 1000,
         crop_size: int | None = None,
-        learning_rate: float = 1e-4,
+        learning_rate: float = 1e-3,
+        annealing: bool = True,
         texture_weight: float = 0.1,
         similarity_weight: float = 0.01,
         clustering_weight: float = 0.01,
         center_weight: float = 0.01,
         fusion_weight: float = 0.5,
         median_size: int = 5,
+        mask_opening: int = 1,
         pre_processor: PreProcessor | bool = True,
         post_processor: PostProcessor | bool = True,
         evaluator: Evaluator | bool = True,
         visualizer: Visualizer | bool = True,
     ) -> None:
         image_size = tuple(image_size)
-        check_positive(channels=channels, clusters=clusters, iterations=iterations, learning_rate=learning_rate)
+        check_positive(
+            channels=channels,
+            clusters=clusters,
+            iterations=iterations,
+            learning_rate=learning_rate,
+            mask_opening=mask_opening,
+        )
         _check_sizes(image_size, crop_size, median_size)
         super().__init__(
             self.configure_pre_processor(image_size) if pre_processor is True else pre_processor,
-            post_processor,
+            OpeningPostProcessor(mask_opening) if post_processor is True else post_processor,
             evaluator,
             visualizer,
         )
@@ -116,6 +131,7 @@ class Sidn(AnomalibModule):
         self.iterations = iterations
         self.crop_size = crop_size
         self.learning_rate = learning_rate
+        self.annealing = annealing
         self.texture_weight = texture_weight
         self.similarity_weight = similarity_weight
         self.clustering_weight = clustering_weight
@@ -144,9 +160,13 @@ class Sidn(AnomalibModule):
         """Add the end of training and the resume point to anomalib's callbacks."""
         return [*super().configure_callbacks(), StopAfter(self.iterations), ResumePoint()]
 
-    def configure_optimizers(self) -> Optimizer:
+    def configure_optimizers(self) -> OptimizerLRScheduler:
         """Adam, as in section III-E."""
-        return Adam(self.model.parameters(), lr=self.learning_rate)
+        optimizer = Adam(self.model.parameters(), lr=self.learning_rate)
+        if not self.annealing:
+            return optimizer
+        scheduler = CosineAnnealingLR(optimizer, self.iterations)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     def prepare_data(self) -> None:
         """Set the data module up, with one line for whatever is wrong with it."""

@@ -134,14 +134,14 @@ class Branch(nn.Module):
         self.sm = make_sm(channels)
 
     def forward(self, z: Tensor) -> tuple[Tensor, Tensor]:
-        """Give logits (B, 1, H, W) and features (B, d, H/16, W/16) of unit length."""
+        """Give logits (B, 1, H, W) and features (B, N, d) of unit length, N = H/16 * W/16."""
         # Of unit length, because L_z (eq. 8) has no lower bound otherwise, and because Student's t (eq. 11) is flat far
         # away from all centres.
         features = functional.normalize(self.fsem(z), dim=1)
         # Convolutions expect numbers of about unit variance.
         scaled = features * features.shape[1] ** 0.5
         related = scaled if self.gsrm is None else self.gsrm(scaled, self.centers)
-        return self.sm(related), features
+        return self.sm(related), features.flatten(2).transpose(1, 2)
 
 
 class SidnModel(nn.Module):
@@ -183,8 +183,7 @@ class SidnModel(nn.Module):
         texture_logits, texture_features = self.texture(z)
         defect_logits, defect_features = self.defect(z)
         if self.training:
-            tokens = (features.flatten(2).transpose(1, 2) for features in (texture_features, defect_features))
-            return SidnOutput(texture_logits, defect_logits, *tokens)
+            return SidnOutput(texture_logits, defect_logits, texture_features, defect_features)
         fused = fuse(texture_logits.sigmoid(), defect_logits.sigmoid(), self.fusion_weight)
         anomaly_map = self.median(fused)
         return InferenceBatch(pred_score=top_mean(anomaly_map, self.score_share), anomaly_map=anomaly_map)

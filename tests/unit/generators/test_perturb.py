@@ -1,0 +1,86 @@
+"""Perturbations: each content is what its name says, with an opacity that fades to the border or does not."""
+
+import pytest
+import torch
+from torch import Tensor
+
+from anomalib_defect_plugins.errors import InvalidInputError
+from anomalib_defect_plugins.generators.perturb import CONTENTS, PerturbDefects, soft
+
+
+def stripes(count: int = 12) -> Tensor:
+    column = 0.5 + 0.1 * torch.sin(torch.arange(64) / 2)
+    return column.expand(count, 1, 64, 64) + 0.02 * torch.rand(count, 1, 64, 64)
+
+
+def draw(content: str, seed: int = 0) -> tuple[Tensor, Tensor, Tensor]:
+    """Images, and what became of them with full opacity and hard edges where the draw has it so."""
+    images = stripes()
+    generator = PerturbDefects(contents=[content], opacity=(1.0, 1.0), kinds=["ellipse"])
+    return images, *generator(images, torch.Generator().manual_seed(seed))
+
+
+def hard(images: Tensor, result: Tensor, mask: Tensor) -> list[tuple[Tensor, Tensor]]:
+    """Pixels before and after, of the images whose mask has a hard edge and room inside."""
+    pairs = [(before[inside], after[inside]) for before, after, inside in zip(images, result, mask, strict=True)]
+    return [(before, after) for before, after in pairs if len(before) > 60]
+
+
+def test_tone_leaves_one_grey_level():
+    found = [after.std() for _, after in hard(*draw("tone"))]
+    assert min(found) < 1e-6
+
+
+def test_offset_keeps_the_texture():
+    found = [(after - before).std() for before, after in hard(*draw("offset"))]
+    assert min(found) < 1e-6
+
+
+def test_fading_takes_contrast_away_and_boosting_adds_it():
+    faded, boosted = (
+        [float(after.std() / before.std()) for seed in range(5) for before, after in hard(*draw(content, seed))]
+        for content in ("fade", "boost")
+    )
+    assert len(faded) > 10
+    assert max(faded) < 1
+    assert min(boosted) > 1.2
+
+
+def test_elsewhere_is_texture_of_another_image():
+    images = torch.stack([torch.full((1, 64, 64), level) for level in (0.2, 0.8)])
+    generator = PerturbDefects(contents=["elsewhere"], opacity=(1.0, 1.0), kinds=["ellipse"])
+    result, mask = generator(images, torch.Generator().manual_seed(1))
+    # 0.7 to 1.3 of the other's tone, and 0.1 more or less: nearer to the other in both.
+    assert result[0][mask[0]].max() > 0.4
+    assert result[1][mask[1]].min() < 0.4
+
+
+def test_soft_edges_rise_from_the_border_inwards():
+    mask = torch.zeros(1, 1, 32, 32, dtype=torch.bool)
+    mask[..., 8:24, 8:24] = True
+    opacity = soft(mask)[0, 0]
+    assert torch.equal(opacity > 0, mask[0, 0])
+    assert opacity.max() == 1
+    line = opacity[16, 8:16]
+    assert (line.diff() >= 0).all()
+    assert line[0] < 0.8
+
+
+def test_every_content_is_drawn_in_a_large_batch():
+    images = stripes(60)
+    changed = PerturbDefects()(images, torch.Generator().manual_seed(0))[0]
+    assert ((changed - images).flatten(1).abs().amax(1) > 0).all()
+    assert set(CONTENTS) == {"tone", "offset", "fade", "boost", "elsewhere", "noise"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        ({"contents": ["glitter"]}, "contents of PerturbDefects is .*glitter"),
+        ({"opacity": (0.0, 1.0)}, "opacity of PerturbDefects is"),
+        ({"kinds": []}, "kinds of PerturbDefects is"),
+    ],
+)
+def test_what_cannot_be_is_refused(arguments, line):
+    with pytest.raises(InvalidInputError, match=line):
+        PerturbDefects(**arguments)
