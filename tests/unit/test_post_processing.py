@@ -8,7 +8,12 @@ from anomalib.post_processing import PostProcessor
 from skimage.filters import threshold_otsu
 from torch import Tensor
 
-from anomalib_defect_plugins.post_processing import OtsuPostProcessor, ReferencePostProcessor, SigmaPostProcessor
+from anomalib_defect_plugins.post_processing import (
+    OpeningPostProcessor,
+    OtsuPostProcessor,
+    ReferencePostProcessor,
+    SigmaPostProcessor,
+)
 
 POOLED = [OtsuPostProcessor, SigmaPostProcessor]
 
@@ -179,3 +184,21 @@ def test_one_flat_normal_image_still_tells_higher_from_lower():
     result = post(InferenceBatch(anomaly_map=torch.tensor([0.1, 0.3, 0.5]).reshape(1, 1, 1, 3)))
     assert result.anomaly_map.flatten().tolist() == [0, 0.5, 1]
     assert result.pred_mask.flatten().tolist() == [False, False, True]
+
+
+def test_opening_takes_specks_out_of_masks_and_keeps_what_holds_the_square():
+    anomaly_map = torch.zeros(2, 16, 16)
+    anomaly_map[0, 2:5, 2:6] = 0.9  # holds a square of 3
+    anomaly_map[0, 10, 3] = anomaly_map[1, 4:6, 4:6] = 0.9  # do not
+    batch = ImageBatch(image=torch.zeros(2, 3, 16, 16), anomaly_map=anomaly_map, pred_score=torch.ones(2))
+    post_processor = OpeningPostProcessor(3)
+    post_processor.threshold_batch(batch)
+    expected = torch.zeros(2, 16, 16, dtype=torch.bool)
+    expected[0, 2:5, 2:6] = True
+    assert torch.equal(batch.pred_mask, expected)
+
+
+def test_opening_is_restored_from_a_checkpoint():
+    restored = OpeningPostProcessor()
+    restored.load_checkpoint_config(OpeningPostProcessor(7).checkpoint_config())
+    assert restored.size == 7

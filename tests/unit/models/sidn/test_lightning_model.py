@@ -1,0 +1,131 @@
+"""SIDN's training: what it draws on, which losses it adds up, what its ablations leave out."""
+
+import json
+
+import pytest
+import torch
+from anomalib.data import ImageBatch
+from lightning.pytorch import Callback, Trainer
+from PIL import Image
+
+from anomalib_defect_plugins.errors import InvalidInputError
+from anomalib_defect_plugins.generators import NoiseDefects, PerturbDefects
+from anomalib_defect_plugins.models.sidn import SeparationPlot, Sidn
+from anomalib_defect_plugins.models.sidn.lightning_model import vary
+from anomalib_defect_plugins.testing import folder_datamodule, write_folder_data
+from anomalib_defect_plugins.testing.runs import fit
+
+SMALL = {"image_size": (64, 64), "channels": 4, "clusters": 3, "iterations": 3}
+
+
+class Recorder(NoiseDefects):
+    """Keeps what it was asked to draw on."""
+
+    name = "noise"
+
+    def __call__(self, images, rng=None):
+        self.seen = images
+        return super().__call__(images, rng)
+
+
+def step(model: Sidn, batch: ImageBatch) -> dict[str, float]:
+    logged: dict[str, float] = {}
+    model.log_dict = lambda values, **_: logged.update({name: float(value) for name, value in values.items()})
+    model.training_step(batch, 0)
+    return logged
+
+
+def batch_of(*labels: int) -> ImageBatch:
+    torch.manual_seed(0)
+    images = torch.rand(len(labels), 1, 64, 64).expand(-1, 3, -1, -1)
+    return ImageBatch(image=images, gt_label=torch.tensor(labels))
+
+
+def test_defects_are_drawn_on_normal_images_only():
+    model = Sidn(**SMALL, defect_content=Recorder())
+    step(model, batch_of(0, 1, 0, 1, 0))
+    assert len(model.defect_content.seen) == 3
+
+
+def test_loss_is_the_sum_of_its_parts():
+    """Eq. 19 and 25, with the weights taken in."""
+    logged = step(Sidn(**SMALL), batch_of(0, 0))
+    total = logged.pop("loss")
+    assert set(logged) == {"segmentation_loss", "similarity_loss", "clustering_loss", "center_loss"}
+    assert total == pytest.approx(sum(logged.values()), rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "missing", "gsrm"),
+    [
+        ({"clustering": False}, {"clustering_loss", "center_loss"}, False),  # A
+        ({"center_separation": False, "gsrm": False}, {"center_loss"}, False),  # B
+        ({"gsrm": False}, set(), False),  # C
+        ({}, set(), True),  # D
+    ],
+)
+def test_methods_a_to_d_of_table_ii_are_arguments(arguments, missing, gsrm):
+    model = Sidn(**SMALL, **arguments)
+    logged = step(model, batch_of(0, 0))
+    assert {"similarity_loss", "clustering_loss", "center_loss"} - set(logged) == missing
+    assert (model.model.texture.gsrm is not None) == gsrm
+
+
+def test_content_is_any_registered_generator_and_its_name_is_kept():
+    assert isinstance(Sidn(**SMALL).defect_content, PerturbDefects)
+    content = {"class_path": "noise", "init_args": {"std": 0.1}}
+    model = Sidn(**SMALL, defect_content=content)
+    assert isinstance(model.defect_content, NoiseDefects)
+    assert (model.defect_content.std, model.hparams["defect_content"]) == (0.1, "noise")
+    with pytest.raises(InvalidInputError, match="generator defect_content 'glitter' cannot be made"):
+        Sidn(**SMALL, defect_content="glitter")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        ({"image_size": (64, 70)}, r"image_size is \(64, 70\); the sides must be multiples of 16"),
+        ({"crop_size": 50}, "crop_size is"),
+        ({"median_size": 4}, "median_size is 4; it must be odd"),
+        ({"iterations": 0}, "iterations is 0"),
+        ({"channels": -1}, "channels is -1"),
+    ],
+)
+def test_what_cannot_be_is_refused_in_one_line(arguments, line):
+    with pytest.raises(InvalidInputError, match=line) as error:
+        Sidn(**{**SMALL, **arguments})
+    assert "\n" not in str(error.value)
+
+
+def test_crops_are_parts_of_the_image_mirrored_and_relit():
+    torch.manual_seed(0)
+    ramp = (0.3 + torch.arange(64 * 64.0).reshape(1, 1, 64, 64) / 64**2 / 4).expand(8, 3, -1, -1)
+    crops = vary(ramp, 32)
+    assert crops.shape == (8, 3, 32, 32)
+    assert len({round(float(crop.mean()), 4) for crop in crops}) == 8
+    # Of a ramp, every crop is a ramp whose steps are those of the image times the contrast, to either side.
+    steps = (crops[:, :, :, 1:] - crops[:, :, :, :-1]).abs().mean((1, 2, 3)) * 64**2 * 4
+    assert ((steps > 0.89) & (steps < 1.11)).all()
+    assert vary(ramp, None).shape == ramp.shape
+
+
+def test_training_stops_after_its_iterations_and_validates_once(tmp_path):
+    write_folder_data(tmp_path / "data")
+    validations = []
+
+    class Count(Callback):
+        def on_validation_end(self, trainer: Trainer, pl_module: Sidn) -> None:
+            validations.append(trainer.global_step)
+
+    run = fit(Sidn(**SMALL), folder_datamodule(tmp_path / "data"), tmp_path, {}, [Count(), SeparationPlot()])
+    assert run.engine.trainer.global_step == 3
+    assert validations == [3]
+    folder = run.folder
+    with Image.open(folder / "separation.png") as plot:
+        assert min(plot.size) > 400
+    numbers = json.loads((folder / "separation.json").read_text())
+    # 8 test images, each with 4 x 4 places.
+    assert sum(numbers["texture"]["sizes"]) == sum(numbers["defect"]["sizes"]) == 8 * 16
+    assert len(numbers["defect"]["radii"]) == 3
+    assert -1 <= numbers["center_cosine"] <= 1
+    assert not list(folder.glob("*.part"))
