@@ -7,22 +7,59 @@ point, and must not wait for it.
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from anomalib_defect_plugins.data import CrackForest, TextureDefects
+    from anomalib_defect_plugins.data import (
+        Codebrim,
+        CrackForest,
+        Dagm2007,
+        DefectFolder,
+        KolektorSdd,
+        MagneticTile,
+        TextureDefects,
+        WithDefects,
+        WoodDefects,
+    )
+    from anomalib_defect_plugins.generators import DefectGenerator
     from anomalib_defect_plugins.models.htpgan import HtpGan
+    from anomalib_defect_plugins.models.sidn import Sidn
     from anomalib_defect_plugins.plugins import hookimpl
     from anomalib_defect_plugins.supervision import Supervision
 
     __version__: str
 
-__all__ = ["CrackForest", "HtpGan", "Supervision", "TextureDefects", "__version__", "hookimpl"]
-
 _HOMES = {
+    "Codebrim": "anomalib_defect_plugins.data",
     "CrackForest": "anomalib_defect_plugins.data",
+    "Dagm2007": "anomalib_defect_plugins.data",
+    "DefectFolder": "anomalib_defect_plugins.data",
+    "DefectGenerator": "anomalib_defect_plugins.generators",
     "HtpGan": "anomalib_defect_plugins.models.htpgan",
+    "KolektorSdd": "anomalib_defect_plugins.data",
+    "MagneticTile": "anomalib_defect_plugins.data",
+    "Sidn": "anomalib_defect_plugins.models.sidn",
     "Supervision": "anomalib_defect_plugins.supervision",
     "TextureDefects": "anomalib_defect_plugins.data",
+    "WithDefects": "anomalib_defect_plugins.data",
+    "WoodDefects": "anomalib_defect_plugins.data",
     "hookimpl": "anomalib_defect_plugins.plugins",
 }
+
+__all__ = [
+    "Codebrim",
+    "CrackForest",
+    "Dagm2007",
+    "DefectFolder",
+    "DefectGenerator",
+    "HtpGan",
+    "KolektorSdd",
+    "MagneticTile",
+    "Sidn",
+    "Supervision",
+    "TextureDefects",
+    "WithDefects",
+    "WoodDefects",
+    "__version__",
+    "hookimpl",
+]
 
 
 def __getattr__(name: str) -> object:

@@ -9,6 +9,7 @@ from PIL import Image
 from scipy.io import savemat
 
 from anomalib_defect_plugins.data.codebrim import FOLDERS, TYPES
+from anomalib_defect_plugins.data.magnetic_tile import COUNTS, FREE
 
 SIZE = (12, 8)
 """Width and height."""
@@ -98,3 +99,87 @@ def write_crack_forest(root: Path, segmentation: np.ndarray) -> None:
     for number in range(1, 119):
         truth = {"Segmentation": segmentation, "Boundaries": np.zeros_like(segmentation)}
         savemat(root / "groundTruth" / f"{number:03}.mat", {"groundTruth": truth})
+
+
+KOLEKTOR_SIZE = (10, 24)
+"""Width and height."""
+
+KOLEKTOR_SHORT = 10
+"""Number of the object with 7 images, where the others have 8."""
+
+KOLEKTOR_TWICE = (38, 39)
+"""Numbers of the objects with 2 cracked images, where the others have 1."""
+
+KOLEKTOR_TWINS = {34: 12, 19: 8}
+"""Numbers of the objects of which every image is that of another one."""
+
+SHOTS = 6
+"""Images in a row of one tile."""
+
+
+def write_kolektor_sdd(root: Path) -> None:
+    """Write KolektorSDD's layout: 50 objects, 399 images, 52 of them cracked, and two pairs of objects that are one."""
+    empty, marked = root / "empty.bmp", root / "marked.bmp"
+    write_mask(marked, KOLEKTOR_SIZE)
+    write_mask(empty, KOLEKTOR_SIZE, value=0)
+    for label in (empty, marked):
+        Image.open(label).convert("1").save(label)
+    for number in range(1, 51):
+        folder = root / f"kos{number:02}"
+        cracked = 2 if number in KOLEKTOR_TWICE else 1
+        for part in range(7 if number == KOLEKTOR_SHORT else 8):
+            # The noise depends on the name alone, so twins get the same images.
+            name = f"{KOLEKTOR_TWINS.get(number, number)}-{part}.jpg"
+            write_image(folder / name, KOLEKTOR_SIZE, "L").rename(folder / f"Part{part}.jpg")
+            (folder / f"Part{part}_label.bmp").hardlink_to(marked if part < cracked else empty)
+    empty.unlink()
+    marked.unlink()
+
+
+def write_magnetic_tile(root: Path, shared: int = 0) -> None:
+    """Write Magnetic Tile's layout with the published counts: tiles of six images in a row, and two files in all.
+
+    Args:
+        root: Folder to write to.
+        shared: How many tiles without a defect are photographed in turns with a defective one.
+    """
+    image, mask = write_image(root / "image.jpg", mode="L"), write_mask(root / "mask.png")
+    names = [name for name, count in COUNTS.items() for _ in range(0, count, SHOTS)]
+    # The folder of a tile by its first number; tiles are 1000 apart, or 10 where they take turns.
+    tiles = {1000 * place: name for place, name in enumerate(names)}
+    free = [start for start, name in tiles.items() if name == FREE]
+    defective = [start for start, name in tiles.items() if name != FREE]
+    for start, other in zip(free[:shared], defective, strict=False):
+        tiles[other + 10] = tiles.pop(start)
+    left = dict(COUNTS)
+    for start, name in sorted(tiles.items()):
+        for shot in range(min(SHOTS, left[name])):
+            path = root / name / "Imgs" / f"exp{shot + 1}_num_{start + 20 * shot}.jpg"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.hardlink_to(image)
+            if name != FREE:
+                path.with_suffix(".png").hardlink_to(mask)
+        left[name] -= SHOTS
+    image.unlink()
+    mask.unlink()
+
+
+def write_dagm2007(root: Path, category: int, counts: Mapping[str, tuple[int, int]]) -> None:
+    """Write the layout of a class of DAGM 2007; all images are one file, and all labels are.
+
+    Args:
+        root: Folder to write to.
+        category: The class.
+        counts: Numbers of normal and of defective images, by ``Train`` and ``Test``.
+    """
+    image, label = write_image(root / "image.png", mode="L"), write_mask(root / "label.png")
+    for split, (normal, defective) in counts.items():
+        folder = root / f"Class{category}" / split
+        (folder / "Label").mkdir(parents=True)
+        (folder / "Label" / "Labels.txt").write_text("1\n")
+        for number in range(1, normal + defective + 1):
+            (folder / f"{number:04}.PNG").hardlink_to(image)
+            if number <= defective:
+                (folder / "Label" / f"{number:04}_label.PNG").hardlink_to(label)
+    image.unlink()
+    label.unlink()

@@ -3,7 +3,10 @@
 from anomalib_defect_plugins.data.base import CheckedDataset, check_samples
 from anomalib_defect_plugins.data.codebrim import Codebrim, CodebrimDataset
 from anomalib_defect_plugins.data.crack_forest import CrackForest, CrackForestDataset
+from anomalib_defect_plugins.data.dagm2007 import Dagm2007, Dagm2007Dataset
 from anomalib_defect_plugins.data.defect_folder import DefectFolder, DefectFolderDataset
+from anomalib_defect_plugins.data.kolektor_sdd import KolektorSdd, KolektorSddDataset
+from anomalib_defect_plugins.data.magnetic_tile import MagneticTile, MagneticTileDataset
 from anomalib_defect_plugins.data.supervision import WithDefects
 from anomalib_defect_plugins.data.texture_defects import TextureDefects, TextureDefectsDataset
 from anomalib_defect_plugins.data.wood_defects import WoodDefects
@@ -16,8 +19,14 @@ __all__ = [
     "CodebrimDataset",
     "CrackForest",
     "CrackForestDataset",
+    "Dagm2007",
+    "Dagm2007Dataset",
     "DefectFolder",
     "DefectFolderDataset",
+    "KolektorSdd",
+    "KolektorSddDataset",
+    "MagneticTile",
+    "MagneticTileDataset",
     "TextureDefects",
     "TextureDefectsDataset",
     "WithDefects",
@@ -25,9 +34,21 @@ __all__ = [
     "check_samples",
 ]
 
+_DATA_MODULES = (
+    TextureDefects,
+    CrackForest,
+    KolektorSdd,
+    MagneticTile,
+    Dagm2007,
+    Codebrim,
+    WoodDefects,
+    DefectFolder,
+    WithDefects,
+)
+
 
 @hookimpl
 def register_datamodules(register: Register) -> None:
     """Register the data modules of this package."""
-    for cls in (TextureDefects, CrackForest, Codebrim, DefectFolder, WoodDefects, WithDefects):
+    for cls in _DATA_MODULES:
         register(cls)

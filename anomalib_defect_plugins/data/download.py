@@ -2,6 +2,7 @@
 
 import hashlib
 import http.client
+import re
 import shutil
 import tempfile
 import urllib.request
@@ -20,15 +21,18 @@ TIMEOUT = 30
 """Seconds without an answer after which a download has failed."""
 
 
-def download_files(url: str, root: Path, names: Sequence[str], digest: str) -> None:
+def download_files(
+    url: str, root: Path, names: Sequence[str] | re.Pattern[str], digest: str = "", archive_digest: str = ""
+) -> None:
     """Put files of a zip archive under ``root``, which appears when all of them are there and are the right ones.
 
     Args:
         url: Address of the archive. One top folder that all its members share is left out.
         root: Folder to make; it must not exist or be empty.
-        names: The files wanted, relative to ``root``. Nothing else is unpacked.
+        names: The files wanted, relative to ``root``, or a pattern of their whole names. Nothing else is unpacked.
         digest: What :func:`content_digest` must give for them. Archives made by a host on demand differ in their bytes
             from one day to the next, their contents do not.
+        archive_digest: SHA-256 of an archive that is a file of its own, instead of ``digest``.
 
     Raises:
         MissingDataError: The download failed, or it is not what was expected.
@@ -36,16 +40,24 @@ def download_files(url: str, root: Path, names: Sequence[str], digest: str) -> N
     """
     with new_folder(root) as unfinished, tempfile.TemporaryFile(dir=unfinished.parent) as archive:
         try:
-            _fetch(url, archive)
-            _unpack(archive, unfinished, names)
+            found = _fetch(url, archive)
+            if archive_digest:
+                _check_digest("is another archive", url, found, archive_digest)
+            unpacked = _unpack(archive, unfinished, names)
+        except MissingDataError:
+            raise
         except (OSError, http.client.HTTPException, zipfile.BadZipFile, KeyError) as error:
             reason = error.args[0] if isinstance(error, KeyError) else error  # a KeyError prints in quotes
             msg = f"cannot download {url} ({reason})"
             raise MissingDataError(msg) from error
-        found = content_digest(unfinished, names)
-        if found != digest:
-            msg = f"{url} holds other files than expected (SHA-256 of the contents {found}, expected {digest})"
-            raise MissingDataError(msg)
+        if not archive_digest:
+            _check_digest("holds other files", url, content_digest(unfinished, unpacked), digest)
+
+
+def _check_digest(otherwise: str, url: str, found: str, expected: str) -> None:
+    if found != expected:
+        msg = f"{url} {otherwise} than expected (SHA-256 {found}, expected {expected})"
+        raise MissingDataError(msg)
 
 
 def content_digest(root: Path, names: Sequence[str]) -> str:
@@ -57,7 +69,9 @@ def content_digest(root: Path, names: Sequence[str]) -> str:
     return total.hexdigest()
 
 
-def _fetch(url: str, target: BinaryIO) -> None:
+def _fetch(url: str, target: BinaryIO) -> str:
+    """Copy what is at ``url`` and give its SHA-256."""
+    total = hashlib.sha256()
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
     with (
         urllib.request.urlopen(url, timeout=TIMEOUT) as response,  # noqa: S310  (the address is a constant of ours)
@@ -68,15 +82,22 @@ def _fetch(url: str, target: BinaryIO) -> None:
         task = progress.add_task(url.rsplit("/", 1)[-1], total=int(length) if length else None)
         while chunk := response.read(1 << 16):
             target.write(chunk)
+            total.update(chunk)
             progress.advance(task, len(chunk))
+    return total.hexdigest()
 
 
-def _unpack(source: BinaryIO, folder: Path, names: Sequence[str]) -> None:
+def _unpack(source: BinaryIO, folder: Path, names: Sequence[str] | re.Pattern[str]) -> Sequence[str]:
+    """Unpack what is wanted and give its names."""
     with zipfile.ZipFile(source) as archive:
         tops = {member.split("/", 1)[0] for member in archive.namelist()}
         prefix = f"{tops.pop()}/" if len(tops) == 1 else ""
+        if isinstance(names, re.Pattern):
+            members = (member.removeprefix(prefix) for member in archive.namelist())
+            names = [name for name in members if names.fullmatch(name)]
         for name in names:
             path = folder / name
             path.parent.mkdir(parents=True, exist_ok=True)
             with archive.open(prefix + name) as member, path.open("wb") as file:
                 shutil.copyfileobj(member, file)
+    return names

@@ -34,7 +34,8 @@ class WithDefects(AnomalibDataModule):
 
     Real ones are the defective images of the published training split where the data module has them
     (``train_defects``). Otherwise they are moved over from the test split, with all images of the same object where the
-    data module knows objects; the normal ones of these train too. No image is in two splits afterwards.
+    data module knows objects; the normal ones of these train too. No image is in two splits afterwards. Images whose
+    mask was published empty (column ``marked`` of the table) are not taken where masks are wanted.
 
     Synthetic ones are drawn on normal training images on the fly, others in each epoch, on the training device where
     the generator can. A training leaves its split as ``split.csv`` beside its results.
@@ -165,6 +166,8 @@ class WithDefects(AnomalibDataModule):
         published = getattr(base, "train_defects", None)
         table = with_defect_types((base.test_data if published is None else published).samples)
         defects = table[table.label_index == LabelName.ABNORMAL]
+        if self.masks and "marked" in defects:
+            defects = defects[defects.marked]
         source = f"the {'test' if published is None else 'training'} split of {base.name}"
         chosen = select(defects, self.real, self.per_type, self.seed, source)
         split["train"].update(chosen)

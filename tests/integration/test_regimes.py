@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Callable
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -9,28 +10,95 @@ import numpy as np
 import pytest
 from anomalib.data import AnomalibDataModule, AnomalibDataset
 from anomalib.data.utils import LabelName
-from layouts import write_crack_forest
+from layouts import (
+    write_codebrim,
+    write_crack_forest,
+    write_dagm2007,
+    write_defect_folder,
+    write_kolektor_sdd,
+    write_magnetic_tile,
+    write_wood,
+)
+from torchvision.transforms.v2 import Resize
 
-from anomalib_defect_plugins.data import CrackForest, TextureDefects, WithDefects
+from anomalib_defect_plugins.data import (
+    Codebrim,
+    CrackForest,
+    Dagm2007,
+    DefectFolder,
+    KolektorSdd,
+    MagneticTile,
+    TextureDefects,
+    WithDefects,
+    WoodDefects,
+)
 from anomalib_defect_plugins.data.training_set import with_defect_types
 from anomalib_defect_plugins.testing import folder_datamodule, write_folder_data
 
+MakeBase = Callable[[], AnomalibDataModule]
 
-def crack_forest(root: Path) -> AnomalibDataModule:
+
+def crack_forest(root: Path) -> MakeBase:
     segmentation = np.ones((40, 48), np.uint8)
     segmentation[10:13, 5:40] = 2
     write_crack_forest(root, segmentation)
     return lambda: CrackForest(root)
 
 
-def folder(root: Path) -> AnomalibDataModule:
+def folder(root: Path) -> MakeBase:
     write_folder_data(root)
     return lambda: folder_datamodule(root)
 
 
-DATA: dict[str, Callable[[Path], Callable[[], AnomalibDataModule]]] = {
+def kolektor_sdd(root: Path) -> MakeBase:
+    write_kolektor_sdd(root)
+    return lambda: KolektorSdd(root, image_size=(48, 32), num_workers=0)
+
+
+def magnetic_tile(root: Path) -> MakeBase:
+    write_magnetic_tile(root, shared=3)
+    return lambda: MagneticTile(root, num_workers=0, augmentations=LARGER)
+
+
+def dagm2007(root: Path) -> MakeBase:
+    write_dagm2007(root, 6, {"Train": (492, 83), "Test": (508, 67)})
+    return lambda: Dagm2007(root, 6, num_workers=0, augmentations=LARGER)
+
+
+def codebrim(root: Path) -> MakeBase:
+    kinds = [(), ("Crack",), ("Spallation", "Crack"), ("Efflorescence",)]
+    crops = {
+        (split, 10 * place + photo, crop): kinds[(photo + crop) % 4]
+        for place, split in enumerate(("train", "val", "test"))
+        for photo in range(5)
+        for crop in range(4)
+    }
+    write_codebrim(root, crops)
+    return lambda: Codebrim(root, num_workers=0, augmentations=LARGER)
+
+
+def wood_defects(root: Path) -> MakeBase:
+    write_wood(root)
+    return lambda: WoodDefects(root, num_workers=0, augmentations=LARGER)
+
+
+def defect_folder(root: Path) -> MakeBase:
+    write_defect_folder(root)
+    return lambda: DefectFolder(root, num_workers=0, augmentations=LARGER)
+
+
+LARGER = Resize((48, 64))
+"""Defects are drawn on images of 32 pixels a side or more."""
+
+DATA: dict[str, Callable[[Path], MakeBase]] = {
     "TextureDefects": lambda root: lambda: TextureDefects(root, image_size=64),
     "CrackForest": crack_forest,
+    "KolektorSdd": kolektor_sdd,
+    "MagneticTile": magnetic_tile,
+    "Dagm2007": dagm2007,
+    "Codebrim": codebrim,
+    "WoodDefects": wood_defects,
+    "DefectFolder": defect_folder,
     "anomalib's Folder": folder,
 }
 
@@ -44,6 +112,9 @@ REGIMES: dict[str, dict[str, Any]] = {
     "synthetic": {"synthetic": "noise"},
     "real and synthetic": {"real": 3, "synthetic": "procedural", "synthetic_ratio": 0.9},
 }
+
+
+GENERATORS = {"noise", "procedural"}
 
 
 @pytest.fixture(scope="module", params=list(DATA))
@@ -68,47 +139,64 @@ def available(base: AnomalibDataModule) -> AnomalibDataset:
     return base.test_data if published is None else published
 
 
+def wrap(make_base: MakeBase, regime: str, seed: int = 1) -> WithDefects:
+    arguments = dict(REGIMES[regime])
+    if available(ready(make_base())).task == "classification" and set(arguments) & {"real", "per_type"}:
+        arguments["masks"] = False  # there are none to be had
+    return ready(WithDefects(make_base(), seed=seed, **arguments))
+
+
 @pytest.mark.parametrize("regime", list(REGIMES))
 def test_training_has_the_defects_asked_for_and_shares_none_with_evaluation(make_base, regime):
     arguments = REGIMES[regime]
-    base = ready(make_base())
-    datamodule = ready(WithDefects(make_base(), seed=1, **arguments))
+    base, datamodule = ready(make_base()), wrap(make_base, regime)
     chosen = defects(datamodule.train_data)
     table = with_defect_types(available(base).samples)
     table = table[table.label_index == LabelName.ABNORMAL]
-    expected = {"all": len(table), 0.5: round(len(table) / 2), 3: 3}.get(arguments.get("real"), 0)
+    if arguments.get("masks", True) and "marked" in table:
+        table = table[table.marked]
     if "per_type" in arguments:
         kinds = with_defect_types(datamodule.train_data.samples).set_index("image_path").defect_type[list(chosen)]
         assert set("+".join(kinds).split("+")) == set("+".join(table.defect_type).split("+"))
     else:
-        assert len(chosen) == expected
+        expected = {"all": len(table), 0.5: round(len(table) / 2), 3: 3}
+        assert len(chosen) == expected.get(arguments.get("real"), 0)
+    train = datamodule.train_data.samples
     for evaluation in (datamodule.val_data, datamodule.test_data):
-        for column in {"image_path", "group"} & set(datamodule.train_data.samples.columns):
-            assert not set(datamodule.train_data.samples[column]) & set(evaluation.samples[column])
-    assert set(base.train_data.samples.image_path) <= set(datamodule.train_data.samples.image_path)
+        for column in {"image_path", "group"} & set(train.columns):
+            assert not set(train[column]) & set(evaluation.samples[column])
+    assert set(base.train_data.samples.image_path) <= set(train.image_path)
 
 
 def test_the_seed_decides_the_split(make_base):
-    splits = []
-    for seed in (1, 1, 2, 3, 4):
-        datamodule = ready(WithDefects(make_base(), real=3, seed=seed))
-        splits.append(tuple(sorted(defects(datamodule.train_data))))
+    splits = [tuple(sorted(defects(wrap(make_base, "three real", seed).train_data))) for seed in (1, 1, 2, 3, 4)]
     assert splits[0] == splits[1]
-    assert len(set(splits)) > 2
+    assert len(set(splits)) > 2 or len(splits[0]) == len(defects(available(ready(make_base()))))
 
 
 @pytest.mark.parametrize("regime", [name for name, arguments in REGIMES.items() if arguments.get("masks", True)])
 def test_defective_training_samples_have_a_mask_and_normal_ones_none(make_base, regime):
-    base = ready(make_base())
-    if "masks" not in REGIMES[regime] and available(base).samples.attrs["task"] == "classification":
+    datamodule = wrap(make_base, regime)
+    wanted = defects(datamodule.train_data)
+    if not datamodule.masks:
         pytest.skip("the data set has no masks")
-    datamodule = ready(WithDefects(make_base(), seed=1, **REGIMES[regime]))
-    seen = 0
-    for batch in datamodule.train_dataloader():
+    table = datamodule.train_data.samples
+    normal = np.flatnonzero(table.label_index == LabelName.NORMAL)[:20]
+    for row in [*np.flatnonzero(table.label_index == LabelName.ABNORMAL), *normal]:
+        item = datamodule.train_data[int(row)]
+        assert bool(item.gt_mask.any()) == bool(item.gt_label) == (item.defect_type != "good")
+        assert bool(item.gt_label) == (item.image_path in wanted)
+
+
+@pytest.mark.parametrize("regime", [name for name, arguments in REGIMES.items() if "synthetic" in arguments])
+def test_synthetic_defects_have_masks_too_and_are_drawn_on_normal_images(make_base, regime):
+    datamodule = wrap(make_base, regime)
+    real, drawn = defects(datamodule.train_data), set()
+    for batch in islice(datamodule.train_dataloader(), 3):
         batch = datamodule.on_after_batch_transfer(batch, 0)
-        assert batch.gt_mask.flatten(1).any(1).tolist() == batch.gt_label.bool().tolist()
+        if datamodule.masks:
+            assert batch.gt_mask.flatten(1).any(1).tolist() == batch.gt_label.bool().tolist()
         assert [kind != "good" for kind in batch.defect_type] == batch.gt_label.bool().tolist()
-        seen += sum(kind != "good" for kind in batch.defect_type)
-        if seen > 40:
-            break
-    assert (seen > 0) == bool(REGIMES[regime])
+        drawn |= {path for path, kind in zip(batch.image_path, batch.defect_type, strict=True) if kind in GENERATORS}
+    assert drawn
+    assert not drawn & real

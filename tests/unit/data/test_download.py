@@ -1,6 +1,8 @@
 """Downloads are unpacked whole, checked by their contents, and fail in one line."""
 
+import hashlib
 import http.server
+import re
 import threading
 import zipfile
 from pathlib import Path
@@ -53,6 +55,23 @@ def test_other_contents_are_refused_and_nothing_is_left(tmp_path):
     with pytest.raises(MissingDataError, match=r"set\.zip holds other files than expected .*expected 0000"):
         download_files(url, tmp_path / "root", NAMES, "0000")
     assert [path.name for path in tmp_path.iterdir()] == ["set.zip"]
+
+
+@pytest.mark.parametrize("top", ["set-master/", ""], ids=["in a top folder", "bare"])
+def test_files_can_be_wanted_by_a_pattern_of_their_whole_names(tmp_path, top):
+    url = archive(tmp_path / "set.zip", [*NAMES, "README.md", "image/001.jpg.txt", "../image/001.jpg"], top)
+    download_files(url, tmp_path / "root", re.compile(r"(image|truth)/\d+\.\w+"), DIGEST)
+    assert sorted(str(path.relative_to(tmp_path / "root")) for path in (tmp_path / "root").rglob("*.*")) == NAMES
+
+
+def test_an_archive_with_a_digest_of_its_own_is_checked_by_that(tmp_path):
+    url = archive(tmp_path / "set.zip", NAMES)
+    digest = hashlib.sha256((tmp_path / "set.zip").read_bytes()).hexdigest()
+    download_files(url, tmp_path / "root", NAMES, archive_digest=digest)
+    assert (tmp_path / "root" / NAMES[1]).is_file()
+    with pytest.raises(MissingDataError, match=rf"set\.zip is another archive than expected .*{digest}, expected 0000"):
+        download_files(url, tmp_path / "other", NAMES, archive_digest="0000")
+    assert not (tmp_path / "other").exists()
 
 
 def test_an_archive_without_a_wanted_file_names_that_file(tmp_path):
