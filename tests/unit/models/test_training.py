@@ -18,7 +18,8 @@ from lightning.pytorch.demos.boring_classes import BoringModel
 from lightning.pytorch.trainer.states import TrainerFn
 from PIL import Image
 
-from anomalib_defect_plugins.errors import InvalidInputError, MissingDataError, UserError
+from anomalib_defect_plugins.data import WithDefects
+from anomalib_defect_plugins.errors import ConfigurationError, InvalidInputError, MissingDataError, UserError
 from anomalib_defect_plugins.models import training
 from anomalib_defect_plugins.models.training import (
     NonFiniteLossError,
@@ -30,6 +31,7 @@ from anomalib_defect_plugins.models.training import (
     set_up_data,
 )
 from anomalib_defect_plugins.post_processing import ReferencePostProcessor
+from anomalib_defect_plugins.supervision import Supervision
 from anomalib_defect_plugins.testing import folder_datamodule, write_folder_data
 
 QUIET = {"accelerator": "cpu", "logger": False, "enable_progress_bar": False, "enable_model_summary": False}
@@ -105,6 +107,68 @@ def test_a_mistake_in_the_code_of_a_data_module_is_not_taken_for_one_of_the_user
 
 def test_loaders_without_a_data_module_need_no_set_up():
     set_up_data(trainer_with(None))
+
+
+class Needs(BoringModel):
+    """A model that needs something, and can count its steps."""
+
+    name = "NeedsDefects"
+    steps = 0
+
+    def __init__(self, supervision: Supervision) -> None:
+        super().__init__()
+        self.supervision = supervision
+
+    def prepare_data(self) -> None:
+        set_up_data(self.trainer)
+
+    def training_step(self, batch: object, batch_idx: int) -> None:
+        self.steps += 1
+
+    def validation_step(self, batch: object, batch_idx: int) -> None:
+        """Look at nothing."""
+
+
+WRAP = (
+    "Wrap it: --data WithDefects --data.base Folder --data.real 20, or add synthetic ones: --data.synthetic procedural"
+)
+GIVE = "Pass --data.real 20, or add synthetic ones: --data.synthetic procedural"
+
+
+@pytest.mark.parametrize(
+    ("needs", "given", "line"),
+    [
+        ("image-labels", None, f"NeedsDefects needs defective images in the training set; generated has none. {WRAP}"),
+        ("pixel-masks", None, f"NeedsDefects needs pixel masks of defective images in .*; generated has none. {WRAP}"),
+        ("pixel-masks", {}, f"needs pixel masks of .*; generatedWithDefects has none. {GIVE}"),
+        ("pixel-masks", {"real": 1, "masks": False}, "generatedWithDefects has none. Pass --data.masks true"),
+        ("image-labels", {"real": 1, "masks": False}, ""),
+        ("pixel-masks", {"real": 1}, ""),
+        ("pixel-masks", {"synthetic": "noise"}, ""),
+        ("normal", None, ""),
+        ("one-shot", {"real": 1}, ""),
+    ],
+)
+def test_a_model_that_lacks_what_it_needs_stops_before_its_first_step(tmp_path, needs, given, line):
+    write_folder_data(tmp_path / "data", image_size=(40, 36), normal=3, normal_test=2, defective=2)
+    datamodule = folder_datamodule(tmp_path / "data")
+    datamodule = datamodule if given is None else WithDefects(datamodule, **given)
+    model = Needs(Supervision(needs))
+    trainer = Trainer(default_root_dir=tmp_path, max_epochs=1, limit_val_batches=0, enable_checkpointing=False, **QUIET)
+    if line:
+        with pytest.raises(ConfigurationError, match=line) as error:
+            trainer.fit(model, datamodule=datamodule)
+        assert "\n" not in str(error.value)
+        assert model.steps == 0
+    else:
+        trainer.fit(model, datamodule=datamodule)
+        assert model.steps > 0
+
+
+def test_testing_a_model_needs_no_defects_in_training(root, tmp_path):
+    model = Needs(Supervision.PIXEL_MASKS)
+    model.test_step = lambda batch, batch_idx: None
+    Trainer(default_root_dir=tmp_path, **QUIET).test(model, datamodule=folder_datamodule(root), verbose=False)
 
 
 def set_up(root: Path, val_split_mode: str = "same_as_test") -> Folder:
