@@ -19,7 +19,10 @@ if TYPE_CHECKING:
         WoodDefects,
     )
     from anomalib_defect_plugins.generators import DefectGenerator
+    from anomalib_defect_plugins.models.cutpaste import CutPaste
     from anomalib_defect_plugins.models.htpgan import HtpGan
+    from anomalib_defect_plugins.models.isugan import IsuGan
+    from anomalib_defect_plugins.models.onestage import OneStage
     from anomalib_defect_plugins.models.sidn import Sidn
     from anomalib_defect_plugins.plugins import hookimpl
     from anomalib_defect_plugins.supervision import Supervision
@@ -29,12 +32,15 @@ if TYPE_CHECKING:
 _HOMES = {
     "Codebrim": "anomalib_defect_plugins.data",
     "CrackForest": "anomalib_defect_plugins.data",
+    "CutPaste": "anomalib_defect_plugins.models.cutpaste",
     "Dagm2007": "anomalib_defect_plugins.data",
     "DefectFolder": "anomalib_defect_plugins.data",
     "DefectGenerator": "anomalib_defect_plugins.generators",
     "HtpGan": "anomalib_defect_plugins.models.htpgan",
+    "IsuGan": "anomalib_defect_plugins.models.isugan",
     "KolektorSdd": "anomalib_defect_plugins.data",
     "MagneticTile": "anomalib_defect_plugins.data",
+    "OneStage": "anomalib_defect_plugins.models.onestage",
     "Sidn": "anomalib_defect_plugins.models.sidn",
     "Supervision": "anomalib_defect_plugins.supervision",
     "TextureDefects": "anomalib_defect_plugins.data",
@@ -46,12 +52,15 @@ _HOMES = {
 __all__ = [
     "Codebrim",
     "CrackForest",
+    "CutPaste",
     "Dagm2007",
     "DefectFolder",
     "DefectGenerator",
     "HtpGan",
+    "IsuGan",
     "KolektorSdd",
     "MagneticTile",
+    "OneStage",
     "Sidn",
     "Supervision",
     "TextureDefects",

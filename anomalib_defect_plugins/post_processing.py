@@ -14,7 +14,13 @@ from torch import Tensor
 
 
 class _LabelFreePostProcessor(PostProcessor):
-    """A post-processor that never looks at ground truth; validation only tells it the range of the scores."""
+    """A post-processor that never looks at ground truth; validation only tells it the range of the scores.
+
+    Attributes:
+        needs_validation: Whether there are no thresholds without validation images.
+    """
+
+    needs_validation = True
 
     def on_validation_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Batch, *args: Any, **kwargs: Any
@@ -89,6 +95,8 @@ class ReferencePostProcessor(_LabelFreePostProcessor):
         percentile: Share of normal pixels under the threshold, in percent.
     """
 
+    needs_validation = False
+
     def __init__(self, percentile: float = 99.8) -> None:
         super().__init__()
         self.percentile = percentile
@@ -108,6 +116,27 @@ class ReferencePostProcessor(_LabelFreePostProcessor):
         self.pixel_max.copy_(2 * self._pixel_threshold - self.pixel_min)
         self.image_min.copy_(self.pixel_min)
         self.image_max.copy_(2 * self._image_threshold - self.image_min)
+
+
+class FixedPostProcessor(_LabelFreePostProcessor):
+    """Thresholds that no data changes; validation only tells the range of the scores.
+
+    Without validation images, scores are scaled so that 0 stays 0 and the thresholds become 0.5.
+
+    Args:
+        image_threshold: An image is defective above it in units of the score.
+        pixel_threshold: A pixel is defective above it, in units of the anomaly map.
+    """
+
+    needs_validation = False
+
+    def __init__(self, image_threshold: float, pixel_threshold: float = 0.5) -> None:
+        super().__init__()
+        self._image_threshold.fill_(image_threshold)
+        self._pixel_threshold.fill_(pixel_threshold)
+        for name, threshold in (("image", image_threshold), ("pixel", pixel_threshold)):
+            getattr(self, f"{name}_min").fill_(0)
+            getattr(self, f"{name}_max").fill_(2 * threshold)
 
 
 class OpeningPostProcessor(PostProcessor):

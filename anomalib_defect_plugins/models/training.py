@@ -16,7 +16,6 @@ from torch import Tensor, nn
 
 from anomalib_defect_plugins.data.base import check_samples
 from anomalib_defect_plugins.errors import ConfigurationError, InvalidInputError, UserError
-from anomalib_defect_plugins.post_processing import ReferencePostProcessor
 from anomalib_defect_plugins.supervision import Supervision
 
 logger = logging.getLogger(__name__)
@@ -143,9 +142,10 @@ def allow_no_validation(trainer: Trainer, post_processor: nn.Module | None) -> N
         post_processor: The model's; if it needs validation images, the user is told what is missing.
     """
     if not getattr(trainer.datamodule, "val_data", None):
-        if post_processor is not None and not isinstance(post_processor, ReferencePostProcessor):
+        if post_processor is not None and getattr(post_processor, "needs_validation", True):
             logger.warning(
-                "%s has no validation images, so there will be no thresholds: pass --model.threshold reference",
+                "%s has no validation images, so there will be no thresholds, unless the model "
+                "can do without them (HtpGan: --model.threshold reference, OneStage: --model.sigma)",
                 trainer.datamodule.name,
             )
         trainer.limit_val_batches = 0

@@ -5,36 +5,58 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 from anomalib.cli.cli import main
-from layouts import write_crack_forest
+from layouts import write_crack_forest, write_dagm2007, write_kolektor_sdd, write_magnetic_tile
 
 CONFIGS = sorted(Path(__file__).parents[2].glob("configs/**/*.yaml"))
+
+SHORT: dict[str, dict[str, str]] = {
+    "htpgan": {"iterations_per_scale": "1", "num_scales": "2"},
+    "sidn": {"iterations": "2", "channels": "4"},
+    "cutpaste": {"iterations": "2", "image_size": "[64,64]"},
+    "isugan": {"iterations": "2", "width": "8", "residual_blocks": "1", "image_size": "[64,64]"},
+    "onestage": {"iterations": "2", "width": "small", "image_size": "[64,64]"},
+}
+"""Arguments of the models by folder that make them small and their training short."""
+
+WRITERS = {
+    "CrackForest": lambda root: write_crack_forest(root, np.tile(np.array([[1, 2]], np.uint8), (32, 20))),
+    "Dagm2007": lambda root: write_dagm2007(root, 6, {"Train": (492, 83), "Test": (508, 67)}),
+    "KolektorSdd": write_kolektor_sdd,
+    "MagneticTile": write_magnetic_tile,
+}
+"""What writes the data sets that have to be there."""
 
 pytestmark = pytest.mark.slow
 
 
 @pytest.mark.parametrize("config", CONFIGS, ids=lambda path: f"{path.parent.name}/{path.stem}")
 def test_a_configuration_trains_and_tests(config, tmp_path, monkeypatch, capsys):
+    data = yaml.safe_load(config.read_text())["data"]
+    inner, base = "--data.init_args", data
+    if "base" in data.get("init_args", {}):
+        inner, base = "--data.init_args.base.init_args", data["init_args"]["base"]
     short = {
-        "--model.init_args.iterations_per_scale": "1",
-        "--model.init_args.num_scales": "2",
+        **{f"--model.init_args.{name}": value for name, value in SHORT[config.parent.name].items()},
         "--trainer.accelerator": "cpu",
         "--trainer.limit_val_batches": "0.05",
         "--trainer.limit_test_batches": "0.05",
         "--trainer.logger": "false",
         "--trainer.enable_progress_bar": "false",
-        "--data.init_args.eval_batch_size": "2",
-        "--data.init_args.root": str(tmp_path / "data"),
+        f"{inner}.eval_batch_size": "2",
+        f"{inner}.root": str(tmp_path / "data"),
         "--default_root_dir": str(tmp_path / "results"),
     }
-    if config.stem == "crack_forest":
-        write_crack_forest(tmp_path / "data", np.tile(np.array([[1, 2]], np.uint8), (32, 20)))
+    if base["class_path"] in WRITERS:
+        WRITERS[base["class_path"]](tmp_path / "data")
     arguments = [word for pair in short.items() for word in pair]
     monkeypatch.setattr(sys, "argv", ["anomalib", "train", "--config", str(config), *arguments])
     main()
     assert "pixel_AUROC" in capsys.readouterr().out
-    assert list(tmp_path.glob("results/HtpGan/*/**/weights/lightning/model.ckpt"))
+    assert list(tmp_path.glob("results/*/*/**/weights/lightning/model.ckpt"))
 
 
-def test_there_are_configurations():
-    assert {path.stem for path in CONFIGS} >= {"quick", "paper", "crack_forest"}
+@pytest.mark.parametrize("method", SHORT)
+def test_every_method_has_a_quick_configuration_and_the_papers(method):
+    assert {path.stem for path in CONFIGS if path.parent.name == method} >= {"quick", "paper"}

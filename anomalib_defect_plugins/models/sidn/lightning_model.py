@@ -4,11 +4,7 @@ Paper: A semantic information decomposition network for accurate segmentation of
 Industrial Informatics 2023, https://doi.org/10.1109/TII.2022.3217751.
 """
 
-from collections.abc import Sequence
-from typing import Any
-
 import torch
-from anomalib import LearningType
 from anomalib.data import Batch
 from anomalib.data.utils import LabelName
 from anomalib.metrics import Evaluator
@@ -16,7 +12,6 @@ from anomalib.models.components import AnomalibModule
 from anomalib.post_processing import PostProcessor
 from anomalib.pre_processing import PreProcessor
 from anomalib.visualization import Visualizer
-from lightning.pytorch import Callback
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 from torch.optim import Adam
@@ -25,15 +20,8 @@ from torchvision.transforms.v2 import Compose, Grayscale, InterpolationMode, Res
 
 from anomalib_defect_plugins.errors import InvalidInputError
 from anomalib_defect_plugins.generators.base import DefectGenerator
-from anomalib_defect_plugins.models.training import (
-    ResumePoint,
-    StopAfter,
-    allow_no_validation,
-    check_evaluation_data,
-    check_finite,
-    check_positive,
-    set_up_data,
-)
+from anomalib_defect_plugins.models.iterative import IterativeTraining
+from anomalib_defect_plugins.models.training import check_positive
 from anomalib_defect_plugins.post_processing import OpeningPostProcessor
 from anomalib_defect_plugins.pre_processing import AntialiasedPreProcessor
 from anomalib_defect_plugins.specification import build
@@ -43,7 +31,7 @@ from .loss import center_loss, clustering_loss, segmentation_loss, similarity_lo
 from .torch_model import SidnModel, SidnOutput
 
 
-class Sidn(AnomalibModule):
+class Sidn(IterativeTraining, AnomalibModule):
     """Semantic information decomposition network: two branches, one that knows texture and one that knows defects.
 
     Args:
@@ -137,16 +125,6 @@ class Sidn(AnomalibModule):
         self.clustering_weight = clustering_weight
         self.center_weight = center_weight
 
-    @property
-    def trainer_arguments(self) -> dict[str, Any]:
-        """As many steps as asked for, however many epochs these are, and validation after the last."""
-        return StopAfter(self.iterations).trainer_arguments
-
-    @property
-    def learning_type(self) -> LearningType:
-        """One-class: it is trained, on normal data."""
-        return LearningType.ONE_CLASS
-
     @staticmethod
     def configure_pre_processor(image_size: tuple[int, int] | None = None) -> PreProcessor:
         """Resize, bicubic, to ``image_size`` (256 x 256 by default), and make grey; pixel values stay in [0, 1].
@@ -156,10 +134,6 @@ class Sidn(AnomalibModule):
         resize = Resize(image_size or (256, 256), interpolation=InterpolationMode.BICUBIC, antialias=True)
         return AntialiasedPreProcessor(Compose([resize, Grayscale(num_output_channels=3)]))
 
-    def configure_callbacks(self) -> Sequence[Callback]:
-        """Add the end of training and the resume point to anomalib's callbacks."""
-        return [*super().configure_callbacks(), StopAfter(self.iterations), ResumePoint()]
-
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Adam, as in section III-E."""
         optimizer = Adam(self.model.parameters(), lr=self.learning_rate)
@@ -168,25 +142,11 @@ class Sidn(AnomalibModule):
         scheduler = CosineAnnealingLR(optimizer, self.iterations)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
-    def prepare_data(self) -> None:
-        """Set the data module up, with one line for whatever is wrong with it."""
-        set_up_data(self.trainer)
-
-    def setup(self, stage: str) -> None:
-        """Look at the evaluation data before training."""
-        if stage == "fit" and self.trainer.datamodule is not None:
-            check_evaluation_data(self.trainer.datamodule)
-            allow_no_validation(self.trainer, self.post_processor)
-
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Draw defects on the normal images of a batch and learn to segment them."""
         normal = batch.image[batch.gt_label == LabelName.NORMAL].as_subclass(Tensor)
         images, mask = self.defect_content(vary(normal, self.crop_size))  # eq. 1
-        losses = self.losses(self.model(images), mask)
-        total = sum(losses.values())  # eq. 25
-        check_finite({**losses, "loss": total}, f"step {self.global_step + 1}, batch {batch_idx + 1} of its epoch")
-        self.log_dict({"loss": total, **losses}, prog_bar=True, batch_size=len(images))
-        return total
+        return self.add_up(self.losses(self.model(images), mask), batch_idx, len(images))  # eq. 25
 
     def losses(self, output: SidnOutput, mask: Tensor) -> dict[str, Tensor]:
         """Give the weighted losses of eq. 19 and 25.
@@ -208,11 +168,6 @@ class Sidn(AnomalibModule):
         if self.center_separation:
             losses["center_loss"] = self.center_weight * center_loss(texture, defect)
         return losses
-
-    def validation_step(self, batch: Batch, batch_idx: int) -> Batch:
-        """Give anomaly maps and scores for thresholds and normalisation."""
-        del batch_idx
-        return batch.update(**self.model(batch.image)._asdict())
 
 
 def vary(images: Tensor, crop_size: int | None, jitter: float = 0.1) -> Tensor:

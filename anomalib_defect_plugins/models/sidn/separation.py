@@ -1,6 +1,8 @@
 """Whether SIDN's branches parted: radii of the hyperspheres (eq. 13, 14) and a plot of the features on two axes."""
 
+import io
 import json
+import math
 import os
 from pathlib import Path
 from typing import Any
@@ -14,7 +16,7 @@ from torch import Tensor
 
 from .lightning_model import Sidn
 from .loss import center_loss, hypersphere_radii, squared_distances
-from .torch_model import SidnModel
+from .torch_model import Branch, SidnModel
 
 
 @torch.no_grad()
@@ -29,24 +31,29 @@ def describe_separation(model: SidnModel, texture: Tensor, defect: Tensor) -> di
 
     Args:
         model: The network.
-        texture: Features of its texture branch, (N, d).
-        defect: Features of its defect branch, (N, d).
+        texture: Features of its texture branch, (N, d), float32 on the CPU.
+        defect: Features of its defect branch, likewise.
 
     Returns:
         ``center_cosine`` (eq. 18, in [-1, 1], the lower the better), ``feature_cosine`` (mean over places), and for
         each branch ``radii`` (eq. 14; ``None`` for a centre that no feature is nearest to) and ``sizes``, the number of
         features nearest to each centre.
     """
+    centers = {"texture": _centers(model.texture), "defect": _centers(model.defect)}
     result: dict[str, Any] = {
-        "center_cosine": float(center_loss(model.texture.centers, model.defect.centers)),
+        "center_cosine": float(center_loss(*centers.values())),
         "feature_cosine": float(torch.cosine_similarity(texture, defect, dim=-1).mean()),
     }
-    for name, features, branch in (("texture", texture, model.texture), ("defect", defect, model.defect)):
-        radii = hypersphere_radii(features, branch.centers).tolist()
-        nearest = squared_distances(features, branch.centers).argmin(-1)
-        sizes = torch.bincount(nearest, minlength=len(branch.centers)).tolist()
-        result[name] = {"radii": [None if radius != radius else radius for radius in radii], "sizes": sizes}
+    for name, features in (("texture", texture), ("defect", defect)):
+        radii = hypersphere_radii(features, centers[name]).tolist()
+        nearest = squared_distances(features, centers[name]).argmin(-1)
+        sizes = torch.bincount(nearest, minlength=len(centers[name])).tolist()
+        result[name] = {"radii": [None if math.isnan(radius) else radius for radius in radii], "sizes": sizes}
     return result
+
+
+def _centers(branch: Branch) -> Tensor:
+    return branch.centers.detach().float().cpu()
 
 
 class SeparationPlot(Callback):
@@ -78,13 +85,13 @@ class SeparationPlot(Callback):
             texture, defect = (torch.cat(parts) for parts in zip(*self._features, strict=True))
             folder = Path(trainer.default_root_dir)
             folder.mkdir(parents=True, exist_ok=True)
-            model = pl_module.model.float().cpu() if texture.device != pl_module.device else pl_module.model
-            _write(folder / "separation.json", json.dumps(describe_separation(model, texture, defect), indent=2).encode())
-            _draw(folder / "separation.png", model, texture, defect)
+            numbers = describe_separation(pl_module.model, texture, defect)
+            _write(folder / "separation.json", json.dumps(numbers, indent=2).encode())
+            _write(folder / "separation.png", _draw(pl_module.model, texture, defect))
         self._features.clear()
 
 
-def _draw(path: Path, model: SidnModel, texture: Tensor, defect: Tensor) -> None:
+def _draw(model: SidnModel, texture: Tensor, defect: Tensor) -> bytes:
     axes = PCA(2).fit(torch.cat([texture, defect]).numpy())
     figure = Figure((6, 5), layout="constrained")
     plot = figure.add_subplot(xlabel="first principal axis", ylabel="second principal axis")
@@ -93,12 +100,12 @@ def _draw(path: Path, model: SidnModel, texture: Tensor, defect: Tensor) -> None
         ("defect", defect, model.defect, "tab:red"),
     ):
         plot.scatter(*axes.transform(features.numpy()).T, s=4, alpha=0.4, c=colour, label=f"features, {name} branch")
-        centers = axes.transform(branch.centers.detach().numpy()).T
+        centers = axes.transform(_centers(branch).numpy()).T
         plot.scatter(*centers, s=60, marker="X", edgecolors="white", c=colour, label=f"centres, {name} branch")
     plot.legend()
-    partial = path.with_name(f"{path.name}.part")
-    figure.savefig(partial, format="png", dpi=120)
-    os.replace(partial, path)
+    content = io.BytesIO()
+    figure.savefig(content, format="png", dpi=120)
+    return content.getvalue()
 
 
 def _write(path: Path, content: bytes) -> None:

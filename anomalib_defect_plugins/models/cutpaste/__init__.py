@@ -1,0 +1,15 @@
+"""CutPaste: a one-class classifier on features that learned to tell pasted patches from normal texture."""
+
+from anomalib_defect_plugins.plugins import hookimpl
+from anomalib_defect_plugins.plugins.hookspecs import Register
+
+from .lightning_model import CutPaste
+from .torch_model import CutPasteModel
+
+__all__ = ["CutPaste", "CutPasteModel"]
+
+
+@hookimpl
+def register_models(register: Register) -> None:
+    """Register the model."""
+    register(CutPaste)

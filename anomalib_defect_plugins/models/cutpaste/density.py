@@ -1,0 +1,115 @@
+"""The one-class classifier of CutPaste: a Gaussian density of features, fitted in closed form.
+
+The covariance is shrunk as Ledoit and Wolf do (A well-conditioned estimator for large-dimensional covariance matrices,
+2004). All that needs is sums over the features, so these are never held together: a few hundred images have millions
+of positions.
+"""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from anomalib_defect_plugins.errors import InvalidInputError
+
+RIDGE = 1e-6
+"""Share of the mean variance that is added to each, for features that hardly vary at all."""
+
+
+class Moments:
+    """Sums over features, in double precision: enough for their mean and their shrunk covariance.
+
+    Args:
+        dimension: Numbers C of a feature.
+        device: Where to add up.
+    """
+
+    def __init__(self, dimension: int, device: torch.device | str = "cpu") -> None:
+        options = {"dtype": torch.float64, "device": device}
+        self.count = torch.zeros((), **options)
+        self.sum = torch.zeros(dimension, **options)
+        self.products = torch.zeros(dimension, dimension, **options)
+        self.cubes = torch.zeros(dimension, **options)
+        self.fourths = torch.zeros((), **options)
+
+    def update(self, features: Tensor) -> None:
+        """Add features (..., C)."""
+        x = features.flatten(0, -2).to(self.sum)
+        length = x.square().sum(1)
+        self.count += len(x)
+        self.sum += x.sum(0)
+        self.products += x.T @ x
+        self.cubes += length @ x
+        self.fourths += length @ length
+
+    def reduce(self, total: Callable[[Tensor], Tensor]) -> None:
+        """Replace each sum by ``total`` of it, which adds up what the processes of a distributed training have."""
+        for name, value in vars(self).items():
+            setattr(self, name, total(value))
+
+    def ledoit_wolf(self) -> tuple[Tensor, Tensor, float]:
+        """Give the mean (C,), the shrunk covariance (C, C) and the shrinkage, in [0, 1].
+
+        Raises:
+            InvalidInputError: There are fewer than two features, or some are not finite.
+        """
+        self._check()
+        mean = self.sum / self.count
+        covariance = self.products / self.count - torch.outer(mean, mean)
+        variance, size = covariance.trace() / len(mean), covariance.square().sum()
+        error = (self._centred_fourths(mean) / self.count - size) / self.count
+        spread = size - len(mean) * variance**2
+        shrinkage = (error.clamp(min=0).minimum(spread) / spread).item() if spread > 0 else 0.0
+        shrunk = (1 - shrinkage) * covariance
+        shrunk.diagonal().add_(shrinkage * variance)
+        return mean, shrunk, shrinkage
+
+    def _centred_fourths(self, mean: Tensor) -> Tensor:
+        """Sum of the fourth powers of the distances to the mean: (|x|² - 2mx + |m|²)², written out."""
+        square = mean @ mean
+        return (
+            self.fourths
+            + 4 * mean @ self.products @ mean
+            + self.count * square**2
+            - 4 * mean @ self.cubes
+            + 2 * square * self.products.trace()
+            - 4 * square * mean @ self.sum
+        )
+
+    def _check(self) -> None:
+        if self.count < 2:
+            msg = f"a density needs two normal training images at least, and there are {int(self.count)}: add some"
+            raise InvalidInputError(msg)
+        if not torch.isfinite(self.fourths):
+            msg = "the features of normal training images are not finite: lower --model.learning_rate and train again"
+            raise InvalidInputError(msg)
+
+
+class GaussianDensity(nn.Module):
+    """A Gaussian of features; gives the Mahalanobis distance to its mean. Before it is fitted, a standard one.
+
+    Args:
+        dimension: Numbers C of a feature.
+    """
+
+    def __init__(self, dimension: int) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(dimension))
+        self.register_buffer("whitening", torch.eye(dimension))
+
+    def fit(self, moments: Moments) -> None:
+        """Take mean and covariance from the features that ``moments`` has seen.
+
+        Raises:
+            InvalidInputError: See :meth:`Moments.ledoit_wolf`.
+        """
+        mean, covariance, _ = moments.ledoit_wolf()
+        covariance.diagonal().add_(RIDGE * covariance.diagonal().mean() + 1e-12)
+        factor = torch.linalg.cholesky(covariance)
+        identity = torch.eye(len(mean)).to(factor)
+        self.mean.copy_(mean)
+        self.whitening.copy_(torch.linalg.solve_triangular(factor, identity, upper=False).T)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Give the distances (...) of features (..., C), in standard deviations."""
+        return ((features - self.mean) @ self.whitening).square().sum(-1).sqrt()

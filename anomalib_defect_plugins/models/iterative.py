@@ -1,0 +1,74 @@
+"""What our models that train for a number of steps share: how long, on which data, and when training stops."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from anomalib import LearningType
+from anomalib.data import Batch
+from lightning.pytorch import Callback
+from torch import Tensor
+
+from .training import (
+    ResumePoint,
+    StopAfter,
+    allow_no_validation,
+    check_evaluation_data,
+    check_finite,
+    set_up_data,
+)
+
+
+class IterativeTraining:
+    """Comes before ``AnomalibModule`` among the bases of a model, which has its network in ``model``.
+
+    Attributes:
+        iterations: Training steps.
+    """
+
+    iterations: int
+
+    @property
+    def trainer_arguments(self) -> dict[str, Any]:
+        """As many steps as asked for, however many epochs these are, and validation after the last."""
+        return StopAfter(self.iterations).trainer_arguments
+
+    @property
+    def learning_type(self) -> LearningType:
+        """One-class, which to anomalib means that it is trained; it has no name for learning from defects."""
+        return LearningType.ONE_CLASS
+
+    def configure_callbacks(self) -> Sequence[Callback]:
+        """Add the end of training and the resume point to anomalib's callbacks."""
+        return [*super().configure_callbacks(), StopAfter(self.iterations), ResumePoint()]
+
+    def prepare_data(self) -> None:
+        """Set the data module up, with one line for whatever is wrong with it."""
+        set_up_data(self.trainer)
+
+    def setup(self, stage: str) -> None:
+        """Look at the evaluation data before training."""
+        if stage == "fit" and self.trainer.datamodule is not None:
+            check_evaluation_data(self.trainer.datamodule)
+            allow_no_validation(self.trainer, self.post_processor)
+
+    def add_up(self, losses: dict[str, Tensor], batch_idx: int, batch_size: int) -> Tensor:
+        """Give the sum of losses; show them, and stop training when one is not finite.
+
+        Args:
+            losses: Weighted scalars by name.
+            batch_idx: Number of the batch in its epoch.
+            batch_size: Images that they are of.
+
+        Raises:
+            NonFiniteLossError: Names the loss and the step.
+        """
+        total = sum(losses.values())
+        shown = {**losses, "loss": total}
+        check_finite(shown, f"step {self.global_step + 1}, batch {batch_idx + 1} of its epoch")
+        self.log_dict(shown, prog_bar=True, batch_size=batch_size)
+        return total
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> Batch:
+        """Give anomaly maps and scores for thresholds and normalisation."""
+        del batch_idx
+        return batch.update(**self.model(batch.image)._asdict())

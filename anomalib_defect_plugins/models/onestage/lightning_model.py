@@ -1,0 +1,178 @@
+"""OneStage in Lightning: learns to segment from images with and without defects, and their masks.
+
+Paper: A one-stage approach for surface anomaly detection with background suppression strategies, Sensors 2020, 20(7),
+1829, https://doi.org/10.3390/s20071829.
+"""
+
+import logging
+
+import torch
+from anomalib.data import Batch
+from anomalib.metrics import Evaluator
+from anomalib.models.components import AnomalibModule
+from anomalib.post_processing import PostProcessor
+from anomalib.pre_processing import PreProcessor
+from anomalib.visualization import Visualizer
+from torch import Tensor
+from torch.optim import Adam, Optimizer
+from torchvision.transforms.v2 import Compose, Grayscale, InterpolationMode, Resize
+
+from anomalib_defect_plugins.errors import InvalidInputError
+from anomalib_defect_plugins.models.iterative import IterativeTraining
+from anomalib_defect_plugins.models.training import check_positive
+from anomalib_defect_plugins.post_processing import FixedPostProcessor
+from anomalib_defect_plugins.pre_processing import AntialiasedPreProcessor
+from anomalib_defect_plugins.supervision import Supervision
+
+from .loss import cross_entropy, stage_loss
+from .torch_model import OneStageModel, OneStageOutput
+
+logger = logging.getLogger(__name__)
+
+IMAGE_SIZE = (1408, 512)
+"""Height and width that the paper resizes KolektorSDD's upright images to, in pixels."""
+
+SIGMA = 100 / (1408 * 512)
+"""The paper's threshold: eq. 5 sums over the pixels of an image and compares with 100; here is the mean."""
+
+
+class OneStage(IterativeTraining, AnomalibModule):
+    """One-stage segmenter: learns from pixel masks of a few defects, suppresses background twice, has no classifier.
+
+    Args:
+        image_size: Height and width that images are resized to, in pixels, multiples of 8. Images are made grey. A
+            ``pre_processor`` of your own decides it instead.
+        width: ``paper`` or ``small``, which trains on a CPU.
+        norm: ``group`` or ``batch``; the latter needs batches of several images.
+        coarse_suppression: Whether the maps of the three decoder stages are added up, each with its own loss (CBS);
+            without, there is the last stage's map and the loss of the result.
+        fine_iterations: Multiplications with the deepest map, n of FBS; 0 is without. With neither it is a U-Net.
+        prior: Share of defect pixels that the maps start from, in (0, 1).
+        augment: Whether training images are mirrored at random, upside down and left to right.
+        iterations: Training steps.
+        learning_rate: Learning rate of Adam.
+        sigma: Image threshold known beforehand, as a mean of the map in (0, 1): ``SIGMA`` = 1.39e-4 is the paper's.
+            Pixels are then defective above 0.5. ``None`` leaves thresholds to anomalib and labelled validation images.
+        pre_processor: As in anomalib.
+        post_processor: As in anomalib; decides the thresholds instead of ``sigma`` if one is given.
+        evaluator: As in anomalib.
+        visualizer: As in anomalib.
+
+    Raises:
+        InvalidInputError: An argument that cannot be.
+    """
+
+    supervision = Supervision.PIXEL_MASKS
+    paper = "https://doi.org/10.3390/s20071829"
+
+    def __init__(
+        self,
+        image_size: tuple[int, int] = IMAGE_SIZE,
+        width: str = "paper",
+        norm: str = "group",
+        coarse_suppression: bool = True,
+        fine_iterations: int = 3,
+        prior: float = 0.01,
+        augment: bool = False,
+        iterations: int = 6000,
+        learning_rate: float = 1e-3,
+        sigma: float | None = None,
+        pre_processor: PreProcessor | bool = True,
+        post_processor: PostProcessor | bool = True,
+        evaluator: Evaluator | bool = True,
+        visualizer: Visualizer | bool = True,
+    ) -> None:
+        image_size = tuple(image_size)
+        check_positive(iterations=iterations, learning_rate=learning_rate)
+        _check_size(image_size)
+        super().__init__(
+            self.configure_pre_processor(image_size) if pre_processor is True else pre_processor,
+            _fixed(sigma) if post_processor is True and sigma is not None else post_processor,
+            evaluator,
+            visualizer,
+        )
+        self.model = OneStageModel(width, norm, coarse_suppression, fine_iterations, prior)
+        self.augment = augment
+        self.iterations = iterations
+        self.learning_rate = learning_rate
+        self._vanished: set[str] = set()
+
+    @staticmethod
+    def configure_pre_processor(image_size: tuple[int, int] | None = None) -> PreProcessor:
+        """Resize, bicubic, to ``image_size`` (1408 x 512 by default), and make grey; pixel values stay in [0, 1].
+
+        Three equal channels, because anomalib's batches hold nothing else; the network takes the first.
+        """
+        resize = Resize(image_size or IMAGE_SIZE, interpolation=InterpolationMode.BICUBIC, antialias=True)
+        return AntialiasedPreProcessor(Compose([resize, Grayscale(num_output_channels=3)]))
+
+    def configure_optimizers(self) -> Optimizer:
+        """Adam, as in section 3."""
+        return Adam(self.model.parameters(), lr=self.learning_rate)
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Learn from the masks of a batch."""
+        _check_size(tuple(batch.image.shape[-2:]))
+        images, masks = batch.image.as_subclass(Tensor), batch.gt_mask.as_subclass(Tensor)[:, None]
+        counts = self._marked(batch, masks)
+        if self.augment:
+            images, masks = mirror(images, masks)
+        return self.add_up(self.losses(self.model(images), masks, counts), batch_idx, len(images))
+
+    @staticmethod
+    def losses(output: OneStageOutput, masks: Tensor, counts: Tensor | None = None) -> dict[str, Tensor]:
+        """Give the loss of each stage's map (eq. 3) and that of the result.
+
+        Args:
+            output: What the network gives in training.
+            masks: (B, 1, H, W), bool, true on defects.
+            counts: (B,), bool: the images that count, all by default.
+        """
+        losses = {f"{name}_loss": stage_loss(logits, masks, counts) for name, logits in output.stages.items()}
+        return {**losses, "final_loss": cross_entropy(output.log_defect, output.log_normal, masks, counts)}
+
+    def _marked(self, batch: Batch, masks: Tensor) -> Tensor:
+        """Tell, (B,), which images can be learnt from: not a defect whose mask lost its last pixel on resizing."""
+        marked = masks.flatten(1).any(1) | ~batch.gt_label.bool()
+        for row in (~marked).nonzero().flatten().tolist():
+            path = batch.image_path[row] if batch.image_path else "an image"
+            if path not in self._vanished:
+                self._vanished.add(path)
+                logger.warning(
+                    "the mask of %s has no pixel left at %d x %d, so it does not train: raise --model.image_size",
+                    path,
+                    *masks.shape[-2:],
+                )
+        return marked
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> Batch:
+        """Give anomaly maps and scores for thresholds and normalisation."""
+        _check_size(tuple(batch.image.shape[-2:]))
+        return super().validation_step(batch, batch_idx)
+
+
+def mirror(images: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
+    """Turn each image, and its mask with it, upside down and left to right at random.
+
+    Args:
+        images: (B, C, H, W).
+        masks: (B, 1, H, W).
+    """
+    for axis in (-2, -1):
+        turned = torch.rand(len(images)).to(images.device)[:, None, None, None] < 0.5
+        images, masks = (torch.where(turned, part.flip(axis), part) for part in (images, masks))
+    return images, masks
+
+
+def _fixed(sigma: float) -> PostProcessor:
+    if not 0 < sigma < 1:
+        msg = f"sigma is {sigma}; it must be more than 0 and less than 1, the paper's is {SIGMA:.3g}"
+        raise InvalidInputError(msg)
+    return FixedPostProcessor(sigma)
+
+
+def _check_size(size: tuple[int, ...]) -> None:
+    if any(side <= 0 or side % 8 for side in size):
+        given = " x ".join(map(str, size))
+        msg = f"images are to be {given} pixels, but sides must be multiples of 8: change --model.image_size"
+        raise InvalidInputError(msg)

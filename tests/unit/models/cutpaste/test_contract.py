@@ -1,0 +1,23 @@
+"""The contract, for both localisers and for the null model."""
+
+from anomalib.models import AnomalibModule
+
+from anomalib_defect_plugins.models.cutpaste import CutPaste
+from anomalib_defect_plugins.testing import ModelContract, TrainingContract
+
+TINY = "test_resnet.r160_in1k"
+
+
+class TestCutPasteDense(TrainingContract):
+    def make_model(self, image_size: tuple[int, int]) -> AnomalibModule:
+        return CutPaste(image_size=image_size, backbone=TINY, iterations=4)
+
+
+class TestCutPastePatch(TrainingContract):
+    def make_model(self, image_size: tuple[int, int]) -> AnomalibModule:
+        return CutPaste(image_size=image_size, backbone=TINY, localization="patch", window=32, stride=8, iterations=4)
+
+
+class TestCutPasteNullModel(ModelContract):
+    def make_model(self, image_size: tuple[int, int]) -> AnomalibModule:
+        return CutPaste(image_size=image_size, backbone=TINY, iterations=0)

@@ -1,0 +1,90 @@
+"""The Gaussian density against scikit-learn and a hand calculation."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from sklearn.covariance import LedoitWolf
+
+from anomalib_defect_plugins.errors import InvalidInputError
+from anomalib_defect_plugins.models.cutpaste.density import GaussianDensity, Moments
+
+
+def observed(*parts: torch.Tensor) -> Moments:
+    moments = Moments(parts[0].shape[-1])
+    for part in parts:
+        moments.update(part)
+    return moments
+
+
+def correlated(count: int, dimension: int, seed: int = 0) -> torch.Tensor:
+    """Features with a mean far from 0, correlated, of unequal variance."""
+    random = torch.Generator().manual_seed(seed)
+    mixing = torch.randn(dimension, dimension, generator=random) * torch.logspace(-1, 1, dimension)
+    return torch.randn(count, dimension, generator=random) @ mixing + 20
+
+
+@pytest.mark.parametrize(("count", "dimension"), [(500, 6), (12, 30), (40, 40)])
+def test_distances_are_those_of_scikit_learn(count, dimension):
+    features, others = correlated(count, dimension), correlated(9, dimension, seed=1)
+    density = GaussianDensity(dimension)
+    density.fit(observed(features[:5], features[5:]))
+    expected = LedoitWolf().fit(features.double().numpy()).mahalanobis(others.double().numpy()) ** 0.5
+    np.testing.assert_allclose(density(others).numpy(), expected, rtol=2e-3)
+
+
+@pytest.mark.parametrize(("count", "dimension"), [(500, 6), (12, 30), (40, 40)])
+def test_mean_covariance_and_shrinkage_are_those_of_scikit_learn(count, dimension):
+    features = correlated(count, dimension)
+    mean, covariance, shrinkage = observed(features).ledoit_wolf()
+    expected = LedoitWolf().fit(features.double().numpy())
+    assert shrinkage == pytest.approx(expected.shrinkage_, rel=1e-6)
+    np.testing.assert_allclose(mean.numpy(), expected.location_)
+    np.testing.assert_allclose(covariance.numpy(), expected.covariance_, rtol=1e-6, atol=1e-6)
+
+
+def test_four_points_have_the_shrinkage_that_one_works_out_by_hand():
+    # Covariance diag(2, 1/2), mean variance 5/4. Error (34/4 - 17/4) / 4 = 17/16, spread 17/4 - 2 (5/4)² = 9/8, so the
+    # shrinkage is 17/18 and the variances are 2/18 + 17/18 * 5/4 = 31/24 and 1/36 + 17/18 * 5/4 = 29/24.
+    points = torch.tensor([[2.0, 0.0], [-2.0, 0.0], [0.0, 1.0], [0.0, -1.0]])
+    moments = observed(points)
+    _, covariance, shrinkage = moments.ledoit_wolf()
+    assert shrinkage == pytest.approx(17 / 18)
+    assert covariance.tolist() == [[pytest.approx(31 / 24), 0], [0, pytest.approx(29 / 24)]]
+    density = GaussianDensity(2)
+    density.fit(moments)
+    expected = [0.0, math.sqrt(24 / 31), 3 * math.sqrt(24 / 29)]
+    assert density(torch.tensor([[0.0, 0.0], [1.0, 0.0], [0.0, -3.0]])).tolist() == pytest.approx(expected, rel=1e-5)
+
+
+def test_positions_of_maps_count_each():
+    features = correlated(24, 3)
+    whole = observed(features).ledoit_wolf()
+    maps = observed(features.view(2, 3, 4, 3)).ledoit_wolf()
+    assert all(torch.allclose(torch.as_tensor(a), torch.as_tensor(b)) for a, b in zip(whole, maps, strict=True))
+
+
+def test_processes_that_add_up_their_sums_get_the_density_of_all_features():
+    features = correlated(30, 4)
+    parts = [observed(features[:7]), observed(features[7:])]
+    others = {id(value): getattr(parts[1], name) for name, value in vars(parts[0]).items()}
+    parts[0].reduce(lambda value: value + others[id(value)])
+    for result, expected in zip(parts[0].ledoit_wolf(), observed(features).ledoit_wolf(), strict=True):
+        assert torch.allclose(torch.as_tensor(result), torch.as_tensor(expected))
+
+
+def test_features_that_never_vary_give_finite_distances():
+    density = GaussianDensity(3)
+    density.fit(observed(torch.full((5, 3), 0.7)))
+    assert density(torch.tensor([[0.7, 0.7, 0.7], [0.7, 0.7, 0.8]])).isfinite().all()
+
+
+def test_a_single_image_is_refused():
+    with pytest.raises(InvalidInputError, match="two normal training images at least, and there are 1: add some"):
+        observed(torch.ones(1, 3)).ledoit_wolf()
+
+
+def test_features_that_are_not_finite_are_refused():
+    with pytest.raises(InvalidInputError, match=r"not finite: lower --model\.learning_rate"):
+        observed(torch.tensor([[1.0, 2.0], [math.nan, 1.0]])).ledoit_wolf()

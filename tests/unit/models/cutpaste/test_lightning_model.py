@@ -1,0 +1,241 @@
+"""CutPaste as a module of anomalib: schedule, density, null model, and what it refuses."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from anomalib.data import Folder, ImageBatch
+from anomalib.data.utils import read_image
+from anomalib.engine import Engine
+from anomalib.pre_processing import PreProcessor
+from lightning.pytorch import Callback
+from sklearn.covariance import LedoitWolf
+from torch import Tensor
+from torchvision.transforms.v2 import Compose, Normalize, RandomInvert, Resize
+
+from anomalib_defect_plugins.errors import ConfigurationError, InvalidInputError
+from anomalib_defect_plugins.models.cutpaste import CutPaste
+from anomalib_defect_plugins.testing import folder_datamodule, write_folder_data
+from anomalib_defect_plugins.testing.runs import Run, differences, fit, seed_all
+
+
+@pytest.fixture
+def datamodule(tmp_path: Path) -> Folder:
+    """Six normal images for training, in two batches."""
+    write_folder_data(tmp_path / "data", normal=6, normal_test=2, defective=2)
+    return folder_datamodule(tmp_path / "data", batch_size=3)
+
+
+def tiny(**arguments: Any) -> CutPaste:
+    settings = {"image_size": (64, 64), "backbone": "test_resnet.r160_in1k", "iterations": 3}
+    return CutPaste(**settings | {"evaluator": False, "visualizer": False} | arguments)
+
+
+@pytest.fixture
+def train(datamodule: Folder, tmp_path: Path) -> Callable[..., Run]:
+    """Trains a tiny model."""
+
+    def run(*callbacks: Callback, trainer: dict[str, Any] | None = None, **arguments: Any) -> Run:
+        seed_all(0)
+        return fit(tiny(**arguments), datamodule, tmp_path / "results", trainer or {}, callbacks)
+
+    return run
+
+
+def normal_features(run: Run) -> Tensor:
+    """Pooled features of the normal training images as they lie on the disk, one by one."""
+    paths = run.datamodule.train_data.samples.image_path
+    images = torch.stack([run.model.pre_processor.transform(read_image(path, as_tensor=True)) for path in paths])
+    with torch.no_grad():
+        return torch.cat([run.model.model.eval().extract(image[None])[-1].mean((2, 3)) for image in images])
+
+
+def batch_of(images: Tensor, labels: list[int]) -> ImageBatch:
+    return ImageBatch(image=images, gt_label=torch.tensor(labels))
+
+
+# Schedule
+
+
+class Rates(Callback):
+    """Takes down the learning rate of each step, and that after the last."""
+
+    def __init__(self) -> None:
+        self.rates: list[float] = []
+
+    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx) -> None:
+        """Take it down."""
+        self.rates.append(trainer.optimizers[0].param_groups[0]["lr"])
+
+    def on_train_end(self, trainer, pl_module) -> None:
+        """Take it down."""
+        self.rates.append(trainer.optimizers[0].param_groups[0]["lr"])
+
+
+def test_learning_rate_falls_as_a_cosine_and_ends_at_0(train):
+    watch = Rates()
+    train(watch)
+    # 0.03 (1 + cos(pi step / 3)) / 2
+    assert watch.rates == pytest.approx([0.03, 0.0225, 0.0075, 0.0])
+
+
+def test_the_optimiser_is_the_papers(train):
+    (group,) = train().engine.trainer.optimizers[0].param_groups
+    assert (group["initial_lr"], group["momentum"], group["weight_decay"]) == (0.03, 0.9, 3e-5)
+
+
+def test_training_takes_as_many_steps_as_asked_for(train):
+    assert train(iterations=3).engine.trainer.global_step == 3  # there are two steps in an epoch
+
+
+# Steps
+
+
+def test_defective_images_of_a_batch_are_left_out(monkeypatch):
+    model = tiny().train()
+    seen = []
+    monkeypatch.setattr(model, "log_dict", lambda *_, **__: None)
+    monkeypatch.setattr(CutPaste, "global_step", 0)
+    monkeypatch.setattr(CutPaste, "global_rank", 0)
+    monkeypatch.setattr(model, "_classify", lambda normal: (seen.append(normal), (torch.ones(()),) * 2)[1])
+    images = torch.rand(3, 3, 64, 64)
+    model.training_step(batch_of(images, [1, 0, 1]), 0)
+    assert torch.equal(seen[0], images[1:2])
+    assert model.training_step(batch_of(images, [1, 1, 1]), 0) is None
+    assert len(seen) == 1
+
+
+def test_normalised_images_are_refused(train):
+    transform = Compose([Resize((64, 64)), Normalize([0.485, 0.456, 0.406], [0.05, 0.05, 0.05])])
+    with pytest.raises(InvalidInputError, match=r"^CutPaste trains on images in \[0, 1\], .*leave Normalize out"):
+        train(pre_processor=PreProcessor(transform))
+
+
+# Density
+
+
+@pytest.mark.parametrize("iterations", [0, 3])
+def test_image_score_is_the_mahalanobis_distance_to_the_normal_training_images(train, datamodule, iterations):
+    datamodule.train_augmentations = RandomInvert(p=1.0)  # the density must not see it
+    run = train(iterations=iterations, post_processor=False)
+    features = normal_features(run).double().numpy()
+    image = run.model.pre_processor.transform(run.images()[:2])
+    with torch.no_grad():
+        tested = run.model.model.extract(image)[-1].mean((2, 3))
+        score = run.model.model(image).pred_score
+    expected = LedoitWolf().fit(features).mahalanobis(tested.double().numpy()) ** 0.5
+    assert score.tolist() == pytest.approx(expected.tolist(), rel=5e-3)
+
+
+def test_the_null_model_leaves_the_backbone_as_it_was(train):
+    seed_all(0)
+    before = tiny(iterations=0).model.backbone.state_dict()
+    assert not differences(train(iterations=0).model.model.backbone.state_dict(), before)
+
+
+def test_both_checkpoints_have_the_density(train):
+    run = train()
+    folder = Path(run.engine.best_model_path).parent
+    for path in (run.engine.best_model_path, folder / "last.ckpt"):
+        state = torch.load(path, weights_only=True)["state_dict"]
+        assert not differences(state, run.model.state_dict())
+        assert state["density_step"] == 3
+
+
+def test_a_finished_training_that_is_resumed_keeps_its_density(train, datamodule, tmp_path):
+    run = train()
+    path = Path(run.engine.best_model_path).with_name("last.ckpt")
+    again = fit(tiny(), datamodule, tmp_path / "again", {}, ckpt_path=path)
+    assert not differences(again.model.state_dict(), run.model.state_dict())
+
+
+class StopAtTwo(Callback):
+    """Stops training after two steps, as a limit of time would."""
+
+    def on_train_batch_end(self, trainer, *_) -> None:
+        """Stop."""
+        trainer.should_stop = trainer.global_step >= 2
+
+
+@pytest.mark.parametrize(("callbacks", "trainer"), [([], {"max_steps": 2}), ([StopAtTwo()], {})])
+def test_a_training_that_ends_early_has_a_density_and_so_has_its_checkpoint(train, callbacks, trainer):
+    run = train(*callbacks, trainer=trainer, iterations=100)
+    assert run.model.density_step == run.engine.trainer.global_step == 2
+    checkpoint = torch.load(Path(run.engine.trainer.checkpoint_callback.dirpath) / "last.ckpt", weights_only=True)
+    assert checkpoint["state_dict"]["density_step"] == 2
+
+
+def test_without_validation_images_there_is_a_density(train, datamodule):
+    datamodule.val_split_mode = "none"
+    assert train().model.density_step == 3
+
+
+class Steps(Callback):
+    """Takes down the step of the density at each validation."""
+
+    def __init__(self) -> None:
+        self.steps: list[tuple[int, int]] = []
+
+    def on_validation_batch_start(self, trainer, pl_module, *_) -> None:
+        """Take it down."""
+        self.steps.append((trainer.global_step, int(pl_module.density_step)))
+
+
+def test_a_validation_in_between_sees_the_density_of_the_weights_it_has(train, monkeypatch):
+    arguments = tiny().trainer_arguments | {"val_check_interval": 1}
+    monkeypatch.setattr(CutPaste, "trainer_arguments", arguments)
+    watch = Steps()
+    train(watch)
+    assert {step for step, _ in watch.steps} == {1, 2, 3}
+    assert all(step == fitted for step, fitted in watch.steps)
+
+
+@pytest.mark.parametrize("job", ["test", "predict"])
+def test_a_model_that_was_never_fitted_says_so(datamodule, tmp_path, job):
+    engine = Engine(default_root_dir=tmp_path, accelerator="cpu", logger=False, enable_progress_bar=False)
+    with pytest.raises(ConfigurationError, match="no density of normal images yet: train it first"):
+        getattr(engine, job)(tiny(), datamodule=datamodule)
+
+
+def test_a_density_needs_a_data_module(datamodule, tmp_path):
+    datamodule.setup()
+    engine = Engine(default_root_dir=tmp_path, accelerator="cpu", logger=False, enable_progress_bar=False)
+    with pytest.raises(ConfigurationError, match="pass datamodule="):
+        engine.fit(tiny(), train_dataloaders=datamodule.train_dataloader())
+
+
+# Arguments and checkpoints
+
+
+def test_a_checkpoint_needs_no_downloaded_weights(train):
+    run = train()
+    run.model.hparams["pre_trained"] = True
+    path = Path(run.engine.best_model_path).with_name("saved.ckpt")
+    run.engine.trainer.save_checkpoint(path)
+    assert CutPaste.load_from_checkpoint(path, map_location="cpu").hparams["pre_trained"] is False
+    assert run.model.hparams["pre_trained"] is True
+
+
+def test_a_pre_processor_of_ones_own_decides_the_size():
+    model = tiny(pre_processor=PreProcessor(Compose([Resize((40, 80))])), localization="patch", window=32)
+    assert model.image_size == (40, 80)
+    assert model.eval()(torch.rand(1, 3, 50, 50)).anomaly_map.shape == (1, 1, 40, 80)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"iterations": -1}, r"^iterations is -1; it must be 0 or more$"),
+        ({"head_layers": -1}, r"^head_layers is -1; it must be 0 or more$"),
+        ({"learning_rate": 0.0}, r"^learning_rate is 0.0; it must be more than 0$"),
+        ({"sigma": 0.0}, r"^sigma is 0.0; it must be more than 0$"),
+        ({"jitter": 0.7}, r"^jitter is 0.7; it must be within 0 and 0.5$"),
+        ({"translation": 1.0}, r"^translation is 1.0; it must be within 0 and 0.5$"),
+        ({"image_size": (24, 64)}, r"^image_size is \(24, 64\); the sides must be 32 at least$"),
+    ],
+)
+def test_arguments_that_cannot_be_are_refused_in_one_line(arguments, message):
+    with pytest.raises(InvalidInputError, match=message):
+        tiny(**arguments)

@@ -1,0 +1,117 @@
+"""Where the localisers put scores."""
+
+import pytest
+import torch
+
+from anomalib_defect_plugins.models.cutpaste import localization
+from anomalib_defect_plugins.models.cutpaste.localization import (
+    DenseLocalizer,
+    WindowLocalizer,
+    cut_windows,
+    spread_matrix,
+    window_starts,
+)
+
+
+def corners(images):
+    """A backbone whose only map is the top left pixel of what it sees."""
+    return [images[:, :, :1, :1]]
+
+
+# Dense
+
+
+def test_a_position_five_standard_deviations_off_gets_five_and_the_others_nothing():
+    localizer = DenseLocalizer(channels=[2], layers=[0], sigma=0.1)  # smooths nothing; densities are standard ones
+    features = torch.zeros(1, 2, 8, 8)
+    features[0, :, 3, 5] = torch.tensor([3.0, 4.0])
+    pooled, positions = localizer.describe(lambda image: [image], features)
+    expected = torch.zeros(8, 8)
+    expected[3, 5] = 5
+    distances = [localizer.densities[0](pooled), localizer.densities[1](positions)]
+    result = localizer(distances, (8, 8))
+    assert torch.allclose(result.anomaly_map[0, 0], expected, atol=1e-6)
+    assert result.pred_score.tolist() == pytest.approx([5 / 64])  # of the mean feature, (3, 4) / 64
+
+
+def test_smoothing_spreads_a_score_and_keeps_its_sum():
+    localizer = DenseLocalizer(channels=[1], layers=[0], sigma=2.0)
+    distances = torch.zeros(1, 64, 64)
+    distances[0, 32, 32] = 1
+    smooth = localizer([torch.zeros(1), distances], (64, 64)).anomaly_map
+    assert smooth.sum() == pytest.approx(1, abs=1e-5)
+    assert smooth.argmax() == 32 * 64 + 32
+    assert smooth.max() == pytest.approx(1 / (2 * torch.pi * 4), rel=0.02)  # of a Gaussian in two dimensions
+
+
+def test_maps_of_two_sizes_are_joined_at_the_finer_one():
+    localizer = DenseLocalizer(channels=[2, 3, 5], layers=[0, 1], sigma=1.0)
+    maps = [torch.rand(2, 2, 8, 6), torch.full((2, 3, 4, 3), 0.25), torch.rand(2, 5, 2, 2)]
+    pooled, positions = localizer.describe(lambda image: maps, torch.zeros(2, 3, 32, 24))
+    assert torch.allclose(pooled, maps[2].mean((2, 3)))
+    assert positions.shape == (2, 8, 6, 5)
+    assert torch.equal(positions[..., :2], maps[0].permute(0, 2, 3, 1))
+    assert torch.allclose(positions[..., 2:], torch.tensor(0.25))
+
+
+# Windows
+
+
+def test_windows_lie_a_stride_apart_and_the_last_ends_at_the_border():
+    assert window_starts(256, 64, 4) == list(range(0, 193, 4))  # 49 a side, as for images of 256 in the paper
+    assert window_starts(70, 32, 16) == [0, 16, 32, 38]
+    assert window_starts(32, 32, 4) == [0]
+
+
+def test_windows_are_cut_where_they_start_image_by_image_and_row_by_row():
+    images = torch.rand(2, 3, 20, 24)
+    windows = cut_windows(images, [0, 4, 12], [3, 16], 8)
+    expected = [image[:, top : top + 8, left : left + 8] for image in images for top in (0, 4, 12) for left in (3, 16)]
+    assert torch.equal(windows, torch.stack(expected))
+
+
+@pytest.mark.parametrize("at_once", [1, 7, 1000])
+def test_features_of_windows_do_not_depend_on_how_many_go_through_at_once(monkeypatch, at_once):
+    monkeypatch.setattr(localization, "WINDOWS_AT_ONCE", at_once)
+    localizer = WindowLocalizer([3], (40, 48), window=32, stride=4, sigma=4.0)
+    images = torch.rand(2, 3, 40, 48)
+    (features,) = localizer.describe(corners, images)
+    assert torch.equal(features, images[:, :, 0:9:4, 0:17:4].permute(0, 2, 3, 1))
+
+
+def test_a_density_is_fitted_to_every_fourth_window():
+    localizer = WindowLocalizer([3], (64, 96), window=32, stride=4, sigma=4.0)
+    images = torch.rand(1, 3, 64, 96)
+    (features,) = localizer.describe(corners, images, fitting=True)
+    assert torch.equal(features, images[:, :, 0:33:16, 0:65:16].permute(0, 2, 3, 1))
+
+
+@pytest.mark.parametrize("where", [(0, 0), (2, 9), (8, 16)])
+def test_a_hot_window_is_hot_where_it_lies_and_gives_the_score_of_the_image(where):
+    localizer = WindowLocalizer([1], (64, 96), window=32, stride=4, sigma=4.0)
+    distances = torch.ones(1, 9, 17)
+    distances[0, where[0], where[1]] = 7
+    result = localizer([distances], (64, 96))
+    assert result.pred_score.tolist() == [7]
+    row, column = divmod(int(result.anomaly_map.argmax()), 96)
+    top, left = (4 * start for start in where)
+    assert top <= row < top + 32
+    assert left <= column < left + 32
+    middle = result.anomaly_map[0, 0, top + 15 : top + 17, left + 15 : left + 17]
+    assert middle.min() > 1.5
+    far = result.anomaly_map[0, 0, (top + 32) % 64, (left + 48) % 96]
+    assert far == pytest.approx(1, abs=0.01)
+
+
+def test_windows_of_equal_distance_give_a_flat_map():
+    localizer = WindowLocalizer([1], (40, 70), window=32, stride=16, sigma=1.0)
+    anomaly_map = localizer([torch.full((2, 2, 4), 3.0)], (40, 70)).anomaly_map
+    assert anomaly_map.shape == (2, 1, 40, 70)
+    assert torch.allclose(anomaly_map, torch.tensor(3.0))
+
+
+def test_a_pixel_between_two_windows_gets_their_gaussian_weighted_mean():
+    # Middles at 1.5 and 5.5; pixel 3 is 1.5 and 2.5 away: weights exp(-2.25/8) and exp(-6.25/8), ratio exp(1/2).
+    weights = spread_matrix([0, 4], window=4, side=8, sigma=2.0)
+    ratio = float(torch.tensor(0.5).exp())
+    assert weights[3].tolist() == pytest.approx([ratio / (1 + ratio), 1 / (1 + ratio)])

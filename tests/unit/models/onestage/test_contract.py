@@ -1,0 +1,23 @@
+"""The contract, trained on spots with masks."""
+
+from pathlib import Path
+
+from anomalib.data import AnomalibDataModule
+from anomalib.models import AnomalibModule
+
+from anomalib_defect_plugins.data import WithDefects
+from anomalib_defect_plugins.models.onestage import OneStage
+from anomalib_defect_plugins.testing import TrainingContract, folder_datamodule, write_folder_data
+
+
+class TestOneStage(TrainingContract):
+    image_size = (128, 64)
+    other_image_sizes = ((40, 48),)
+
+    def make_model(self, image_size: tuple[int, int]) -> AnomalibModule:
+        # From a high prior, five steps are enough for maps that tell images apart.
+        return OneStage(image_size, width="small", iterations=5, learning_rate=1e-2, prior=0.3)
+
+    def make_datamodule(self, root: Path) -> AnomalibDataModule:
+        write_folder_data(root)
+        return WithDefects(folder_datamodule(root), real=2)

@@ -1,0 +1,214 @@
+"""OneStage as a module of anomalib: its steps, masks, thresholds, and what it refuses."""
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from anomalib.data import ImageBatch, InferenceBatch
+from anomalib.data.utils import ValSplitMode, read_mask
+from torchvision.transforms.v2 import Compose, Resize
+from torchvision.tv_tensors import Image, Mask
+
+from anomalib_defect_plugins.data import WithDefects
+from anomalib_defect_plugins.errors import InvalidInputError
+from anomalib_defect_plugins.models.onestage import OneStage
+from anomalib_defect_plugins.models.onestage.lightning_model import SIGMA, mirror
+from anomalib_defect_plugins.pre_processing import AntialiasedPreProcessor
+from anomalib_defect_plugins.testing import folder_datamodule, write_folder_data
+from anomalib_defect_plugins.testing.runs import Run, fit, run_openvino, seed_all
+
+
+def tiny(**arguments: Any) -> OneStage:
+    settings = {"image_size": (32, 40), "width": "small", "iterations": 2, "evaluator": False, "visualizer": False}
+    return OneStage(**settings | arguments)
+
+
+@pytest.fixture
+def datamodule(tmp_path: Path) -> WithDefects:
+    write_folder_data(tmp_path / "data", image_size=(40, 48), normal=4, normal_test=2, defective=4)
+    return WithDefects(folder_datamodule(tmp_path / "data"), real=2)
+
+
+def trained(datamodule: WithDefects, folder: Path, **arguments: Any) -> Run:
+    seed_all(0)
+    return fit(tiny(**arguments), datamodule, folder / "results", {})
+
+
+def batch(masks: torch.Tensor, labels: list[int]) -> ImageBatch:
+    images = torch.rand(len(masks), 3, *masks.shape[-2:])
+    paths = [f"{number}.png" for number in range(len(masks))]
+    return ImageBatch(image=Image(images), gt_mask=Mask(masks), gt_label=torch.tensor(labels), image_path=paths)
+
+
+# Training
+
+
+def test_defaults_are_the_papers():
+    model = OneStage()
+    assert model.input_size == (1408, 512)  # height, width: KolektorSDD's images stand upright
+    assert (model.learning_rate, model.model.fine_iterations, model.model.coarse_suppression) == (1e-3, 3, True)
+    assert model.supervision.name == "PIXEL_MASKS"
+
+
+@pytest.mark.parametrize("arguments", [{}, {"norm": "batch", "augment": True}], ids=["group", "batch"])
+def test_training_learns_where_the_spots_are(datamodule, tmp_path, arguments):
+    """The spots of the generated data are brighter than anything else, so that few steps find them."""
+    settings = {"iterations": 40, "learning_rate": 1e-2, "prior": 0.05}
+    run = trained(datamodule, tmp_path, image_size=(40, 48), **settings | arguments)
+    item = next(iter(run.datamodule.test_dataloader()))
+    with torch.inference_mode():
+        maps = run.model.model.eval()(run.model.pre_processor.transform(item.image)).anomaly_map[:, 0]
+    defective = item.gt_label.bool()
+    assert maps[item.gt_mask].mean() > 10 * maps[~item.gt_mask].mean()
+    scores = maps.mean((1, 2))
+    assert scores[defective].min() > scores[~defective].max()
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [{"norm": "batch"}, {"coarse_suppression": False}, {"coarse_suppression": False, "fine_iterations": 0}],
+    ids=["batch norm", "FBS", "U-Net"],
+)
+def test_each_variant_is_exported_as_it_is(datamodule, tmp_path, arguments):
+    run = trained(datamodule, tmp_path, prior=0.3, **arguments)
+    path = run.engine.export(run.model, "openvino", export_root=tmp_path)
+    images = torch.rand(1, 3, 50, 60)
+    with torch.inference_mode():
+        expected = run.model.eval()(images)
+    result = run_openvino(path, images)
+    assert torch.allclose(torch.from_numpy(result["anomaly_map"]), expected.anomaly_map, atol=1e-3)
+    assert torch.allclose(torch.from_numpy(result["pred_score"]), expected.pred_score, atol=1e-3)
+
+
+def test_a_checkpoint_knows_every_argument(datamodule, tmp_path):
+    arguments = {"norm": "batch", "coarse_suppression": False, "fine_iterations": 2, "prior": 0.2, "augment": True}
+    run = trained(datamodule, tmp_path, sigma=0.01, **arguments)
+    loaded = OneStage.load_from_checkpoint(run.engine.best_model_path, map_location="cpu")
+    assert {name: loaded.hparams[name] for name in arguments} == arguments
+    assert loaded.model.fine_iterations == 2
+    assert loaded.input_size == (32, 40)
+    assert float(loaded.post_processor.image_threshold) == pytest.approx(0.01)
+
+
+def test_images_and_masks_are_mirrored_together():
+    seed_all(0)
+    images = torch.rand(16, 3, 5, 6)
+    turned, masks = mirror(images, images[:, :1] > 0.5)
+    assert torch.equal(masks, turned[:, :1] > 0.5)
+    kinds = [images, images.flip(-2), images.flip(-1), images.flip(-2, -1)]
+    seen = [sum(torch.equal(turned[row], kind[row]) for row in range(16)) for kind in kinds]
+    assert sum(seen) == 16
+    assert min(seen) > 0
+
+
+# Masks
+
+
+def step(model: OneStage, given: ImageBatch) -> torch.Tensor:
+    model.log_dict = lambda *_, **__: None
+    torch.manual_seed(0)
+    return model.training_step(given, 0).detach()
+
+
+def test_masks_are_resized_with_their_images():
+    model = tiny(image_size=(16, 24))
+    masks = torch.zeros(1, 32, 48, dtype=torch.bool)
+    masks[:, 8:16, 24:48] = True
+    given = batch(masks, [1])
+    model.pre_processor.on_train_batch_start(None, model, given, 0)
+    assert given.image.shape == (1, 3, 16, 24)
+    expected = torch.zeros(1, 16, 24, dtype=torch.bool)
+    expected[:, 4:8, 12:] = True
+    assert torch.equal(given.gt_mask.as_subclass(torch.Tensor), expected)
+
+
+def test_a_defect_whose_mask_vanishes_on_resizing_does_not_train_and_is_named_once(caplog):
+    model = tiny()
+    masks = torch.zeros(3, 16, 16, dtype=torch.bool)
+    masks[2, 4:6, 4:6] = True
+    whole = batch(masks, [0, 1, 1])
+    with caplog.at_level(logging.WARNING):
+        with_it = step(model, whole)
+        step(model, whole)
+    assert [record.message for record in caplog.records if "no pixel" in record.message] == [
+        "the mask of 1.png has no pixel left at 16 x 16, so it does not train: raise --model.image_size"
+    ]
+    rows = [0, 2]
+    without = ImageBatch(
+        image=whole.image[rows], gt_mask=whole.gt_mask[rows], gt_label=whole.gt_label[rows], image_path=["0", "2"]
+    )
+    assert float(with_it) == pytest.approx(float(step(model, without)), rel=1e-5)
+
+
+def test_no_mask_of_kolektor_sdd_vanishes_at_half_size(data_root):
+    """The thinnest of 52 masks keeps 222 pixels at 704 x 256, without dilation."""
+    resize = OneStage.configure_pre_processor((704, 256)).transform
+    paths = sorted((data_root / "kolektor_sdd").glob("*/*_label.bmp"))
+    assert len(paths) == 399
+    left = []
+    for path in paths:
+        mask = Mask(read_mask(path, as_tensor=True)[None])
+        if mask.any():
+            left.append(int(resize(Image(torch.zeros(1, 3, *mask.shape[-2:])), mask)[1].sum()))
+    assert len(left) == 52
+    assert min(left) > 200
+
+
+# Thresholds
+
+
+def test_sigma_is_the_papers_threshold_on_the_sum_over_its_image():
+    """Eq. 6: an image is defective if its sum is more than 100 at 1408 x 512."""
+    post = tiny(sigma=SIGMA).post_processor
+    sums = torch.tensor([99.0, 101.0])
+    maps = (sums / (1408 * 512))[:, None, None, None].expand(2, 1, 4, 4)
+    result = post(InferenceBatch(pred_score=maps.mean((1, 2, 3)), anomaly_map=maps))
+    assert result.pred_label.tolist() == [False, True]
+    assert not result.pred_mask.any()
+
+
+def test_fixed_thresholds_stay_after_validation_and_need_none(datamodule, tmp_path):
+    for mode in (ValSplitMode.SAME_AS_TEST, ValSplitMode.NONE):
+        datamodule.base.val_split_mode = datamodule.val_split_mode = mode
+        run = trained(datamodule, tmp_path / mode.value, sigma=0.02)
+        post = run.model.post_processor
+        assert float(post.image_threshold) == pytest.approx(0.02)
+        assert float(post.pixel_threshold) == 0.5
+        with torch.inference_mode():
+            raw = torch.tensor([0.01, 0.03])
+            result = post(InferenceBatch(pred_score=raw, anomaly_map=raw[:, None, None, None] * 20))
+        assert result.pred_label.tolist() == [False, True]
+        assert result.pred_mask.flatten().tolist() == [False, True]
+
+
+def test_without_sigma_thresholds_come_from_labelled_validation_images(datamodule, tmp_path):
+    post = trained(datamodule, tmp_path).model.post_processor
+    assert post.image_threshold.isfinite()
+    assert post.pixel_threshold.isfinite()
+
+
+# What it refuses
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        ({"image_size": (36, 40)}, "images are to be 36 x 40 pixels, but sides must be multiples of 8: .*image_size"),
+        ({"image_size": (0, 40)}, "images are to be 0 x 40 pixels"),
+        ({"iterations": 0}, "iterations is 0; it must be more than 0"),
+        ({"learning_rate": -1.0}, "learning_rate is -1.0; it must be more than 0"),
+        ({"sigma": 100.0}, "sigma is 100.0; it must be more than 0 and less than 1, the paper's is 0.000139$"),
+        ({"width": "large"}, "width is 'large'; it must be one of"),
+    ],
+)
+def test_an_argument_that_cannot_be_is_named(arguments, line):
+    with pytest.raises(InvalidInputError, match=line):
+        tiny(**arguments)
+
+
+def test_a_size_of_ones_own_pre_processor_that_cannot_be_is_named(datamodule, tmp_path):
+    own = AntialiasedPreProcessor(Compose([Resize((30, 40))]))
+    with pytest.raises(InvalidInputError, match="images are to be 30 x 40 pixels"):
+        trained(datamodule, tmp_path, pre_processor=own)

@@ -1,0 +1,42 @@
+"""The cross-entropy of eq. 2 and 3 on numbers worked out by hand."""
+
+import math
+
+import pytest
+import torch
+
+from anomalib_defect_plugins.models.onestage.loss import cross_entropy, stage_loss
+
+# Two pixels: F = 0.8 on a defect, F = 0.4 on background.
+SHARES = torch.tensor([0.8, 0.4]).reshape(1, 1, 1, 2)
+MASK = torch.tensor([True, False]).reshape(1, 1, 1, 2)
+EXPECTED = -(math.log(0.8) + math.log(1 - 0.4)) / 2
+
+
+def test_loss_of_a_stage_is_the_mean_cross_entropy_of_its_sigmoid():
+    """Eq. 2 and 3: -(log 0.8 + log 0.6) / 2 = 0.36698."""
+    assert float(stage_loss(SHARES.logit(), MASK)) == pytest.approx(EXPECTED, rel=1e-5)
+    assert pytest.approx(0.36698, abs=1e-5) == EXPECTED
+
+
+def test_loss_of_the_result_is_the_same_of_its_logarithms():
+    assert float(cross_entropy(SHARES.log(), (1 - SHARES).log(), MASK)) == pytest.approx(EXPECTED, rel=1e-5)
+
+
+def test_loss_does_not_depend_on_how_many_pixels_or_images_there_are():
+    many = stage_loss(SHARES.logit().repeat(3, 1, 4, 2), MASK.repeat(3, 1, 4, 2))
+    assert float(many) == pytest.approx(EXPECTED, rel=1e-5)
+
+
+def test_images_that_do_not_count_change_nothing():
+    logits = torch.cat([SHARES.logit(), torch.full_like(SHARES, 30.0)]).requires_grad_()
+    masks = torch.cat([MASK, ~MASK])
+    loss = stage_loss(logits, masks, torch.tensor([True, False]))
+    (gradient,) = torch.autograd.grad(loss, logits)
+    assert float(loss) == pytest.approx(EXPECTED, rel=1e-5)
+    assert gradient[0].abs().min() > 0
+    assert gradient[1].abs().max() == 0
+
+
+def test_loss_is_nothing_if_no_image_counts():
+    assert float(stage_loss(SHARES.logit(), MASK, torch.tensor([False]))) == 0
