@@ -21,11 +21,19 @@ from anomalib_defect_plugins.generators import (
     CutPasteDefects,
     CutPasteScarDefects,
     NoiseDefects,
+    PerturbDefects,
     PoissonDefects,
     ProceduralDefects,
 )
 
-GENERATORS = (NoiseDefects, CutPasteDefects, CutPasteScarDefects, PoissonDefects, ProceduralDefects)
+GENERATORS = (
+    NoiseDefects,
+    CutPasteDefects,
+    CutPasteScarDefects,
+    PoissonDefects,
+    PerturbDefects,
+    ProceduralDefects,
+)
 BATCH, SIDE = 16, 256
 
 

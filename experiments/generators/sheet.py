@@ -23,11 +23,19 @@ from anomalib_defect_plugins.generators import (
     CutPasteScarDefects,
     DefectGenerator,
     NoiseDefects,
+    PerturbDefects,
     PoissonDefects,
     ProceduralDefects,
 )
 
-GENERATORS = (NoiseDefects, CutPasteDefects, CutPasteScarDefects, PoissonDefects, ProceduralDefects)
+GENERATORS = (
+    NoiseDefects,
+    CutPasteDefects,
+    CutPasteScarDefects,
+    PoissonDefects,
+    PerturbDefects,
+    ProceduralDefects,
+)
 GAP = 4
 LABEL = 20
 
