@@ -7,7 +7,6 @@ https://arxiv.org/abs/2106.06792.
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import numpy as np
 import torch
 from anomalib import LearningType
 from anomalib.data import AnomalibDataModule, Batch, ImageItem
@@ -24,9 +23,9 @@ from torch.utils.data import DataLoader
 from torchvision.transforms.v2 import Compose, InterpolationMode, Resize
 
 from anomalib_defect_plugins.errors import ConfigurationError, InvalidInputError
+from anomalib_defect_plugins.models.own_batches import OwnBatches
 from anomalib_defect_plugins.models.training import (
     ResumePoint,
-    TeardownOnFailure,
     allow_no_validation,
     check_evaluation_data,
     check_finite,
@@ -49,7 +48,7 @@ THRESHOLDS: dict[str, Callable[[], PostProcessor]] = {
 }
 
 
-class HtpGan(AnomalibModule):
+class HtpGan(OwnBatches, AnomalibModule):
     """One-shot surface inspection: learns the texture of one normal image, finds what is unlike it.
 
     Args:
@@ -134,8 +133,7 @@ class HtpGan(AnomalibModule):
         self.reconstruction_weight = reconstruction_weight
         self.blend_fakes = blend_fakes
         self.automatic_optimization = False
-        self.register_buffer("noise_seed", torch.tensor(-1))
-        self._replaced: dict[str, Any] | None = None
+        self.register_buffer("seed", torch.tensor(-1))
 
     @property
     def trainer_arguments(self) -> dict[str, Any]:
@@ -155,8 +153,8 @@ class HtpGan(AnomalibModule):
         return AntialiasedPreProcessor(Compose([resize]))
 
     def configure_callbacks(self) -> Sequence[Callback]:
-        """Add the resume point, and a teardown that failures do not skip, to anomalib's callbacks."""
-        return [*super().configure_callbacks(), ResumePoint(), TeardownOnFailure()]
+        """Add the resume point to the other callbacks."""
+        return [*super().configure_callbacks(), ResumePoint()]
 
     def configure_optimizers(self) -> list[Optimizer]:
         """Give each scale's discriminator and generator an Adam of its own: D_0, G_0, D_1, G_1, ..."""
@@ -200,28 +198,13 @@ class HtpGan(AnomalibModule):
     def _use_reference(self, datamodule: AnomalibDataModule, item: ImageItem) -> None:
         collate = datamodule.train_data.collate_fn
         loader = DataLoader([item] * self.iterations_per_scale, batch_size=1, collate_fn=collate)
-        # An attribute of the instance stands before the class's method, until teardown takes it away.
-        self._replaced = {name: value for name, value in vars(datamodule).items() if name == "train_dataloader"}
-        datamodule.train_dataloader = lambda: loader
-
-    def teardown(self, stage: str) -> None:
-        """Give the data module its own training batches back."""
-        if stage == "fit" and self._replaced is not None:
-            attributes = vars(self.trainer.datamodule)
-            attributes.pop("train_dataloader", None)
-            attributes.update(self._replaced)
-            self._replaced = None
-
-    def on_fit_start(self) -> None:
-        """Fix the seed of all noise, unless a checkpoint has brought it."""
-        if self.noise_seed < 0:
-            self.noise_seed.fill_(torch.initial_seed() % 2**62)
+        self.use_loader(loader)
 
     def training_step(self, batch: Batch, batch_idx: int) -> None:
         """Update one scale's discriminator, then its generator."""
         scale, step = self.current_epoch, batch_idx
         real = self.model.at_scale(batch.image[:1], scale)
-        random = self._random(scale, step)
+        random = self.rng(scale, step)
         losses = {
             "d_loss": self._discriminator_step(scale, step, real, random),
             **self._generator_step(scale, step, real, random),
@@ -273,11 +256,6 @@ class HtpGan(AnomalibModule):
             self.model.train()
             self.post_processor.set_reference(own.anomaly_map, own.pred_score)
 
-    def _random(self, scale: int, step: int) -> torch.Generator:
-        """Give the source of a step's noise: it depends on seed and step alone, so a resumed run repeats it."""
-        mixed = np.random.SeedSequence((int(self.noise_seed), scale, step)).generate_state(1, np.uint64)
-        return torch.Generator().manual_seed(int(mixed[0]))
-
     def _noise(self, scale: int, random: torch.Generator) -> list[Tensor]:
         """Draw unit noise at each scale up to this one, as eq. 1 prints it."""
         sizes = self.model.sizes[: scale + 1]
@@ -286,7 +264,7 @@ class HtpGan(AnomalibModule):
     def _fixed_noise(self, scale: int) -> list[Tensor]:
         """Give the noise of the reconstruction: fixed at the coarsest scale, none at the others."""
         sizes = self.model.sizes[: scale + 1]
-        coarsest = torch.randn(1, 3, *sizes[0], generator=self._random(0, self.iterations_per_scale))
+        coarsest = torch.randn(1, 3, *sizes[0], generator=self.rng(0, self.iterations_per_scale))
         return [coarsest.to(self.device), *(torch.zeros(1, 3, *size, device=self.device) for size in sizes[1:])]
 
     def _blend_mask(self, real: Tensor, random: torch.Generator) -> Tensor:

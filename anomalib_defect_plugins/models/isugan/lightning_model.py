@@ -4,11 +4,10 @@ Paper: Using ISU-GAN for unsupervised small sample defect detection, Scientific 
 https://doi.org/10.1038/s41598-022-15855-7.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import numpy as np
 import torch
 from anomalib.data import Batch
 from anomalib.metrics import Evaluator
@@ -16,7 +15,6 @@ from anomalib.models.components import AnomalibModule
 from anomalib.post_processing import PostProcessor
 from anomalib.pre_processing import PreProcessor
 from anomalib.visualization import Visualizer
-from lightning.pytorch import Callback
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torch.optim import Adam
@@ -25,7 +23,8 @@ from torchvision.transforms.v2 import Compose, Grayscale, InterpolationMode, Res
 
 from anomalib_defect_plugins.errors import ConfigurationError, InvalidInputError
 from anomalib_defect_plugins.models.iterative import IterativeTraining
-from anomalib_defect_plugins.models.training import TeardownOnFailure, check_positive
+from anomalib_defect_plugins.models.own_batches import OwnBatches
+from anomalib_defect_plugins.models.training import check_positive
 from anomalib_defect_plugins.pre_processing import AntialiasedPreProcessor
 from anomalib_defect_plugins.supervision import Supervision
 
@@ -45,7 +44,7 @@ POOLS = "isugan_image_pools"
 MIN_SIDE = 16
 
 
-class IsuGan(IterativeTraining, AnomalibModule):
+class IsuGan(OwnBatches, IterativeTraining, AnomalibModule):
     """ISU-GAN: learns from normal and defective images, unpaired and without masks, to repair; finds what it repairs.
 
     It makes its own batches of what the data module has for training: ``batch_size`` normal images and as many
@@ -141,7 +140,6 @@ class IsuGan(IterativeTraining, AnomalibModule):
         self.identity_weight = identity_weight
         self.window_size = window_size
         self.register_buffer("seed", torch.tensor(-1))
-        self._replaced: dict[str, Any] | None = None
 
     @staticmethod
     def configure_pre_processor(image_size: tuple[int, int] | None = None, grey: bool = True) -> PreProcessor:
@@ -159,10 +157,6 @@ class IsuGan(IterativeTraining, AnomalibModule):
     def configure_visualizer(cls) -> RepairVisualizer:
         """anomalib's pictures, with the repaired image."""
         return RepairVisualizer()
-
-    def configure_callbacks(self) -> Sequence[Callback]:
-        """Add a teardown that failures do not skip."""
-        return [*super().configure_callbacks(), TeardownOnFailure()]
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """One Adam for all networks, which is the same as one each: Adam treats every weight by itself.
@@ -184,34 +178,14 @@ class IsuGan(IterativeTraining, AnomalibModule):
             msg = "IsuGan makes batches of a data module's images: pass one as datamodule, not data loaders"
             raise ConfigurationError(msg)
         loader = paired_loader(datamodule, self.batch_size, self._rng_of_epoch, self.global_rank)
-        # An attribute of the instance stands before the class's method, until teardown takes it away.
-        self._replaced = {name: value for name, value in vars(datamodule).items() if name == "train_dataloader"}
-        datamodule.train_dataloader = lambda: loader
-
-    def teardown(self, stage: str) -> None:
-        """Give the data module its own training batches back."""
-        if stage == "fit" and self._replaced is not None:
-            attributes = vars(self.trainer.datamodule)
-            attributes.pop("train_dataloader", None)
-            attributes.update(self._replaced)
-            self._replaced = None
-
-    def on_fit_start(self) -> None:
-        """Fix the seed of pairs, flips and pools, unless a checkpoint has brought it."""
-        if self.seed < 0:
-            self.seed.fill_(torch.initial_seed() % 2**62)
-
-    def _rng(self, *numbers: int) -> torch.Generator:
-        """Give a source of chance that depends on the seed and these numbers alone, so a resumed run repeats it."""
-        mixed = np.random.SeedSequence((int(self.seed), *numbers)).generate_state(1, np.uint64)
-        return torch.Generator().manual_seed(int(mixed[0]))
+        self.use_loader(loader)
 
     def _rng_of_epoch(self) -> torch.Generator:
-        return self._rng(self.current_epoch)
+        return self.rng(self.current_epoch)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Learn from normal and defective images, which are the two halves of a batch, see ``paired_loader``."""
-        rng = self._rng(self.current_epoch, batch_idx, self.global_rank)
+        rng = self.rng(self.current_epoch, batch_idx, self.global_rank)
         images = 2 * batch.image[:, : self.model.channels].as_subclass(Tensor) - 1
         return self.add_up(self.losses(*flip(images, rng).chunk(2), rng), batch_idx, len(images))
 
