@@ -125,7 +125,10 @@ CASES = {
     "no folder at all": Case(folder, shutil.rmtree, {}, r"Folder cannot be set up \(Path does not exist: .*normal\)"),
     "no normal image": Case(folder, empty("normal"), {}, r"Folder cannot be set up \(Found 0 .*images in .*normal "),
     "no crack-free image": Case(
-        crack_forest, remove("image/201.jpg"), {}, r"\S*201\.jpg is missing; \S+ must hold image/NNN\.jpg .* from https://"
+        crack_forest,
+        remove("image/201.jpg"),
+        {},
+        r"\S*201\.jpg is missing; \S+ must hold image/NNN\.jpg .* from https://",
     ),
     "a reference that is no image": Case(
         folder, write("normal/000.png"), {}, r"cannot read reference image .*normal/000\.png \(.*\); replace"
