@@ -10,11 +10,12 @@ train: $(INSTALLED)
 	@echo "Heat maps:"
 	@cd results/HtpGan/TextureDefects && find -L */latest/images -mindepth 1 -type d | sed "s|^|$$PWD/|" | sort
 
-# Lint and every test, the slow ones too. One thread a process: two processes fill two cores.
+# Lint and every test, the slow ones too. One thread a process: two processes fill two cores. Warnings of the libraries
+# would push the failures out of a shortened log.
 test: $(INSTALLED)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist worksteal
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist worksteal --disable-warnings
 
 # Wheel and source distribution, in dist/.
 dist: $(INSTALLED)

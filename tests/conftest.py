@@ -1,9 +1,20 @@
 """What all tests share."""
 
 import os
+import random
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
+
+
+@pytest.fixture(autouse=True)
+def _seed() -> None:
+    """The same random numbers in each run of a test, so that a failure comes again."""
+    random.seed(0)
+    np.random.seed(0)  # noqa: NPY002 - the generator that third-party code draws from
+    torch.manual_seed(0)
 
 
 @pytest.fixture(scope="session")
