@@ -3,6 +3,7 @@
 from anomalib_defect_plugins.generators.base import DefectGenerator
 from anomalib_defect_plugins.generators.cutpaste import CutPasteDefects, CutPasteScarDefects
 from anomalib_defect_plugins.generators.masks import MASK_KINDS, random_masks
+from anomalib_defect_plugins.generators.mixed import MixedDefects
 from anomalib_defect_plugins.generators.noise import NoiseDefects
 from anomalib_defect_plugins.generators.perturb import PerturbDefects
 from anomalib_defect_plugins.generators.poisson import PoissonDefects
@@ -16,6 +17,7 @@ __all__ = [
     "CutPasteDefects",
     "CutPasteScarDefects",
     "DefectGenerator",
+    "MixedDefects",
     "NoiseDefects",
     "PerturbDefects",
     "PoissonDefects",
@@ -30,6 +32,7 @@ _GENERATORS = (
     CutPasteScarDefects,
     PoissonDefects,
     PerturbDefects,
+    MixedDefects,
     ProceduralDefects,
 )
 

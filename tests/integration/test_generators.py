@@ -8,6 +8,7 @@ from anomalib_defect_plugins.generators import (
     CutPasteDefects,
     CutPasteScarDefects,
     DefectGenerator,
+    MixedDefects,
     NoiseDefects,
     PerturbDefects,
     PoissonDefects,
@@ -25,6 +26,7 @@ NAMES = {
     "cutpaste_scar": CutPasteScarDefects,
     "poisson": PoissonDefects,
     "perturb": PerturbDefects,
+    "mixed": MixedDefects,
     "procedural": ProceduralDefects,
 }
 
@@ -52,6 +54,11 @@ class TestPoisson(GeneratorContract):
 class TestPerturb(GeneratorContract):
     def make_generator(self) -> DefectGenerator:
         return PerturbDefects()
+
+
+class TestMixed(GeneratorContract):
+    def make_generator(self) -> DefectGenerator:
+        return MixedDefects()
 
 
 class TestProcedural(GeneratorContract):
