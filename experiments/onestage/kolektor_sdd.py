@@ -193,6 +193,7 @@ def run(options: Namespace, name: str, fold: int, stem: Path) -> None:
         default_root_dir=stem.parent / "models" / stem.name,
         accelerator="auto",
         devices=1,
+        precision=options.precision,
         limit_val_batches=0,
         logger=False,
         enable_progress_bar=False,
@@ -290,11 +291,13 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--workers", type=int, default=0, help="processes that read images")
+    parser.add_argument("--precision", default="32-true", help="bf16-mixed is three times as fast on a CPU with AMX")
     parser.add_argument("--out", type=Path, default=Path("results/kolektor_sdd"))
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     augment = "-augment" if options.augment else ""
-    setting = f"{options.width}-{options.size}-{options.dilation}-{options.iterations}{augment}-{options.seed}"
+    shape = f"{options.width}-{options.size}-{options.dilation}"
+    setting = f"{shape}-{options.iterations}{augment}-{options.precision}-{options.seed}"
     rows = []
     for name in options.variants:
         runs = {}
