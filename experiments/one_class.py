@@ -15,6 +15,7 @@ import os
 import time
 from argparse import ArgumentParser, Namespace
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -95,23 +96,29 @@ def ranked(values: Tensor) -> Tensor:
     return ((values - values.min()) / (values.max() - values.min()).clamp(min=1e-12)).double()
 
 
-def figures(seen: dict[str, Tensor], types: np.ndarray) -> dict[str, float]:
-    """Give everything that a run is measured by, also of each type of defect against all normal images."""
+def figures(seen: dict[str, Tensor]) -> dict[str, float]:
+    """Give everything that a run is measured by."""
     scores, labels, maps, masks = (seen[name] for name in ("scores", "labels", "maps", "masks"))
     marked = ~labels | masks.any((1, 2))
     values, truth = ranked(maps[marked]), masks[marked]
-    found = {
+    return {
         "image AUROC": auroc(scores, labels),
         "image F1": best_f1(scores, labels),
         "pixel AUROC": auroc(values, truth),
         "AUPRO": aupro(values, truth),
         "pixel AP": float(binary_average_precision(values.flatten(), truth.flatten().long())),
     }
+
+
+def figures_of_types(seen: dict[str, Tensor], types: np.ndarray) -> dict[str, float]:
+    """Give the figures of each type of defect, its images against all normal ones."""
+    scores, labels, maps, masks = (seen[name] for name in ("scores", "labels", "maps", "masks"))
+    found = {}
     for kind in sorted(set(types[labels.numpy()])):
         own = ~labels | torch.from_numpy(types == kind)
+        marked = own & (~labels | masks.any((1, 2)))
         found[f"image AUROC {kind}"] = auroc(scores[own], labels[own])
-        own = own[marked]
-        found[f"pixel AUROC {kind}"] = auroc(values[own], truth[own])
+        found[f"pixel AUROC {kind}"] = auroc(maps[marked], masks[marked])
     return found
 
 
@@ -130,15 +137,13 @@ def aupro(maps: Tensor, masks: Tensor) -> float:
 # Runs
 
 
-def run(options: Namespace, data_name: str, model_name: str, seed: int, stem: Path) -> None:
+def measure(model: AnomalibModule, data: AnomalibDataModule, stem: Path, precision: str) -> None:
     """Train and test once, and keep what came out."""
-    seed_everything(seed)
-    data, model = make_data(options, data_name, seed), MODELS[model_name](options, data_name)
     engine = Engine(
         default_root_dir=stem.parent / "models" / stem.name,
         accelerator="auto",
         devices=1,
-        precision=options.precision if model_name in {"SIDN", "CutPaste"} else "32-true",
+        precision=precision,
         limit_val_batches=0,
         logger=False,
         enable_progress_bar=False,
@@ -146,15 +151,29 @@ def run(options: Namespace, data_name: str, model_name: str, seed: int, stem: Pa
     start = time.perf_counter()
     engine.fit(model, datamodule=data)
     seconds = time.perf_counter() - start
-    seen = inspect(model.cpu(), data)
-    samples = data.test_data.samples
-    found = figures(seen, samples.defect_type.to_numpy())
+    seen, samples = inspect(model.cpu(), data), data.test_data.samples
+    found = figures(seen) | figures_of_types(seen, samples.defect_type.to_numpy())
     found |= {"train s": seconds, "parameters": sum(part.numel() for part in model.model.parameters())}
     table = samples[["image_path", "defect_type"]].assign(score=seen["scores"].numpy())
     table.to_csv(stem.with_suffix(".csv"), index=False)
     np.savez(stem.with_suffix(".npz"), maps=seen["maps"].half().numpy(), masks=np.packbits(seen["masks"].numpy()))
     # Written last: a run without it is repeated.
     stem.with_suffix(".json").write_text(json.dumps(found))
+
+
+def once(stem: Path, work: Callable[[], None]) -> dict[str, float]:
+    """Give the figures kept under ``stem``, after doing the work if they are not there."""
+    if not stem.with_suffix(".json").exists():
+        stem.parent.mkdir(parents=True, exist_ok=True)
+        work()
+    return json.loads(stem.with_suffix(".json").read_text())
+
+
+def run(options: Namespace, data_name: str, model_name: str, seed: int, stem: Path) -> None:
+    """Train and test a model."""
+    seed_everything(seed)
+    data, model = make_data(options, data_name, seed), MODELS[model_name](options, data_name)
+    measure(model, data, stem, options.precision if model_name in {"SIDN", "CutPaste"} else "32-true")
 
 
 def results(options: Namespace) -> Iterator[dict[str, object]]:
@@ -164,10 +183,7 @@ def results(options: Namespace) -> Iterator[dict[str, object]]:
             for seed in options.seeds:
                 name = f"{options.name or model}-{seed}".replace(", ", "-").replace(" ", "-")
                 stem = options.out / data / name
-                if not stem.with_suffix(".json").exists():
-                    stem.parent.mkdir(parents=True, exist_ok=True)
-                    run(options, data, model, seed, stem)
-                found = json.loads(stem.with_suffix(".json").read_text())
+                found = once(stem, partial(run, options, data, model, seed, stem))
                 print(stem.name, found, flush=True)
                 yield {"data": data, "model": options.name or model, "seed": seed, **found}
 
