@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     )
     from anomalib_defect_plugins.generators import DefectGenerator
     from anomalib_defect_plugins.models.cutpaste import CutPaste
+    from anomalib_defect_plugins.models.defectgan import DefectGan
     from anomalib_defect_plugins.models.htpgan import HtpGan
     from anomalib_defect_plugins.models.isugan import IsuGan
     from anomalib_defect_plugins.models.onestage import OneStage
@@ -35,6 +36,7 @@ _HOMES = {
     "CutPaste": "anomalib_defect_plugins.models.cutpaste",
     "Dagm2007": "anomalib_defect_plugins.data",
     "DefectFolder": "anomalib_defect_plugins.data",
+    "DefectGan": "anomalib_defect_plugins.models.defectgan",
     "DefectGenerator": "anomalib_defect_plugins.generators",
     "HtpGan": "anomalib_defect_plugins.models.htpgan",
     "IsuGan": "anomalib_defect_plugins.models.isugan",
@@ -55,6 +57,7 @@ __all__ = [
     "CutPaste",
     "Dagm2007",
     "DefectFolder",
+    "DefectGan",
     "DefectGenerator",
     "HtpGan",
     "IsuGan",

@@ -60,6 +60,7 @@ def _parser() -> argparse.ArgumentParser:
     lister.add_argument("--json", action="store_true", help="print JSON instead of a table")
     lister.set_defaults(run=_list)
     _add_data(commands)
+    _add_synthesize(commands)
     return parser
 
 
@@ -83,6 +84,36 @@ def _add_data(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -
     )
     data.add_argument("--json", action="store_true", help="print JSON instead of a table")
     data.set_defaults(run=_data, rest=[])
+
+
+def _add_synthesize(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    about = (
+        "Put defects on normal training images with a trained Defect-GAN, and write images, masks and a table in the "
+        "layout of DefectFolder. A run that was stopped goes on where it was; a greater --num adds images."
+    )
+    command = commands.add_parser(
+        "synthesize",
+        help="make a data set of synthetic defects",
+        description=about,
+        usage="anomalib-defects synthesize --ckpt MODEL.ckpt --data NAME --out DIR [--num N] [--category TYPE] "
+        "[--region MASK.png] [--seed S] [--restored] [--report EXTRACTOR] [options of the data module]",
+        epilog="Options of the data module are given as for anomalib: --data.root R, or --root R where it is none of "
+        "the above. 'anomalib train --data.help NAME' lists them.",
+        allow_abbrev=False,
+    )
+    command.add_argument("--ckpt", type=Path, required=True, help="checkpoint of a trained DefectGan")
+    command.add_argument("--data", metavar="NAME", required=True, help="data module that gives the normal images")
+    command.add_argument("--out", type=Path, required=True, help="folder to write to: new, empty, or begun before")
+    command.add_argument("--num", type=int, default=500, help="number of images")
+    command.add_argument("--category", help="type of the defects, or several joined by '+'; each in turn by default")
+    command.add_argument("--region", type=Path, help="image, black where no defect is wanted; anywhere by default")
+    command.add_argument("--seed", type=int, default=0, help="image i depends on it and on i alone")
+    command.add_argument("--threshold", type=float, default=0.5, help="the map above it is defect in the mask")
+    command.add_argument("--restored", action="store_true", help="keep the images with the defect taken away too")
+    command.add_argument(
+        "--report", metavar="EXTRACTOR", help="write how real they are, by the features of inception or a timm model"
+    )
+    command.set_defaults(run=_synthesize, rest=[])
 
 
 class _PrintVersion(argparse.Action):
@@ -137,11 +168,7 @@ def _supervision(cls: type) -> str | None:
 def _data(options: argparse.Namespace) -> int:
     cls = _find_datamodule(options.name)
     sheet = _sheet_path(options)
-    # What a data module prints while it downloads is no part of the answer.
-    with contextlib.redirect_stdout(sys.stderr), _in_one_line(options.name):
-        datamodule = _make_datamodule(cls, options.rest)
-        datamodule.prepare_data()
-        datamodule.setup()
+    datamodule = _set_up(cls, options.name, options.rest)
     from anomalib_defect_plugins.data.summary import look_at
 
     replaced = sheet is not None and sheet.exists()
@@ -249,6 +276,39 @@ def _in_one_line(name: str) -> Iterator[None]:
             f"{TRACEBACK_VARIABLE}=1 shows where it failed"
         )
         raise InvalidInputError(msg) from error
+
+
+def _synthesize(options: argparse.Namespace) -> int:
+    cls = _find_datamodule(options.data)
+    from anomalib_defect_plugins.metrics.features import make_extractor
+    from anomalib_defect_plugins.synthesize import Request, summary_table, synthesize
+
+    names = ("num", "category", "region", "seed", "threshold", "restored")
+    request = Request(**{name: getattr(options, name) for name in names})
+    extractor = make_extractor(options.report) if options.report else None  # before hours are spent on images
+    datamodule = _set_up(cls, options.data, options.rest, options.seed)
+    _print_whole(summary_table(synthesize(options.ckpt, datamodule, options.out, request)))
+    sys.stdout.write(f"data set: {options.out}\n")
+    if extractor:
+        from anomalib_defect_plugins.quality import report
+
+        written = report({"synthetic": options.out}, datamodule, options.out / "_report", extractor)
+        sys.stdout.write(f"report: {written}\n")
+    return 0
+
+
+def _set_up(
+    cls: "type[AnomalibDataModule]", name: str, arguments: Sequence[str], seed: int | None = None
+) -> "AnomalibDataModule":
+    """Make a data module and set it up; ``seed`` is for its splits if it has none of its own."""
+    # What a data module prints while it downloads is no part of the answer.
+    with contextlib.redirect_stdout(sys.stderr), _in_one_line(name):
+        datamodule = _make_datamodule(cls, arguments)
+        if datamodule.seed is None:
+            datamodule.seed = seed
+        datamodule.prepare_data()
+        datamodule.setup()
+    return datamodule
 
 
 def _print_table(rows: list[dict[str, str | None]]) -> None:

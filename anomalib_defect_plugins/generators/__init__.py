@@ -2,6 +2,7 @@
 
 from anomalib_defect_plugins.generators.base import DefectGenerator
 from anomalib_defect_plugins.generators.cutpaste import CutPasteDefects, CutPasteScarDefects
+from anomalib_defect_plugins.generators.defectgan import DefectGanDefects
 from anomalib_defect_plugins.generators.masks import MASK_KINDS, random_masks
 from anomalib_defect_plugins.generators.mixed import MixedDefects
 from anomalib_defect_plugins.generators.noise import NoiseDefects
@@ -16,6 +17,7 @@ __all__ = [
     "MASK_KINDS",
     "CutPasteDefects",
     "CutPasteScarDefects",
+    "DefectGanDefects",
     "DefectGenerator",
     "MixedDefects",
     "NoiseDefects",
@@ -34,6 +36,7 @@ _GENERATORS = (
     PerturbDefects,
     MixedDefects,
     ProceduralDefects,
+    DefectGanDefects,
 )
 
 

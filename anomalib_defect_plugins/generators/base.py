@@ -45,7 +45,9 @@ class DefectGenerator(ABC):
         """
         _check(images)
         images = images.as_subclass(Tensor)
-        defective, mask = self.draw(images, torch.default_generator if rng is None else rng)
+        # Models ask for defects in a training step, where mixed precision would shorten some of the tensors here.
+        with torch.autocast(images.device.type, enabled=False):
+            defective, mask = self.draw(images, torch.default_generator if rng is None else rng)
         defective = torch.where(mask, defective.clamp(0, 1), images)
         seen = ((defective - images).abs() > VISIBLE).flatten(1).any(1)[:, None, None, None]
         return torch.where(seen, defective, images), mask & seen

@@ -121,6 +121,11 @@ class GeneratorContract:
         with torch.inference_mode():
             assert torch.equal(self.defects(textures())[0], expected)
 
+    def test_mixed_precision_changes_nothing(self) -> None:
+        expected = self.defects(textures())[0]
+        with torch.autocast("cpu", torch.bfloat16):
+            assert torch.equal(self.defects(textures())[0], expected)
+
     @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")
     def test_images_on_a_gpu_get_their_defects_there(self) -> None:
         defective, masks = self.defects(textures().cuda())

@@ -67,13 +67,15 @@ class ModelContract:
         callbacks: Sequence[Callback] = (),
         shuffle: bool = True,
         ckpt_path: Path | None = None,
+        precision: str = "32-true",
     ) -> Run:
         """Train a new model, with its data and results in an empty folder."""
         seed_all(seed)
         model = self.make_model(image_size or self.image_size)
         datamodule = self.make_datamodule(folder / "data")
         datamodule = datamodule if shuffle else unshuffled(datamodule)
-        return fit(model, datamodule, folder / "results", self.trainer_arguments(), callbacks, ckpt_path)
+        arguments = {**self.trainer_arguments(), "precision": precision}
+        return fit(model, datamodule, folder / "results", arguments, callbacks, ckpt_path)
 
     @pytest.fixture(scope="class")
     @classmethod

@@ -39,6 +39,11 @@ class TrainingContract(ModelContract):
             assert len(values) >= steps, f"{name} has {len(values)} values in {steps} steps of the first epoch"
             assert all(math.isfinite(value) for value in values), f"{name}: {values}"
 
+    def test_it_trains_in_mixed_precision(self, tmp_path: Path) -> None:
+        run = self.fit(tmp_path, precision="bf16-mixed")
+        assert all(math.isfinite(value) for values in run.watch.losses.values() for value in values)
+        assert all(part.dtype != torch.bfloat16 for part in run.model.state_dict().values())
+
     def test_resumed_training_ends_with_the_weights_of_one_that_never_stopped(self, whole: Run, tmp_path: Path) -> None:
         checkpoint = Path(whole.engine.checkpoint_callback.dirpath) / "epoch=0.ckpt"
         final = whole.model.state_dict()

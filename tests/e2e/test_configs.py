@@ -7,11 +7,12 @@ import numpy as np
 import pytest
 import yaml
 from anomalib.cli.cli import main
-from layouts import write_crack_forest, write_dagm2007, write_kolektor_sdd, write_magnetic_tile
+from layouts import write_codebrim, write_crack_forest, write_dagm2007, write_kolektor_sdd, write_magnetic_tile
 
 CONFIGS = sorted(Path(__file__).parents[2].glob("configs/**/*.yaml"))
 
 SHORT: dict[str, dict[str, str]] = {
+    "defectgan": {"iterations": "2", "channels": "8", "residual_blocks": "1", "image_size": "[64,64]"},
     "htpgan": {"iterations_per_scale": "1", "num_scales": "2"},
     "sidn": {"iterations": "2", "channels": "4"},
     "cutpaste": {"iterations": "2", "image_size": "[64,64]"},
@@ -20,7 +21,16 @@ SHORT: dict[str, dict[str, str]] = {
 }
 """Arguments of the models by folder that make them small and their training short."""
 
+CROPS = {
+    (split, 10 * place + photo, crop): ("Crack", "Spallation")[: photo % 3]
+    for place, split in enumerate(("train", "val", "test"))
+    for photo in range(6)
+    for crop in range(7)
+}
+"""Crops of CODEBRIM: of the background, with a crack, and with two types of defect."""
+
 WRITERS = {
+    "Codebrim": lambda root: write_codebrim(root, CROPS),
     "CrackForest": lambda root: write_crack_forest(root, np.tile(np.array([[1, 2]], np.uint8), (32, 20))),
     "Dagm2007": lambda root: write_dagm2007(root, 6, {"Train": (492, 83), "Test": (508, 67)}),
     "KolektorSdd": write_kolektor_sdd,
@@ -53,7 +63,7 @@ def test_a_configuration_trains_and_tests(config, tmp_path, monkeypatch, capsys)
     arguments = [word for pair in short.items() for word in pair]
     monkeypatch.setattr(sys, "argv", ["anomalib", "train", "--config", str(config), *arguments])
     main()
-    assert "pixel_AUROC" in capsys.readouterr().out
+    assert "image_AUROC" in capsys.readouterr().out
     assert list(tmp_path.glob("results/*/*/**/weights/lightning/model.ckpt"))
 
 

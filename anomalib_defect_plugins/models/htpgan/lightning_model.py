@@ -203,7 +203,8 @@ class HtpGan(OwnBatches, AnomalibModule):
     def training_step(self, batch: Batch, batch_idx: int) -> None:
         """Update one scale's discriminator, then its generator."""
         scale, step = self.current_epoch, batch_idx
-        real = self.model.at_scale(batch.image[:1], scale)
+        with torch.autocast(self.device.type, enabled=False):  # 16 bits would blur the grey levels of the image
+            real = self.model.at_scale(batch.image[:1], scale)
         random = self.rng(scale, step)
         losses = {
             "d_loss": self._discriminator_step(scale, step, real, random),
@@ -212,11 +213,12 @@ class HtpGan(OwnBatches, AnomalibModule):
         check_finite(losses, f"scale {scale + 1} of {len(self.model.sizes)}, iteration {step + 1}")
         self.log_dict({"scale": float(scale + 1), **losses}, prog_bar=True, batch_size=1)
         if step == self.trainer.num_training_batches - 1:
-            self._finish_scale(scale, batch.image[:1])
+            with torch.autocast(self.device.type, enabled=False):
+                self._finish_scale(scale, batch.image[:1])
 
     def _discriminator_step(self, scale: int, step: int, real: Tensor, random: torch.Generator) -> Tensor:
         with torch.no_grad():
-            fake = self.model.generate(self._noise(scale, random))
+            fake = self.model.generate(self._noise(scale, random)).to(real)
         share = self._blend_mask(real, random) if self.blend_fakes else torch.zeros_like(real[:, :1])
         logits = self.model.discriminators[scale](torch.cat([real, torch.lerp(fake, real, share)]))
         loss = discriminator_loss(*logits.chunk(2), share)

@@ -24,6 +24,7 @@ from torchvision.transforms.v2 import Compose, Grayscale, InterpolationMode, Res
 from anomalib_defect_plugins.errors import ConfigurationError, InvalidInputError
 from anomalib_defect_plugins.models.iterative import IterativeTraining
 from anomalib_defect_plugins.models.own_batches import OwnBatches
+from anomalib_defect_plugins.models.pairs import flip, paired_loader
 from anomalib_defect_plugins.models.training import check_positive
 from anomalib_defect_plugins.pre_processing import AntialiasedPreProcessor
 from anomalib_defect_plugins.supervision import Supervision
@@ -31,7 +32,6 @@ from anomalib_defect_plugins.supervision import Supervision
 from .image_pool import ImagePool
 from .items import add_repaired
 from .loss import adversarial_loss, difference, discriminator_loss
-from .pairs import paired_loader
 from .post_processing import ImageOtsuPostProcessor
 from .torch_model import Generator, IsuGanModel, make_discriminator
 from .visualizer import RepairVisualizer
@@ -177,7 +177,7 @@ class IsuGan(OwnBatches, IterativeTraining, AnomalibModule):
         if datamodule is None:
             msg = "IsuGan makes batches of a data module's images: pass one as datamodule, not data loaders"
             raise ConfigurationError(msg)
-        loader = paired_loader(datamodule, self.batch_size, self._rng_of_epoch, self.global_rank)
+        loader = paired_loader("IsuGan", datamodule, self.batch_size, self._rng_of_epoch, self.global_rank)
         self.use_loader(loader)
 
     def _rng_of_epoch(self) -> torch.Generator:
@@ -265,18 +265,6 @@ def frozen(*networks: nn.Module) -> Iterator[None]:
     finally:
         for parameter in parameters:
             parameter.requires_grad_(True)
-
-
-def flip(images: Tensor, rng: torch.Generator) -> Tensor:
-    """Leave each image as it is, or flip it horizontally or vertically, all three by equal chance.
-
-    Args:
-        images: (B, C, H, W).
-        rng: Source of the chance, a generator of the CPU.
-    """
-    flips = ([], [-1], [-2])
-    choices = torch.randint(3, (len(images),), generator=rng).tolist()
-    return torch.stack([image.flip(flips[choice]) for image, choice in zip(images, choices, strict=True)])
 
 
 def _check_range(name: str, value: float, low: float, high: float) -> None:

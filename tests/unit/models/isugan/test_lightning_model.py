@@ -12,9 +12,10 @@ from anomalib_defect_plugins.data import WithDefects
 from anomalib_defect_plugins.data.items import DefectBatch
 from anomalib_defect_plugins.errors import ConfigurationError, InvalidInputError
 from anomalib_defect_plugins.models.isugan.items import RepairedBatch, add_repaired
-from anomalib_defect_plugins.models.isugan.lightning_model import flip, frozen
+from anomalib_defect_plugins.models.isugan.lightning_model import frozen
 from anomalib_defect_plugins.models.isugan.post_processing import ImageOtsuPostProcessor
 from anomalib_defect_plugins.models.isugan.visualizer import RepairVisualizer
+from anomalib_defect_plugins.models.pairs import flip
 from anomalib_defect_plugins.testing.runs import fit, seed_all
 
 

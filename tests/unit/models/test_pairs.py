@@ -5,13 +5,21 @@ import torch
 
 from anomalib_defect_plugins.data import WithDefects
 from anomalib_defect_plugins.errors import ConfigurationError
-from anomalib_defect_plugins.models.isugan.pairs import paired_loader
+from anomalib_defect_plugins.models.pairs import paired_loader
+from anomalib_defect_plugins.testing import folder_datamodule, write_folder_data
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A data module with 6 normal images to train with, and 4 defective ones."""
+    write_folder_data(tmp_path, image_size=(40, 48), normal=6, normal_test=2, defective=4)
+    return folder_datamodule(tmp_path)
 
 
 def batches(datamodule, batch_size=1, seed=0):
     """The batches of an epoch, as they are after their transfer to the training device."""
     datamodule.setup()
-    loader = paired_loader(datamodule, batch_size, lambda: torch.Generator().manual_seed(seed))
+    loader = paired_loader("Any", datamodule, batch_size, lambda: torch.Generator().manual_seed(seed))
     return [datamodule.on_after_batch_transfer(batch, 0) for batch in loader]
 
 
@@ -45,7 +53,7 @@ def test_real_and_synthetic_defects_are_drawn_as_often_as_the_data_module_has_th
     # 6 normal images of which half get a defect are 3 against 3 real ones, so half of 600 draws: 300 +- 3 * 12
     data = WithDefects(folder, real=3, synthetic="noise", masks=False)
     data.setup()
-    loaders = (paired_loader(data, 1, lambda s=s: torch.Generator().manual_seed(s)) for s in range(100))
+    loaders = (paired_loader("Any", data, 1, lambda s=s: torch.Generator().manual_seed(s)) for s in range(100))
     assert 264 < sum(index >= 9 for loader in loaders for _, index in loader.sampler) < 336
 
 
@@ -54,5 +62,5 @@ def test_data_without_normal_images_is_refused(folder):
     data.setup()
     rows = [row for row, label in enumerate(data.train_data.samples.label_index) if label]
     data.train_data.subsample(rows, inplace=True)
-    with pytest.raises(ConfigurationError, match="needs normal images"):
-        paired_loader(data, 1, torch.Generator)
+    with pytest.raises(ConfigurationError, match="Any needs normal images"):
+        paired_loader("Any", data, 1, torch.Generator)

@@ -1,4 +1,7 @@
-"""Unpaired training batches: as many defective images as normal ones in each, whatever the data module has of them."""
+"""Unpaired training batches: as many defective images as normal ones in each, whatever the data module has of them.
+
+ISU-GAN and Defect-GAN train on them.
+"""
 
 from collections.abc import Callable, Iterator
 
@@ -6,6 +9,7 @@ import numpy as np
 import torch
 from anomalib.data import AnomalibDataModule, AnomalibDataset, ImageItem
 from anomalib.data.utils import LabelName
+from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from anomalib_defect_plugins.data.training_set import SyntheticDefects
@@ -73,13 +77,14 @@ class Pairs(Dataset):
 
 
 def paired_loader(
-    datamodule: AnomalibDataModule, batch_size: int, rng: Callable[[], torch.Generator], rank: int = 0
+    model: str, datamodule: AnomalibDataModule, batch_size: int, rng: Callable[[], torch.Generator], rank: int = 0
 ) -> DataLoader:
     """Give batches of normal images followed by as many defective ones; an epoch has each normal image once.
 
     Real and synthetic defects of a ``WithDefects`` are drawn as often as its own batches would hold them.
 
     Args:
+        model: Name of the model, for the message.
         datamodule: The data module, set up.
         batch_size: Images of each kind in a batch.
         rng: Gives the source of an epoch's chance, a generator of the CPU.
@@ -92,7 +97,7 @@ def paired_loader(
     label = dataset.samples.label_index.to_numpy()
     normal, real = (np.flatnonzero(label == kind) for kind in (LabelName.NORMAL, LabelName.ABNORMAL))
     if not len(normal):
-        msg = f"IsuGan needs normal images in the training set; {datamodule.name} has none: add some"
+        msg = f"{model} needs normal images in the training set; {datamodule.name} has none: add some"
         raise ConfigurationError(msg)
     generator = getattr(datamodule, "synthetic", None)
     drawn = normal[:0] if generator is None else normal + len(dataset)
@@ -109,3 +114,15 @@ def paired_loader(
         num_workers=datamodule.num_workers,
         collate_fn=collate,
     )
+
+
+def flip(images: Tensor, rng: torch.Generator) -> Tensor:
+    """Leave each image as it is, or flip it horizontally or vertically, all three by equal chance.
+
+    Args:
+        images: (B, C, H, W).
+        rng: Source of the chance, a generator of the CPU.
+    """
+    flips = ([], [-1], [-2])
+    choices = torch.randint(3, (len(images),), generator=rng).tolist()
+    return torch.stack([image.flip(flips[choice]) for image, choice in zip(images, choices, strict=True)])

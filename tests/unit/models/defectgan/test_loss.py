@@ -1,0 +1,149 @@
+"""Eq. 5 to 12 on cases small enough to work out by hand."""
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from anomalib_defect_plugins.models.defectgan.loss import (
+    LossWeights,
+    Task,
+    adversarial_loss,
+    class_loss,
+    critic_loss,
+    discriminator_losses,
+    generator_losses,
+    gradient_penalty,
+    map_cycle_loss,
+    map_size_loss,
+    reconstruction_loss,
+)
+from anomalib_defect_plugins.models.defectgan.torch_model import compose
+
+
+def test_the_adversarial_losses_are_those_of_a_wasserstein_gan():
+    real, fake = torch.tensor([3.0, 5.0]), torch.tensor([1.0, 2.0])
+    assert critic_loss(real, fake).item() == 1.5 - 4
+    assert adversarial_loss(fake).item() == -1.5
+
+
+def test_the_penalty_is_the_squared_distance_of_the_gradients_norm_from_1():
+    # The score's gradient is (3, 4) at each place, of length 5; the second image's scores are added up to twice that.
+    weights = torch.tensor([3.0, 4.0]).reshape(1, 1, 1, 2)
+    real, fake, share = torch.rand(2, 1, 1, 2), torch.rand(2, 1, 1, 2), torch.rand(2, 1, 1, 1)
+    assert gradient_penalty(lambda x: (weights * x).sum((1, 2, 3)), real, fake, share).item() == pytest.approx(16)
+    twice = gradient_penalty(lambda x: (weights * x).sum((1, 2, 3))[:, None].expand(-1, 2), real, fake, share)
+    assert twice.item() == pytest.approx(81)
+
+
+def test_the_penalty_is_taken_between_the_real_image_and_the_fake_one():
+    # The score is the square x^2, whose gradient at x is 2x: 2 * (0.25 * 4 + 0.75 * 0) = 2.
+    real, fake = torch.full((1, 1, 1, 1), 4.0), torch.zeros(1, 1, 1, 1)
+    penalty = gradient_penalty(torch.square, real, fake, torch.full((1, 1, 1, 1), 0.25))
+    assert penalty.item() == pytest.approx((2 - 1) ** 2)
+
+
+def test_the_penalty_moves_the_discriminator_and_not_the_generator():
+    layer, fake = nn.Conv2d(1, 1, 1), torch.rand(1, 1, 2, 2, requires_grad=True)
+    gradient_penalty(layer, torch.rand(1, 1, 2, 2), fake, torch.rand(1, 1, 1, 1)).backward()
+    assert layer.weight.grad.abs().sum() > 0
+    assert fake.grad is None
+
+
+def test_types_that_exclude_each_other_have_a_cross_entropy_with_a_class_for_normal():
+    # Probabilities 1/2, 1/4, 1/4 of "normal", first and second type.
+    logits = torch.tensor([[0.5, 0.25, 0.25]]).log()
+    assert class_loss(logits, torch.tensor([[0.0, 0.0]]), False).item() == pytest.approx(math.log(2))
+    assert class_loss(logits, torch.tensor([[0.0, 1.0]]), False).item() == pytest.approx(math.log(4))
+
+
+def test_types_that_are_independent_have_a_binary_cross_entropy_each_and_normal_has_none_of_them():
+    # The sigmoid of log(3) is 3/4. Both types, the first one only, none: the mean of the sums over both types.
+    logits = torch.tensor([[math.log(3), math.log(3)]] * 3)
+    labels = torch.tensor([[1.0, 1.0], [1.0, 0.0], [0.0, 0.0]])
+    hit, miss = math.log(4 / 3), math.log(4)
+    expected = (2 * hit + (hit + miss) + 2 * miss) / 3
+    assert class_loss(logits, labels, True).item() == pytest.approx(expected)
+
+
+def test_the_losses_of_images_and_maps_are_mean_absolute_values():
+    ones = torch.ones(2, 1, 4, 4)
+    assert reconstruction_loss(ones, -ones).item() == 2  # eq. 8
+    assert map_cycle_loss(0.75 * ones, 0.5 * ones).item() == 0.25  # eq. 9
+    assert map_size_loss(0.75 * ones, 0.5 * ones).item() == 1.25  # eq. 10
+
+
+class Painter(nn.Module):
+    """A generator that paints half of each pixel white for a defect, black for none; the noise is left out."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.tensor(1.0))
+
+    def forward(self, image, control, rng):
+        foreground = self.weight * (2 * control[:, :1] - 1).expand_as(image)
+        return compose(image, foreground, torch.where(control[:, :1] > 0, 0.5, 0.25).expand_as(image[:, :1]))
+
+
+class Mean(nn.Module):
+    """A discriminator whose score is the mean of an image; both classes are as likely."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.tensor(1.0))
+
+    def forward(self, image):
+        score = self.weight * image.mean((1, 2, 3))
+        return score, torch.stack([0 * score, 0 * score], 1)
+
+
+@pytest.fixture
+def task():
+    """A normal image of 0 and a defective one of 0.8; each shall become the other."""
+    images = torch.zeros(2, 1, 4, 4)
+    images[1] = 0.8
+    labels = torch.tensor([[0.0], [1.0]])
+    return Task(images, labels, labels.roll(1, 0), False)
+
+
+def rng():
+    return torch.Generator().manual_seed(0)
+
+
+def test_the_discriminators_losses_are_those_of_equation_11_with_their_weights(task):
+    generator, discriminator = Painter(), Mean()
+    losses = discriminator_losses(generator, discriminator, task, LossWeights(), rng(), rng())
+    # Fakes: n -> d is 0.5 * 0 + 0.5 * 1 = 0.5; d -> n is 0.75 * 0.8 - 0.25 = 0.35. The gradient of the mean of 16
+    # numbers has the norm 1/4.
+    assert {name: loss.item() for name, loss in losses.items()} == pytest.approx(
+        {
+            "critic_loss": (0.5 + 0.35) / 2 - (0 + 0.8) / 2,
+            "penalty_loss": 10 * (0.25 - 1) ** 2,
+            "real_class_loss": 2 * math.log(2),
+        },
+        abs=1e-6,
+    )
+    sum(losses.values()).backward()
+    assert generator.weight.grad is None
+
+
+def test_the_generators_losses_are_those_of_equation_12_with_their_weights(task):
+    losses, maps = generator_losses(Painter(), Mean(), task, LossWeights(), rng())
+    # Back again: 0.75 * 0.5 - 0.25 = 0.125 for n, 0.5 * 0.35 + 0.5 = 0.675 for d. Maps: 0.5 and 0.25, in either order.
+    assert {name: loss.item() for name, loss in losses.items()} == pytest.approx(
+        {
+            "adversarial_loss": -(0.5 + 0.35) / 2,
+            "fake_class_loss": 5 * math.log(2),
+            "reconstruction_loss": 5 * (0.125 + 0.125) / 2,
+            "map_cycle_loss": 5 * 0.25,
+            "map_size_loss": 0.75 / 2 * 2,
+        },
+        abs=1e-6,
+    )
+    assert maps.mean((1, 2, 3)).tolist() == [0.5, 0.25]
+
+
+def test_losses_of_maps_without_weight_are_left_out(task):
+    losses, _ = generator_losses(Painter(), Mean(), task, LossWeights(map_cycle=0, map_size=0), rng())
+    assert set(losses) == {"adversarial_loss", "fake_class_loss", "reconstruction_loss"}

@@ -1,0 +1,152 @@
+"""The networks of Defect-GAN: StarGAN's where the paper says nothing, composition, control and noise."""
+
+import pytest
+import torch
+
+from anomalib_defect_plugins.layers import NoiseInjection, Spade
+from anomalib_defect_plugins.models.defectgan.torch_model import (
+    DefectGanModel,
+    Discriminator,
+    Generator,
+    compose,
+    default_layers,
+    everywhere,
+)
+
+
+def count(network: torch.nn.Module) -> int:
+    return sum(weight.numel() for weight in network.parameters())
+
+
+def rng(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def noisy(**arguments: object) -> Generator:
+    """A small generator whose noise is as strong as if it had learned it."""
+    torch.manual_seed(0)
+    generator = Generator(2, 4, 1, **arguments)
+    for module in generator.modules():
+        if isinstance(module, NoiseInjection):
+            module.strength.data.fill_(0.5)
+    return generator
+
+
+def images() -> torch.Tensor:
+    return torch.rand(2, 3, 16, 20, generator=rng(7)) * 2 - 1
+
+
+def test_with_all_components_off_the_networks_are_stargans():
+    # The figures that StarGAN's own program prints for 128 pixels and five attributes.
+    generator = Generator(5, spatial_control=False, noise_injection=False, layer_composition=False)
+    assert count(generator) == 8_430_528
+    assert count(Discriminator((128, 128), 5)) == 44_762_048
+
+
+def test_the_generator_has_the_weights_of_its_layer_table():
+    # Image to 64 by 7x7, 128 and 256 by 4x4, each with scale and shift of its norm; six times two 3x3 of 256.
+    encoder = 3 * 64 * 49 + 64 * 128 * 16 + 128 * 256 * 16 + 2 * (64 + 128 + 256)
+    residual = 6 * 2 * (256 * 256 * 9 + 2 * 256)
+    # Up by 3x3 to 128 and 64, each with SPADE of 128 hidden channels; the head gives three colours and the map.
+    decoder = 256 * 128 * 9 + 128 * 64 * 9 + 64 * 4 * 49
+    spade = 2 * (5 * 9 + 1) * 128 + 2 * (128 * 9 + 1) * (128 + 64)
+    noise = 3 + 6 * 2 + 2
+    assert count(Generator(5)) == encoder + residual + decoder + spade + noise == 8_585_425
+
+
+@pytest.mark.parametrize(
+    ("size", "layers", "patches"),
+    [
+        ((128, 128), 6, (2, 2)),
+        ((64, 64), 5, (2, 2)),
+        ((80, 96), 5, (2, 3)),
+        ((32, 32), 4, (2, 2)),
+        ((256, 256), 6, (4, 4)),
+    ],
+)
+def test_the_discriminator_is_as_deep_as_its_images_allow(size, layers, patches):
+    assert default_layers(size) == layers
+    scores, logits = Discriminator(size, 3, channels=2)(torch.rand(2, 3, *size))
+    assert scores.shape == (2, 1, *patches)
+    assert logits.shape == (2, 3)
+
+
+def test_the_discriminator_can_be_made_shallower():
+    scores, logits = Discriminator((64, 64), 3, channels=2, layers=3)(torch.rand(2, 3, 64, 64))
+    assert scores.shape == (2, 1, 8, 8)
+    assert logits.shape == (2, 3)
+
+
+def test_the_result_is_the_foreground_where_the_map_is_1_and_the_image_where_it_is_0():
+    # Eq. 2: 0.2 * (1 - 0.25) + 0.6 * 0.25 = 0.3.
+    image, foreground = torch.full((1, 3, 1, 3), 0.2), torch.full((1, 3, 1, 3), 0.6)
+    made = compose(image, foreground, torch.tensor([0.0, 0.25, 1.0]).reshape(1, 1, 1, 3))
+    torch.testing.assert_close(made.images, torch.tensor([0.2, 0.3, 0.6]).expand(1, 3, 1, 3))
+
+
+def test_images_come_out_as_they_went_in_where_the_map_is_0():
+    generator = noisy()
+    generator.head.weight.data[3] = 0
+    generator.head.weight.data[3, :, 3, 3] = -100  # features behind a ReLU are positive, so the sigmoid is 0
+    made, maps = generator(images(), torch.ones(2, 2, 1, 1), rng())
+    shut = maps < 1e-6
+    assert shut.float().mean() > 0.5
+    assert ((made - images()).abs() * shut).max() < 1e-5
+
+
+def test_noise_needs_a_source_and_is_the_same_for_the_same_one():
+    generator, control = noisy(), torch.ones(2, 2, 1, 1)
+    first, again, other, without = (generator(images(), control, one).images for one in (rng(1), rng(1), rng(2), None))
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+    assert torch.equal(without, generator(images(), control).images)
+    assert not torch.equal(without, first)
+
+
+def test_there_is_noise_after_each_convolutional_block_unless_it_is_switched_off():
+    def blocks(generator: Generator) -> int:
+        return sum(isinstance(module, NoiseInjection) for module in generator.modules())
+
+    assert blocks(Generator(2, 4)) == 3 + 2 * 6 + 2
+    assert blocks(Generator(2, 4, noise_injection=False)) == 0
+
+
+def test_each_block_of_the_decoder_has_the_control_map_and_the_encoder_has_none():
+    generator = Generator(2, 4)
+    assert [isinstance(block.norm, Spade) for block in generator.decoder] == [True, True]
+    assert not any(isinstance(module, Spade) for module in generator.encoder.modules())
+
+
+@pytest.mark.parametrize("spatial_control", [True, False])
+def test_the_control_map_decides_what_comes_out(spatial_control):
+    generator = noisy(spatial_control=spatial_control)
+    first, second = (generator(images(), everywhere(torch.tensor([row] * 2))).images for row in ([1.0, 0], [0, 1.0]))
+    assert (first - second).abs().mean() > 1e-3
+
+
+def test_beyond_nine_pixels_of_its_border_a_map_does_what_one_does_that_is_the_same_everywhere():
+    # To the right: 2 of the halved pixels by SPADE, hence 5; 1 by the convolution after doubling; 3 by the head.
+    generator, image = noisy(), torch.rand(1, 3, 16, 64) * 2 - 1
+    control = torch.zeros(1, 2, 16, 64)
+    control[:, 1, :, :32] = 1
+    half = generator(image, control)
+    full, empty = (generator(image, label[:, :, None, None]) for label in (torch.tensor([[0.0, 1]]), torch.zeros(1, 2)))
+    for result, left, right in zip(half, full, empty, strict=True):
+        assert (left - right).abs().mean() > 1e-3
+        torch.testing.assert_close(result[..., :23], left[..., :23], atol=1e-5, rtol=0)
+        torch.testing.assert_close(result[..., 41:], right[..., 41:], atol=1e-5, rtol=0)
+        assert not torch.allclose(result[..., 24:40], right[..., 24:40], atol=1e-5, rtol=0)
+
+
+def test_without_composition_the_map_is_half_of_the_mean_change():
+    made, maps = noisy(layer_composition=False)(images(), torch.ones(2, 2, 1, 1))
+    torch.testing.assert_close(maps, ((made - images()) / 2).abs().mean(1, keepdim=True))
+
+
+def test_inspection_takes_the_map_of_the_restoration_for_the_anomaly_map():
+    model, image = DefectGanModel(noisy(), 2, score_share=1.0), images() / 2 + 0.5
+    result, restored = model(image), model.restore(image)
+    expected = model.generator(2 * image - 1, torch.zeros(2, 2, 1, 1))
+    torch.testing.assert_close(result.anomaly_map, expected.maps)
+    torch.testing.assert_close(2 * restored.images - 1, expected.images)
+    torch.testing.assert_close(result.pred_score, expected.maps.mean((1, 2, 3)))
