@@ -61,7 +61,7 @@ class EightBranches(nn.Module):
 
 def padim() -> AnomalibModule:
     """Give a PaDiM whose Gaussians are fitted to noise: latency does not depend on their values."""
-    model = Padim(backbone="resnet18", layers=["layer1", "layer2", "layer3"], pre_trained=False)
+    model = Padim(backbone="resnet18", layers=["layer1", "layer2", "layer3"], pre_trained=False, post_processor=False)
     for _ in range(4):
         model.model.train()(torch.rand(64, 3, 256, 256))
     model.model.fit()
@@ -70,7 +70,7 @@ def padim() -> AnomalibModule:
 
 def eight_branches() -> HtpGan:
     """Give HTP-GAN with its texture-perceiving modules unfolded."""
-    model = HtpGan()
+    model = HtpGan(post_processor=False)
     for discriminator in model.model.discriminators:
         discriminator.texture = EightBranches(discriminator.texture)
     return model
@@ -79,8 +79,10 @@ def eight_branches() -> HtpGan:
 MODELS: dict[str, Callable[[Path | None], AnomalibModule]] = {
     "padim": lambda _: padim(),
     "htpgan-branches": lambda _: eight_branches(),
-    "htpgan": lambda _: HtpGan(),
-    "sidn": lambda path: Sidn() if path is None else Sidn.load_from_checkpoint(path, map_location="cpu"),
+    "htpgan": lambda _: HtpGan(post_processor=False),
+    "sidn": lambda path: (
+        Sidn(post_processor=False) if path is None else Sidn.load_from_checkpoint(path, map_location="cpu")
+    ),
 }
 
 
@@ -113,7 +115,7 @@ def product(precision: str) -> openvino.CompiledModel:
 
 def arithmetic(model: AnomalibModule) -> float:
     """Count the additions and multiplications of an image."""
-    with FlopCounterMode(display=False) as counter, torch.inference_mode():
+    with FlopCounterMode(display=False) as counter:
         model.eval().model(torch.rand(1, 3, *SIZE))
     return counter.get_total_flops()
 
