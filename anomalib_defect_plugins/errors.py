@@ -4,6 +4,8 @@ Each is also the exception that the ecosystem would raise, so ``except ValueErro
 ``anomalib`` and ``anomalib-defects`` command lines they are printed as that one line, without a traceback.
 """
 
+from collections.abc import Iterable
+
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 
@@ -21,3 +23,19 @@ class MissingDataError(UserError, FileNotFoundError):
 
 class ConfigurationError(UserError, MisconfigurationException):
     """Parts that are each valid but do not go together."""
+
+
+def check_one_of(name: str, value: str, known: Iterable[str]) -> None:
+    """Refuse a value that is not among the known ones.
+
+    Args:
+        name: What the user knows the value by.
+        value: What was given.
+        known: What could have been.
+
+    Raises:
+        InvalidInputError: Lists the known ones.
+    """
+    if value not in known:
+        msg = f"{name} is {value!r}; it must be one of {', '.join(known)}"
+        raise InvalidInputError(msg)

@@ -3,7 +3,7 @@
 from anomalib_defect_plugins.generators.base import DefectGenerator
 from anomalib_defect_plugins.generators.cutpaste import CutPasteDefects, CutPasteScarDefects
 from anomalib_defect_plugins.generators.defectgan import DefectGanDefects
-from anomalib_defect_plugins.generators.masks import MASK_KINDS, random_masks
+from anomalib_defect_plugins.generators.masks import LOCAL_KINDS, MASK_KINDS, random_masks
 from anomalib_defect_plugins.generators.mixed import MixedDefects
 from anomalib_defect_plugins.generators.noise import NoiseDefects
 from anomalib_defect_plugins.generators.perturb import PerturbDefects
@@ -14,6 +14,7 @@ from anomalib_defect_plugins.plugins.hookspecs import Register
 
 __all__ = [
     "KINDS",
+    "LOCAL_KINDS",
     "MASK_KINDS",
     "CutPasteDefects",
     "CutPasteScarDefects",

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from anomalib_defect_plugins.errors import InvalidInputError
+from anomalib_defect_plugins.errors import InvalidInputError, check_one_of
 from anomalib_defect_plugins.generators.base import DefectGenerator
 from anomalib_defect_plugins.generators.draws import check_number
 from anomalib_defect_plugins.generators.masks import random_masks
@@ -53,9 +53,7 @@ class DefectGanDefects(DefectGenerator):
         from anomalib_defect_plugins.models.defectgan.synthesis import load
 
         check_number("threshold of DefectGanDefects", threshold, 0.02, 0.98)
-        if region not in REGIONS:
-            msg = f"region of DefectGanDefects is {region!r}; it must be one of {', '.join(REGIONS)}"
-            raise InvalidInputError(msg)
+        check_one_of("region of DefectGanDefects", region, REGIONS)
         self.model = load(checkpoint)
         if category not in {None, *self.model.categories}:
             msg = f"{checkpoint} knows no category {category!r}; choose one of {', '.join(self.model.categories)}"

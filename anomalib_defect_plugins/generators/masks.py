@@ -18,6 +18,9 @@ BLOB_SHARE = (0.004, 0.2)
 FINEST = 0.025
 """Least distance that smooth noise varies over; the time that it takes grows with the square of the inverse."""
 
+BAND_WIDTH = (0.05, 0.4)
+"""Least and greatest width of a band, as a fraction of the shorter side."""
+
 HAIRLINE = 1.0
 """Width of the thinnest stroke, in pixels at any size of the image."""
 
@@ -36,17 +39,17 @@ def random_masks(
         size: Height and width in pixels, 32 or more each.
         rng: Source of all randomness, a generator of the CPU.
         device: Where the masks are made.
-        kinds: Some of ``MASK_KINDS``; by default all. ``blobs`` is smooth noise above a threshold, several pieces;
-            ``ellipse`` is one lump with a smooth or ragged border; ``stroke`` is a straight or wavy line, a hairline
-            of one pixel at the thinnest.
+        kinds: Some of ``MASK_KINDS``; by default ``LOCAL_KINDS``. ``blobs`` is smooth noise above a threshold, several
+            pieces; ``ellipse`` is one lump with a smooth or ragged border; ``stroke`` is a straight or wavy line, a
+            hairline of one pixel at the thinnest; ``band`` is a ragged strip across the whole image.
 
     Returns:
-        Masks (count, 1, H, W), bool. None is empty, none covers more than a third of the image.
+        Masks (count, 1, H, W), bool. None is empty; none covers more than a third of the image, a band half of it.
 
     Raises:
         InvalidInputError: A kind is unknown, or there is none.
     """
-    kinds = MASK_KINDS if kinds is None else check_kinds("kinds of masks", kinds, MASK_KINDS)
+    kinds = LOCAL_KINDS if kinds is None else check_kinds("kinds of masks", kinds, MASK_KINDS)
     geometry = numpy_rng(rng)
     chosen = geometry.integers(len(kinds), size=count)
     masks = torch.zeros(count, 1, *size, dtype=torch.bool, device=device)
@@ -109,6 +112,14 @@ def _stroke(count: int, size: Pair, rng: np.random.Generator, device: torch.devi
     return inside & ((across - curve).abs() <= _column(width / 2, device) * (1 + slope**2).sqrt())
 
 
+def _band(count: int, size: Pair, rng: np.random.Generator, device: torch.device) -> Tensor:
+    _, across = _axes(count, size, rng, device)
+    cells = np.repeat(log_uniform(rng, (0.05, 0.3), count)[:, None], 2, axis=1) * min(size)
+    noise = smooth_noise(count, size, cells, rng, device).clamp(-2, 2)
+    ragged = _column(log_uniform(rng, (0.002, 0.04), count) * min(size), device) * noise
+    return (across + ragged).abs() <= _column(log_uniform(rng, BAND_WIDTH, count) * min(size) / 2, device)
+
+
 def _axes(count: int, size: Pair, rng: np.random.Generator, device: torch.device) -> tuple[Tensor, Tensor]:
     """Coordinates (count, H, W) in pixels along and across a random direction, from a random pixel near no border."""
     centres = np.floor(rng.uniform(0.1, 0.9, (count, 2)) * size)
@@ -128,7 +139,11 @@ _PAINTERS: dict[str, Callable[[int, Pair, np.random.Generator, torch.device], Te
     "blobs": _blobs,
     "ellipse": _ellipse,
     "stroke": _stroke,
+    "band": _band,
 }
 
 MASK_KINDS = tuple(_PAINTERS)
 """The kinds of mask that :func:`random_masks` knows."""
+
+LOCAL_KINDS = ("blobs", "ellipse", "stroke")
+"""Those that leave most of an image as it is, which is what :func:`random_masks` draws unless told otherwise."""

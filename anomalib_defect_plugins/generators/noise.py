@@ -8,7 +8,7 @@ from torch import Tensor
 
 from anomalib_defect_plugins.generators.base import DefectGenerator
 from anomalib_defect_plugins.generators.draws import check_kinds, check_number, device_rng
-from anomalib_defect_plugins.generators.masks import MASK_KINDS, random_masks
+from anomalib_defect_plugins.generators.masks import LOCAL_KINDS, MASK_KINDS, random_masks
 
 
 class NoiseDefects(DefectGenerator):
@@ -25,7 +25,7 @@ class NoiseDefects(DefectGenerator):
 
     name: ClassVar[str] = "noise"
 
-    def __init__(self, mean: float = 0.5, std: float = 0.25, kinds: Sequence[str] = MASK_KINDS) -> None:
+    def __init__(self, mean: float = 0.5, std: float = 0.25, kinds: Sequence[str] = LOCAL_KINDS) -> None:
         check_number("mean of NoiseDefects", mean, 0, 1)
         check_number("std of NoiseDefects", std, 0.01, 1)
         self.mean = mean

@@ -13,7 +13,7 @@ from torchvision.transforms.v2.functional import gaussian_blur
 
 from anomalib_defect_plugins.generators.base import DefectGenerator
 from anomalib_defect_plugins.generators.draws import check_kinds, check_range, device_rng
-from anomalib_defect_plugins.generators.masks import MASK_KINDS, random_masks
+from anomalib_defect_plugins.generators.masks import LOCAL_KINDS, MASK_KINDS, random_masks
 
 Uniform = Callable[[float, float], Tensor]
 """Draws a number for each image between two limits: (B, 1, 1, 1)."""
@@ -39,7 +39,7 @@ class PerturbDefects(DefectGenerator):
         self,
         contents: Sequence[str] = ("tone", "offset", "fade", "boost", "elsewhere", "noise"),
         opacity: tuple[float, float] = (0.3, 1.0),
-        kinds: Sequence[str] = MASK_KINDS,
+        kinds: Sequence[str] = LOCAL_KINDS,
     ) -> None:
         self.contents = check_kinds("contents of PerturbDefects", contents, CONTENTS)
         check_range("opacity of PerturbDefects", opacity, 0.05, 1)

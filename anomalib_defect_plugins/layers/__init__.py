@@ -5,12 +5,14 @@ from .gradient_reversal import GradientReversal, reversal_weight
 from .involution import Involution
 from .median import MedianFilter
 from .noise_injection import NoiseInjection
+from .norms import NORMS
 from .resize import FixedResize, Resize
 from .spade import Moments, Spade, at_size, blend, moments_of
 from .texture_perceiving import TexturePerceivingModule, directional_maps
 from .top_mean import top_mean
 
 __all__ = [
+    "NORMS",
     "ConvBlock",
     "FixedResize",
     "GradientReversal",

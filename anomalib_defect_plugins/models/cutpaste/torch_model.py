@@ -13,7 +13,7 @@ from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import Tensor, nn
 from torch.nn import functional
 
-from anomalib_defect_plugins.errors import InvalidInputError
+from anomalib_defect_plugins.errors import InvalidInputError, check_one_of
 from anomalib_defect_plugins.generators.base import MIN_SIDE
 
 from .density import Moments
@@ -160,9 +160,7 @@ def feature_maps(backbone: str, layers: Sequence[str] | None = None) -> tuple[li
 
 
 def _check(localization: str, image_size: tuple[int, int], window: int, stride: int) -> None:
-    if localization not in LOCALIZATIONS:
-        msg = f"localization is {localization!r}; it must be one of {', '.join(LOCALIZATIONS)}"
-        raise InvalidInputError(msg)
+    check_one_of("localization", localization, LOCALIZATIONS)
     if not MIN_SIDE <= window <= min(image_size):
         msg = f"window is {window}; it must be {MIN_SIDE} at least and fit into images of {tuple(image_size)}"
         if localization == "patch":

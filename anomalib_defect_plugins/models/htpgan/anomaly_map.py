@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from anomalib_defect_plugins.errors import InvalidInputError
+from anomalib_defect_plugins.errors import check_one_of
 
 FUSIONS = ("typicality", "log_odds", "entropy", "paper")
 
@@ -34,9 +34,7 @@ class ScaleAnomalyMap(nn.Module):
 
     def __init__(self, fusion: str = "typicality") -> None:
         super().__init__()
-        if fusion not in FUSIONS:
-            msg = f"fusion is {fusion!r}; it must be one of {', '.join(FUSIONS)}"
-            raise InvalidInputError(msg)
+        check_one_of("fusion", fusion, FUSIONS)
         self.fusion = fusion
         self.register_buffer("percentiles", torch.tensor([-1.0, 0.0, 1.0]))
 

@@ -22,7 +22,7 @@ from torch.optim import Adam, Optimizer
 from torch.utils.data import DataLoader
 from torchvision.transforms.v2 import Compose, InterpolationMode, Resize
 
-from anomalib_defect_plugins.errors import ConfigurationError, InvalidInputError
+from anomalib_defect_plugins.errors import ConfigurationError, check_one_of
 from anomalib_defect_plugins.models.own_batches import OwnBatches
 from anomalib_defect_plugins.models.training import (
     ResumePoint,
@@ -105,9 +105,7 @@ class HtpGan(OwnBatches, AnomalibModule):
         visualizer: Visualizer | bool = True,
     ) -> None:
         image_size = tuple(image_size)
-        if threshold not in THRESHOLDS:
-            msg = f"threshold is {threshold!r}; it must be one of {', '.join(THRESHOLDS)}"
-            raise InvalidInputError(msg)
+        check_one_of("threshold", threshold, THRESHOLDS)
         check_positive(
             image_size=min(image_size),
             width=width,

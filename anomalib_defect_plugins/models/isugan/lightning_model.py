@@ -21,7 +21,7 @@ from torch.optim import Adam
 from torch.optim.lr_scheduler import LambdaLR
 from torchvision.transforms.v2 import Compose, Grayscale, InterpolationMode, Resize
 
-from anomalib_defect_plugins.errors import ConfigurationError, InvalidInputError
+from anomalib_defect_plugins.errors import ConfigurationError, InvalidInputError, check_one_of
 from anomalib_defect_plugins.models.iterative import IterativeTraining
 from anomalib_defect_plugins.models.own_batches import OwnBatches
 from anomalib_defect_plugins.models.pairs import flip, paired_loader
@@ -116,9 +116,7 @@ class IsuGan(OwnBatches, IterativeTraining, AnomalibModule):
         _check_range("ssim_share", ssim_share, 0, 1)
         _check_range("score_share", score_share, 0, 1)
         _check_networks(width, window_size, min(image_size))
-        if mask_threshold not in MASK_THRESHOLDS:
-            msg = f"mask_threshold is {mask_threshold!r}; it must be one of {', '.join(MASK_THRESHOLDS)}"
-            raise InvalidInputError(msg)
+        check_one_of("mask_threshold", mask_threshold, MASK_THRESHOLDS)
         super().__init__(
             self.configure_pre_processor(image_size, grey) if pre_processor is True else pre_processor,
             MASK_THRESHOLDS[mask_threshold]() if post_processor is True else post_processor,

@@ -12,7 +12,8 @@ from anomalib.data import InferenceBatch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from anomalib_defect_plugins.errors import InvalidInputError
+from anomalib_defect_plugins.errors import InvalidInputError, check_one_of
+from anomalib_defect_plugins.layers import NORMS
 
 from .suppression import coarse_logits, log_suppress, suppress
 
@@ -29,13 +30,6 @@ class Width(NamedTuple):
 
 WIDTHS = {"paper": Width(32, 64, 64, 1024, 15), "small": Width(8, 16, 16, 64, 7)}
 """The paper's network, and one for a CPU: at half the image size, its last 7 pixels see what 15 do at the whole."""
-
-NORMS = {
-    # Groups of eight channels of each image: what batch statistics of a batch of one image are, or nearly.
-    "group": lambda channels: nn.GroupNorm(max(1, channels // 8), channels),
-    "batch": nn.BatchNorm2d,
-}
-"""Layers that normalise, by name, made from the number of channels."""
 
 STAGES = ("f_1", "f_2", "f_3")
 """The maps of the decoder's stages, deepest first."""
@@ -183,10 +177,8 @@ def enlarge(maps: Tensor, factor: int) -> Tensor:
 
 
 def _check_arguments(width: str, norm: str, fine_iterations: int, prior: float) -> None:
-    for name, value, known in (("width", width, WIDTHS), ("norm", norm, NORMS)):
-        if value not in known:
-            msg = f"{name} is {value!r}; it must be one of {', '.join(known)}"
-            raise InvalidInputError(msg)
+    check_one_of("width", width, WIDTHS)
+    check_one_of("norm", norm, NORMS)
     if fine_iterations < 0:
         msg = f"fine_iterations is {fine_iterations}; it must be 0 or more"
         raise InvalidInputError(msg)

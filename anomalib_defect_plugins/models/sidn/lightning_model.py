@@ -18,8 +18,9 @@ from torch.optim import Adam
 from torch.optim.lr_scheduler import CosineAnnealingLR
 from torchvision.transforms.v2 import Compose, Grayscale, InterpolationMode, Resize
 
-from anomalib_defect_plugins.errors import InvalidInputError
+from anomalib_defect_plugins.errors import InvalidInputError, check_one_of
 from anomalib_defect_plugins.generators.base import DefectGenerator
+from anomalib_defect_plugins.layers import NORMS
 from anomalib_defect_plugins.models.iterative import IterativeTraining
 from anomalib_defect_plugins.models.training import check_positive
 from anomalib_defect_plugins.post_processing import OpeningPostProcessor
@@ -42,9 +43,13 @@ class Sidn(IterativeTraining, AnomalibModule):
             by and are left out too (method A of the paper's Table II).
         center_separation: Whether the centres of the branches are kept apart (L_td; without: method B).
         gsrm: Whether the global semantic relation module is used (without: method C; with all: method D).
+        norm: Layers that normalise, ``group`` or ``batch``; the paper does not say which. Batch norm is faster once
+            exported, but its statistics fit the training images only (measured in the README).
         defect_content: Generator of the artificial defects: a registered name, an instance, or a mapping with
             ``class_path`` and ``init_args``. ``noise`` is the paper's; what a network learns of it is noise, and not
             what is unlike its surroundings (measured in the README).
+        defect_share: Share of the images of a step that defects are drawn on, in (0, 1]. A network that never sees an
+            image without one looks for the oddest part of each.
         iterations: Training steps.
         crop_size: Side of the random crop of each training image that a step sees, in pixels, a multiple of 16;
             ``None`` is the whole image. Test images are never cropped.
@@ -78,17 +83,19 @@ class Sidn(IterativeTraining, AnomalibModule):
         clustering: bool = True,
         center_separation: bool = True,
         gsrm: bool = True,
+        norm: str = "group",
         defect_content: DefectGenerator | str = "perturb",
+        defect_share: float = 0.5,
         iterations: int = 1000,
         crop_size: int | None = None,
-        learning_rate: float = 1e-3,
+        learning_rate: float = 2e-4,
         annealing: bool = True,
         texture_weight: float = 0.1,
         similarity_weight: float = 0.01,
         clustering_weight: float = 0.01,
         center_weight: float = 0.01,
         fusion_weight: float = 0.5,
-        median_size: int = 5,
+        median_size: int = 3,
         mask_opening: int = 1,
         pre_processor: PreProcessor | bool = True,
         post_processor: PostProcessor | bool = True,
@@ -103,7 +110,11 @@ class Sidn(IterativeTraining, AnomalibModule):
             learning_rate=learning_rate,
             mask_opening=mask_opening,
         )
+        check_one_of("norm", norm, NORMS)
         _check_sizes(image_size, crop_size, median_size)
+        if not 0 < defect_share <= 1:
+            msg = f"defect_share is {defect_share}; it must be more than 0 and at most 1"
+            raise InvalidInputError(msg)
         super().__init__(
             self.configure_pre_processor(image_size) if pre_processor is True else pre_processor,
             OpeningPostProcessor(mask_opening) if post_processor is True else post_processor,
@@ -115,7 +126,8 @@ class Sidn(IterativeTraining, AnomalibModule):
         self.hparams["defect_content"] = self.defect_content.name
         self.clustering = clustering
         self.center_separation = center_separation and clustering
-        self.model = SidnModel(channels, clusters, gsrm and clustering, fusion_weight, median_size)
+        self.model = SidnModel(channels, clusters, gsrm and clustering, fusion_weight, median_size, norm=norm)
+        self.defect_share = defect_share
         self.iterations = iterations
         self.crop_size = crop_size
         self.learning_rate = learning_rate
@@ -145,8 +157,14 @@ class Sidn(IterativeTraining, AnomalibModule):
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Draw defects on the normal images of a batch and learn to segment them."""
         normal = batch.image[batch.gt_label == LabelName.NORMAL].as_subclass(Tensor)
-        images, mask = self.defect_content(vary(normal, self.crop_size))  # eq. 1
+        images, mask = self.draw_defects(vary(normal, self.crop_size))
         return self.add_up(self.losses(self.model(images), mask), batch_idx, len(images))  # eq. 25
+
+    def draw_defects(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Draw defects on ``defect_share`` of normal images (B, C, H, W), and give their masks (B, 1, H, W), bool."""
+        defective, mask = self.defect_content(images)  # eq. 1
+        chosen = (torch.rand(len(images)) < self.defect_share).to(images.device)[:, None, None, None]
+        return torch.where(chosen, defective, images), mask & chosen
 
     def losses(self, output: SidnOutput, mask: Tensor) -> dict[str, Tensor]:
         """Give the weighted losses of eq. 19 and 25.

@@ -12,7 +12,7 @@ from anomalib.data import InferenceBatch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from anomalib_defect_plugins.layers import MedianFilter, top_mean
+from anomalib_defect_plugins.layers import NORMS, MedianFilter, top_mean
 
 
 class SidnOutput(NamedTuple):
@@ -28,32 +28,24 @@ class SidnOutput(NamedTuple):
     """(B, N, d): Z_d, of unit length."""
 
 
-def norm(channels: int) -> nn.Module:
-    """Normalise groups of eight channels of each image.
-
-    The paper does not say which norm. Statistics of a batch, taken on images full of artificial defects, do not fit the
-    normal images of a test.
-    """
-    return nn.GroupNorm(max(1, channels // 8), channels)
-
-
 class ResidualBlock(nn.Module):
     """Fig. 2: two 3x3 convolutions and a shortcut, which is a 1x1 convolution where the shape changes.
 
     Args:
         in_channels: Channels in.
         out_channels: Channels out.
+        norm: One of ``NORMS``.
         stride: Stride of the first convolution.
     """
 
-    def __init__(self, in_channels: int, out_channels: int, stride: int = 1) -> None:
+    def __init__(self, in_channels: int, out_channels: int, norm: str, stride: int = 1) -> None:
         super().__init__()
         self.body = nn.Sequential(
             nn.Conv2d(in_channels, out_channels, 3, stride, 1, bias=False),
-            norm(out_channels),
+            NORMS[norm](out_channels),
             nn.ReLU(inplace=True),
             nn.Conv2d(out_channels, out_channels, 3, 1, 1, bias=False),
-            norm(out_channels),
+            NORMS[norm](out_channels),
         )
         same = in_channels == out_channels and stride == 1
         self.shortcut = nn.Identity() if same else nn.Conv2d(in_channels, out_channels, 1, stride, bias=False)
@@ -63,32 +55,33 @@ class ResidualBlock(nn.Module):
         return functional.relu(self.body(x) + self.shortcut(x))
 
 
-def make_fem(channels: int) -> nn.Sequential:
+def make_fem(channels: int, norm: str) -> nn.Sequential:
     """Feature extraction module: (B, 1, H, W) to Z, (B, 2C, H/2, W/2)."""
     return nn.Sequential(
         nn.Conv2d(1, channels, 3, 1, 1, bias=False),
-        norm(channels),
+        NORMS[norm](channels),
         nn.ReLU(inplace=True),
-        ResidualBlock(channels, channels),
-        ResidualBlock(channels, 2 * channels, stride=2),
-        ResidualBlock(2 * channels, 2 * channels),
+        ResidualBlock(channels, channels, norm),
+        ResidualBlock(channels, 2 * channels, norm, stride=2),
+        ResidualBlock(2 * channels, 2 * channels, norm),
     )
 
 
-def make_fsem(channels: int) -> nn.Sequential:
+def make_fsem(channels: int, norm: str) -> nn.Sequential:
     """One branch of the feature separation extraction module: Z to (B, 16C, H/16, W/16).
 
     The paper gives the shapes only; each halving is a residual block here.
     """
-    return nn.Sequential(*(ResidualBlock(factor * channels, 2 * factor * channels, stride=2) for factor in (2, 4, 8)))
+    widths = [factor * channels for factor in (2, 4, 8)]
+    return nn.Sequential(*(ResidualBlock(width, 2 * width, norm, stride=2) for width in widths))
 
 
-def make_sm(channels: int) -> nn.Sequential:
+def make_sm(channels: int, norm: str) -> nn.Sequential:
     """Segmentation module of one branch: Z', (B, 16C, H/16, W/16), to logits (B, 1, H, W)."""
     blocks: list[nn.Module] = []
     for factor in (16, 8, 4, 2):
         half = factor * channels // 2
-        blocks += [nn.ConvTranspose2d(2 * half, half, 4, 2, 1, bias=False), norm(half), nn.ReLU(inplace=True)]
+        blocks += [nn.ConvTranspose2d(2 * half, half, 4, 2, 1, bias=False), NORMS[norm](half), nn.ReLU(inplace=True)]
     return nn.Sequential(*blocks, nn.ConvTranspose2d(channels, 1, 3, 1, 1))
 
 
@@ -124,14 +117,15 @@ class Branch(nn.Module):
         channels: C.
         clusters: K.
         gsrm: Whether features are related globally.
+        norm: One of ``NORMS``.
     """
 
-    def __init__(self, channels: int, clusters: int, gsrm: bool) -> None:
+    def __init__(self, channels: int, clusters: int, gsrm: bool, norm: str) -> None:
         super().__init__()
-        self.fsem = make_fsem(channels)
+        self.fsem = make_fsem(channels, norm)
         self.centers = nn.Parameter(functional.normalize(torch.randn(clusters, 16 * channels), dim=1))
         self.gsrm = GlobalSemanticRelation(16 * channels) if gsrm else None
-        self.sm = make_sm(channels)
+        self.sm = make_sm(channels, norm)
 
     def forward(self, z: Tensor) -> tuple[Tensor, Tensor]:
         """Give logits (B, 1, H, W) and features (B, N, d) of unit length, N = H/16 * W/16."""
@@ -154,6 +148,7 @@ class SidnModel(nn.Module):
         fusion_weight: Weight of the defect branch in the fusion, lambda_f of eq. 26, in [0, 1].
         median_size: Side of the median filter in pixels, odd; 1 filters nothing.
         score_share: Share of the pixels, the highest ones, whose mean is the image's score; in (0, 1].
+        norm: One of ``NORMS``; the paper does not say which.
     """
 
     def __init__(
@@ -162,13 +157,14 @@ class SidnModel(nn.Module):
         clusters: int = 12,
         gsrm: bool = True,
         fusion_weight: float = 0.5,
-        median_size: int = 5,
+        median_size: int = 3,
         score_share: float = 0.01,
+        norm: str = "group",
     ) -> None:
         super().__init__()
-        self.fem = make_fem(channels)
-        self.texture = Branch(channels, clusters, gsrm)
-        self.defect = Branch(channels, clusters, gsrm)
+        self.fem = make_fem(channels, norm)
+        self.texture = Branch(channels, clusters, gsrm, norm)
+        self.defect = Branch(channels, clusters, gsrm, norm)
         self.fusion_weight = fusion_weight
         self.median = MedianFilter(median_size)
         self.score_share = score_share

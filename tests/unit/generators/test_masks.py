@@ -7,7 +7,7 @@ from scipy.ndimage import distance_transform_edt, label
 from torch import Tensor
 
 from anomalib_defect_plugins.errors import InvalidInputError
-from anomalib_defect_plugins.generators import MASK_KINDS, random_masks
+from anomalib_defect_plugins.generators import LOCAL_KINDS, MASK_KINDS, random_masks
 
 SIZES = [(32, 32), (48, 96), (32, 200), (256, 256)]
 
@@ -27,12 +27,27 @@ def half_widths(masks: Tensor) -> np.ndarray:
 
 @pytest.mark.parametrize("size", SIZES, ids=str)
 @pytest.mark.parametrize("kind", MASK_KINDS)
-def test_masks_are_neither_empty_nor_more_than_a_third_of_the_image(kind: str, size: tuple[int, int]):
+def test_masks_are_neither_empty_nor_most_of_the_image(kind: str, size: tuple[int, int]):
     masks = draw([kind], size)
     assert masks.shape == (96, 1, *size)
     assert masks.dtype == torch.bool
     assert masks.flatten(1).sum(1).min() >= 2
-    assert shares(masks).max() < 1 / 3
+    assert shares(masks).max() < (1 / 3 if kind in LOCAL_KINDS else 0.55)
+
+
+def test_bands_cross_the_image_and_cover_from_a_twentieth_to_nearly_half_of_it():
+    masks = draw(["band"])
+    covered = shares(masks)
+    # 0.05 to 0.4 of the side wide; the longest, along the diagonal, covers 1 - (1 - 0.4 / sqrt 2)^2 = 49 per cent.
+    assert 0.02 < covered.min() < 0.07
+    assert 0.35 < covered.max() < 0.55
+    borders = masks[..., [0, -1], :].any((1, 2, 3)) | masks[..., [0, -1]].any((1, 2, 3))
+    assert borders.all()
+
+
+def test_bands_are_drawn_only_where_they_are_asked_for():
+    assert "band" not in LOCAL_KINDS
+    assert shares(draw()).max() < 1 / 3
 
 
 def test_blobs_cover_from_less_than_a_hundredth_to_a_fifth_of_the_image():

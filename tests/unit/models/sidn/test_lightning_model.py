@@ -47,6 +47,16 @@ def test_defects_are_drawn_on_normal_images_only():
     assert len(model.defect_content.seen) == 3
 
 
+@pytest.mark.parametrize("share", [0.25, 1.0])
+def test_the_other_images_stay_as_they_are_and_have_empty_masks(share: float):
+    torch.manual_seed(0)
+    images = torch.rand(200, 3, 32, 32)
+    defective, mask = Sidn(**SMALL, defect_content="noise", defect_share=share).draw_defects(images)
+    assert torch.equal((defective != images).flatten(1).any(1), mask.flatten(1).any(1))
+    # 200 throws: a standard deviation of 0.03.
+    assert mask.flatten(1).any(1).float().mean() == pytest.approx(share, abs=0.1)
+
+
 def test_loss_is_the_sum_of_its_parts():
     """Eq. 19 and 25, with the weights taken in."""
     logged = step(Sidn(**SMALL), batch_of(0, 0))
@@ -89,6 +99,8 @@ def test_content_is_any_registered_generator_and_its_name_is_kept():
         ({"median_size": 4}, "median_size is 4; it must be odd"),
         ({"iterations": 0}, "iterations is 0"),
         ({"channels": -1}, "channels is -1"),
+        ({"norm": "layer"}, "norm is 'layer'; it must be one of group, batch"),
+        ({"defect_share": 0}, "defect_share is 0; it must be more than 0 and at most 1"),
     ],
 )
 def test_what_cannot_be_is_refused_in_one_line(arguments, line):

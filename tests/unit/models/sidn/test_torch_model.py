@@ -41,7 +41,7 @@ def test_attention_costs_what_table_i_says(model):
 
 def test_shared_features_have_half_the_size_and_twice_the_channels():
     """Section III-B: Z is W/2 x H/2 x 2C."""
-    assert make_fem(C)(torch.rand(2, 1, 64, 96)).shape == (2, 2 * C, 32, 48)
+    assert make_fem(C, "batch")(torch.rand(2, 1, 64, 96)).shape == (2, 2 * C, 32, 48)
 
 
 def test_relation_adds_the_attended_centres_to_the_values():
