@@ -28,6 +28,7 @@ from anomalib_defect_plugins.pre_processing import AntialiasedPreProcessor
 from anomalib_defect_plugins.specification import build
 from anomalib_defect_plugins.supervision import Supervision
 
+from .augmentation import Augmentation
 from .loss import center_loss, clustering_loss, segmentation_loss, similarity_loss
 from .torch_model import SidnModel, SidnOutput
 
@@ -53,6 +54,8 @@ class Sidn(IterativeTraining, AnomalibModule):
         iterations: Training steps.
         crop_size: Side of the random crop of each training image that a step sees, in pixels, a multiple of 16;
             ``None`` is the whole image. Test images are never cropped.
+        augment: Whether training images are turned, scaled, lit, blurred and grained at random; they are mirrored in
+            any case. Switch it off where a defect may be just that, such as another brightness.
         learning_rate: Learning rate of Adam; the paper's is 1e-4.
         annealing: Whether the learning rate falls to 0 along a cosine; the paper's does not.
         texture_weight: Weight of the texture's pixels in the segmentation loss, lambda_1.
@@ -88,6 +91,7 @@ class Sidn(IterativeTraining, AnomalibModule):
         defect_share: float = 0.5,
         iterations: int = 1000,
         crop_size: int | None = None,
+        augment: bool = True,
         learning_rate: float = 2e-4,
         annealing: bool = True,
         texture_weight: float = 0.1,
@@ -129,7 +133,8 @@ class Sidn(IterativeTraining, AnomalibModule):
         self.model = SidnModel(channels, clusters, gsrm and clustering, fusion_weight, median_size, norm=norm)
         self.defect_share = defect_share
         self.iterations = iterations
-        self.crop_size = crop_size
+        crop = None if crop_size is None else (min(crop_size, image_size[0]), min(crop_size, image_size[1]))
+        self.augmentation = Augmentation(crop, augment)
         self.learning_rate = learning_rate
         self.annealing = annealing
         self.texture_weight = texture_weight
@@ -157,7 +162,7 @@ class Sidn(IterativeTraining, AnomalibModule):
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Draw defects on the normal images of a batch and learn to segment them."""
         normal = batch.image[batch.gt_label == LabelName.NORMAL].as_subclass(Tensor)
-        images, mask = self.draw_defects(vary(normal, self.crop_size))
+        images, mask = self.draw_defects(self.augmentation(normal))
         return self.add_up(self.losses(self.model(images), mask), batch_idx, len(images))  # eq. 25
 
     def draw_defects(self, images: Tensor) -> tuple[Tensor, Tensor]:
@@ -186,28 +191,6 @@ class Sidn(IterativeTraining, AnomalibModule):
         if self.center_separation:
             losses["center_loss"] = self.center_weight * center_loss(texture, defect)
         return losses
-
-
-def vary(images: Tensor, crop_size: int | None, jitter: float = 0.1) -> Tensor:
-    """Crop, mirror and light each image at random, so that the network learns the texture and not the photographs.
-
-    Args:
-        images: (B, C, H, W) in [0, 1].
-        crop_size: Side of the crop in pixels, or ``None`` for the whole image.
-        jitter: Greatest change of contrast, as a share, and of brightness.
-    """
-    size = images.shape[-2:] if crop_size is None else (min(crop_size, side) for side in images.shape[-2:])
-    height, width = size
-    varied = []
-    for image in images:
-        top, left = (
-            int(torch.randint(side - part + 1, ()))
-            for side, part in zip(image.shape[-2:], (height, width), strict=True)
-        )
-        mirrored = [axis for axis in (-2, -1) if torch.rand(()) < 0.5]
-        gain, offset = (jitter * (2 * torch.rand(2) - 1)).tolist()
-        varied.append(image[:, top : top + height, left : left + width].flip(mirrored) * (1 + gain) + offset)
-    return torch.stack(varied).clamp(0, 1)
 
 
 def _check_sizes(image_size: tuple[int, ...], crop_size: int | None, median_size: int) -> None:

@@ -11,7 +11,6 @@ from PIL import Image
 from anomalib_defect_plugins.errors import InvalidInputError
 from anomalib_defect_plugins.generators import NoiseDefects, PerturbDefects
 from anomalib_defect_plugins.models.sidn import SeparationPlot, Sidn
-from anomalib_defect_plugins.models.sidn.lightning_model import vary
 from anomalib_defect_plugins.testing import folder_datamodule, write_folder_data
 from anomalib_defect_plugins.testing.runs import fit
 
@@ -107,18 +106,6 @@ def test_what_cannot_be_is_refused_in_one_line(arguments, line):
     with pytest.raises(InvalidInputError, match=line) as error:
         Sidn(**{**SMALL, **arguments})
     assert "\n" not in str(error.value)
-
-
-def test_crops_are_parts_of_the_image_mirrored_and_relit():
-    torch.manual_seed(0)
-    ramp = (0.3 + torch.arange(64 * 64.0).reshape(1, 1, 64, 64) / 64**2 / 4).expand(8, 3, -1, -1)
-    crops = vary(ramp, 32)
-    assert crops.shape == (8, 3, 32, 32)
-    assert len({round(float(crop.mean()), 4) for crop in crops}) == 8
-    # Of a ramp, every crop is a ramp whose steps are those of the image times the contrast, to either side.
-    steps = (crops[:, :, :, 1:] - crops[:, :, :, :-1]).abs().mean((1, 2, 3)) * 64**2 * 4
-    assert ((steps > 0.89) & (steps < 1.11)).all()
-    assert vary(ramp, None).shape == ramp.shape
 
 
 def test_training_stops_after_its_iterations_and_validates_once(tmp_path):
