@@ -11,6 +11,8 @@ from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from anomalib_defect_plugins.benchmark.commands_benchmark import add_parser as add_benchmark
+from anomalib_defect_plugins.benchmark.commands_report import add_parser as add_report
 from anomalib_defect_plugins.plugins.manager import Kind, Plugin, Registration, State
 
 if TYPE_CHECKING:
@@ -61,6 +63,8 @@ def _parser() -> argparse.ArgumentParser:
     lister.set_defaults(run=_list)
     _add_data(commands)
     _add_synthesize(commands)
+    add_benchmark(commands)
+    add_report(commands)
     return parser
 
 

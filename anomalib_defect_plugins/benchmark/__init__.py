@@ -1,0 +1,1 @@
+"""Benchmarks: many models, data sets, kinds of supervision and seeds, run, measured and reported."""

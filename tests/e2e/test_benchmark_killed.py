@@ -1,0 +1,111 @@
+"""A benchmark that is killed again and again ends as one that never was.
+
+Run as a program, this file is what kills: ``test_benchmark_killed.py CONFIG OUT KILLS``. It imports everything once and
+forks the benchmarks, so that kills hit work and not imports.
+"""
+
+import csv
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.slow
+
+KILLS = 10
+RUNS = 8
+
+
+def fork(config: Path, out: Path) -> int:
+    """Start the benchmark in a process of its own, and give its number."""
+    from anomalib_defect_plugins.benchmark.configuration import read_benchmark
+    from anomalib_defect_plugins.benchmark.job import BenchmarkRuns, Setting
+    from anomalib_defect_plugins.benchmark.runners import SerialRunner
+
+    child = os.fork()
+    if not child:
+        SerialRunner(BenchmarkRuns(read_benchmark(config), Setting(out, str(config), 1))).run()
+        os._exit(0)
+    return child
+
+
+def files(out: Path) -> dict[str, list[int]]:
+    """Give what tells the files of the runs that are there from files written anew."""
+    stats = {path.parent.name: path.stat() for path in out.glob("runs/[!.]*/run.json")}
+    return {key: [stat.st_ino, stat.st_mtime_ns] for key, stat in stats.items()}
+
+
+def kill(config: Path, out: Path, kills: int) -> None:
+    """Let the benchmark run to its end once; then, elsewhere, kill it at random moments before it may end."""
+    import anomalib_defect_plugins.benchmark.runners  # noqa: F401 - what all the forks share
+
+    start = time.monotonic()
+    os.waitpid(fork(config, out / "whole"), 0)
+    each = (time.monotonic() - start) / RUNS
+    moments, seen = random.Random(1), []
+    for _ in range(kills):
+        child = fork(config, out / "killed")
+        time.sleep(moments.uniform(0, 2 * each))
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+        seen.append(files(out / "killed"))
+    os.waitpid(fork(config, out / "killed"), 0)
+    seen.append(files(out / "killed"))
+    print(json.dumps(seen))
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folders ``whole`` and ``killed``, and ``seen.json``: the runs after each kill, and at the end."""
+    from tiny_benchmark import write_benchmark
+
+    folder = tmp_path_factory.mktemp("killed")
+    config = write_benchmark(folder, [{}, {"rate": 0.2}], list(range(RUNS // 2)))
+    variables = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1]), "OMP_NUM_THREADS": "1"}
+    words = [sys.executable, "-W", "ignore", __file__, str(config), str(folder), str(KILLS)]
+    done = subprocess.run(words, env=variables, stdout=subprocess.PIPE, text=True, check=True)
+    (folder / "seen.json").write_text(done.stdout.splitlines()[-1])
+    return folder
+
+
+def test_killed_ten_times_it_ends_with_the_figures_of_one_that_was_not(folder: Path) -> None:
+    tables = []
+    for name in ("whole", "killed"):
+        rows = list(csv.DictReader((folder / name / "results.csv").open()))
+        passing = {"train_seconds", "test_seconds", "peak_host_bytes"}
+        tables.append([{column: value for column, value in row.items() if column not in passing} for row in rows])
+    assert len(tables[0]) == RUNS
+    assert {row["status"] for row in tables[0]} == {"done"}
+    assert tables[0] == tables[1]
+
+
+def test_maps_and_masks_of_a_killed_benchmark_are_those_of_one_that_was_not(folder: Path) -> None:
+    pictures = [
+        {path.relative_to(folder / name): path.read_bytes() for path in (folder / name).glob("runs/*/ma*/*.png")}
+        for name in ("whole", "killed")
+    ]
+    assert len(pictures[0]) == RUNS * (8 + 4)
+    assert pictures[0] == pictures[1]
+
+
+def test_no_run_that_is_done_is_done_again(folder: Path) -> None:
+    seen = json.loads((folder / "seen.json").read_text())
+    for before, after in pairwise(seen):
+        assert before.items() <= after.items()
+    assert len(seen[-1]) == RUNS
+    assert 0 < len(seen[KILLS - 1]) < RUNS, "the kills came too early or too late to say anything"
+
+
+def test_nothing_half_done_is_left(folder: Path) -> None:
+    assert [path.name for path in (folder / "killed/runs").iterdir() if path.name.startswith(".")] == []
+
+
+if __name__ == "__main__":
+    kill(Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]))

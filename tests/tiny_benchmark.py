@@ -1,0 +1,117 @@
+"""A model that trains in no time, and configurations of benchmarks of it."""
+
+import os
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from anomalib import LearningType
+from anomalib.data import Batch, InferenceBatch
+from anomalib.models import AnomalibModule
+from anomalib.pre_processing import PreProcessor
+from torch import Tensor, nn
+from torchvision.transforms.v2 import Resize
+
+from anomalib_defect_plugins.testing import write_folder_data
+
+SIDE = 32
+
+
+class Net(nn.Module):
+    """Tells how far each pixel is from the mean of training, seen through a drawn filter."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.filter = nn.Conv2d(3, 4, 3, padding=1)
+        self.register_buffer("mean", torch.zeros(3, SIDE, SIDE))
+
+    def forward(self, images: Tensor) -> InferenceBatch:
+        """Give scores (B,) and maps (B, 1, H, W)."""
+        maps = self.filter(images - self.mean).abs().mean(1, keepdim=True)
+        return InferenceBatch(pred_score=maps.amax((1, 2, 3)), anomaly_map=maps)
+
+
+class Tiny(AnomalibModule):
+    """The mean of its training images, by steps of gradient.
+
+    Args:
+        seconds: How long it sleeps besides.
+        error: What it raises instead of training; ``interrupt`` is what Ctrl-C does.
+        killed: File that is made at the first training, whose process then kills itself.
+    """
+
+    def __init__(
+        self, seconds: float = 0, error: str | None = None, killed: str | None = None, rate: float = 0.1
+    ) -> None:
+        super().__init__(
+            pre_processor=PreProcessor(Resize((SIDE, SIDE), antialias=True)), visualizer=False, evaluator=True
+        )
+        self.model = Net()
+        self.seconds, self.error, self.killed, self.rate = seconds, error, killed, rate
+        self.automatic_optimization = False
+
+    @property
+    def trainer_arguments(self) -> dict[str, Any]:
+        """Two epochs."""
+        return {"max_epochs": 2, "num_sanity_val_steps": 0}
+
+    @property
+    def learning_type(self) -> LearningType:
+        """One-class."""
+        return LearningType.ONE_CLASS
+
+    def configure_optimizers(self) -> None:
+        """None."""
+
+    def on_fit_start(self) -> None:
+        """Do what the arguments say."""
+        if self.error == "interrupt":
+            raise KeyboardInterrupt
+        if self.error:
+            raise ValueError(self.error)
+        if self.killed and not Path(self.killed).exists():
+            Path(self.killed).touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        time.sleep(self.seconds)
+
+    def training_step(self, batch: Batch, batch_idx: int) -> None:
+        """Move the mean."""
+        self.model.mean += self.rate * (batch.image.mean(0) + 0.01 * torch.randn(SIDE, SIDE) - self.model.mean)
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> Batch:
+        """Give maps for the thresholds."""
+        return batch.update(**self.model(batch.image)._asdict())
+
+
+def write_benchmark(root: Path, models: list[dict[str, Any]], seeds: list[int], **more: Any) -> Path:
+    """Write data and a configuration into a folder; gives the file.
+
+    Args:
+        root: The folder.
+        models: Arguments of ``Tiny``, for each model.
+        seeds: The seeds.
+        more: Further keys of the configuration.
+    """
+    data = {"name": "generated", "root": str(root / "data"), "normal_dir": "normal", "normal_test_dir": "normal_test"}
+    data |= {"abnormal_dir": "defective", "mask_dir": "masks", "num_workers": 0, "val_split_mode": "same_as_test"}
+    data |= {"train_batch_size": 4, "eval_batch_size": 3, "seed": 0}
+    if not (root / "data").exists():
+        write_folder_data(root / "data", image_size=(40, 48))
+    content = {
+        "name": "tiny",
+        "seeds": seeds,
+        "trainer": {"accelerator": "cpu"},
+        "models": [
+            {"name": f"tiny {n}", "class_path": "tiny_benchmark.Tiny", "init_args": arguments}
+            for n, arguments in enumerate(models)
+        ],
+        "data": [{"class_path": "Folder", "init_args": data}],
+        "measure": {"latency": False},
+        **more,
+    }
+    path = root / "benchmark.yaml"
+    path.write_text(yaml.safe_dump(content))
+    return path

@@ -1,0 +1,208 @@
+"""What the file of a benchmark stands for."""
+
+import hashlib
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from anomalib_defect_plugins.benchmark.configuration import read_benchmark
+from anomalib_defect_plugins.benchmark.run import PRECISIONS, Run, resolved
+from anomalib_defect_plugins.errors import InvalidInputError, MissingDataError
+
+
+def read(folder: Path, **content: Any) -> tuple[Run, ...]:
+    whole = {
+        "name": "it",
+        "models": [{"class_path": "Padim"}],
+        "data": [{"class_path": "TextureDefects"}],
+        **content,
+    }
+    path = folder / "it.yaml"
+    path.write_text(yaml.safe_dump(whole))
+    return read_benchmark(path).runs
+
+
+def names(runs: tuple[Run, ...]) -> list[tuple[str, str, str, int]]:
+    return [(run.model.name, run.data.name, run.supervision.name, run.seed) for run in runs]
+
+
+def test_runs_go_by_model_then_data_then_supervision_then_seed(tmp_path: Path) -> None:
+    runs = read(
+        tmp_path,
+        seeds=[3, 1],
+        models=[{"class_path": "Padim"}, {"name": "one", "class_path": "OneStage", "supervision": ["masks"]}],
+        data=[{"class_path": "TextureDefects", "init_args": {"category": {"grid": ["grass", "brick"]}}}],
+        supervision=[{"name": "normal"}, {"name": "masks", "class_path": "WithDefects", "init_args": {"real": 5}}],
+    )
+    expected = [
+        (model, f"TextureDefects {category}", supervision, seed)
+        for model, supervisions in (("Padim", ("normal", "masks")), ("one", ("masks",)))
+        for category in ("grass", "brick")
+        for supervision in supervisions
+        for seed in (3, 1)
+    ]
+    assert names(runs) == expected
+
+
+def test_a_run_without_supervision_has_the_data_as_it_is_and_with_it_the_data_wrapped(tmp_path: Path) -> None:
+    wrap = {"class_path": "WithDefects", "init_args": {"synthetic": "noise"}}
+    plain, wrapped = read(tmp_path, supervision=[{"name": "normal"}, wrap])
+    base = {"class_path": "TextureDefects", "init_args": {}}
+    assert plain.datamodule == base
+    assert wrapped.datamodule == {"class_path": "WithDefects", "init_args": {"synthetic": "noise", "base": base}}
+
+
+def test_labels_are_the_class_the_category_and_what_varies(tmp_path: Path) -> None:
+    runs = read(
+        tmp_path,
+        models=[
+            {"class_path": "anomalib.models.Padim", "init_args": {"n_features": {"grid": [10, 20]}}},
+            {"name": "stages", "class_path": "Stfpm", "init_args": {"backbone": {"grid": ["resnet18", "resnet34"]}}},
+        ],
+        data=[{"class_path": "TextureDefects", "init_args": {"category": "grass"}}],
+    )
+    assert [run.model.name for run in runs] == [
+        "Padim n_features=10",
+        "Padim n_features=20",
+        "stages resnet18",
+        "stages resnet34",
+    ]
+    assert {run.data.name for run in runs} == {"TextureDefects grass"}
+
+
+def test_a_list_under_a_name_with_grid_in_it_is_one_value(tmp_path: Path) -> None:
+    # anomalib 2.7 takes every name with "grid" in it for a grid, and would make two runs of this.
+    from anomalib_defect_plugins.benchmark.configuration import _expand
+
+    (part,) = _expand({"class_path": "Net", "init_args": {"grid_size": [4, 8], "a": {"grid": [1]}}}, "models")
+    assert part.init_args == {"grid_size": [4, 8], "a": 1}
+
+
+def test_a_key_is_that_of_what_runs_and_not_of_its_labels_or_order(tmp_path: Path) -> None:
+    given = {"backbone": "resnet18", "n_features": 10}
+    (run,) = read(tmp_path, models=[{"name": "a", "class_path": "Padim", "init_args": given}])
+    turned = dict(reversed(given.items()))
+    (other,) = read(tmp_path, models=[{"name": "b", "class_path": "Padim", "init_args": turned}], name="else")
+    assert run.key == other.key
+    content = (
+        '{"data":{"class_path":"TextureDefects","init_args":{}},"measure":{"keep":{"maps":true,"model":true},'
+        '"latency":true,"precisions":["FP32","FP16","INT8"]},"model":{"class_path":"Padim","init_args":'
+        '{"backbone":"resnet18","n_features":10}},"seed":0,"supervision":{"class_path":null,"init_args":{}},"trainer":{}}'
+    )
+    assert run.key == hashlib.sha256(content.encode()).hexdigest()[:16]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"seeds": [1]},
+        {"trainer": {"max_epochs": 3}},
+        {"measure": {"latency": False}},
+        {"models": [{"class_path": "Padim", "init_args": {"n_features": 10}}]},
+        {"data": [{"class_path": "TextureDefects", "init_args": {"category": "grass"}}]},
+        {"supervision": [{"class_path": "WithDefects", "init_args": {"real": 3}}]},
+    ],
+)
+def test_whatever_else_changes_makes_another_run(tmp_path: Path, change: dict[str, Any]) -> None:
+    (before,), (after,) = read(tmp_path), read(tmp_path, **change)
+    assert before.key != after.key
+
+
+def test_what_a_default_says_makes_no_other_run(tmp_path: Path) -> None:
+    measure = {"latency": True, "precisions": list(PRECISIONS[::-1]), "keep": {"maps": True, "model": True}}
+    (before,), (after,) = read(tmp_path), read(tmp_path, measure=measure, seeds=0)
+    assert before == after
+
+
+def test_an_environment_variable_is_read_late_and_makes_no_other_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = [{"class_path": "MagneticTile", "init_args": {"root": "${oc.env:TILES,./datasets}/tiles"}}]
+    (before,) = read(tmp_path, data=data)
+    monkeypatch.setenv("TILES", "/elsewhere")
+    (after,) = read(tmp_path, data=data)
+    assert before.key == after.key
+    assert resolved(after.data.specification)["init_args"]["root"] == "/elsewhere/tiles"
+
+
+def test_a_run_is_plain_json_with_everything_in_it(tmp_path: Path) -> None:
+    (run,) = read(tmp_path, trainer={"max_epochs": 2})
+    assert run.to_dict() == {
+        "model": {"name": "Padim", "class_path": "Padim", "init_args": {}},
+        "data": {"name": "TextureDefects", "class_path": "TextureDefects", "init_args": {}},
+        "supervision": {"name": "normal", "class_path": None, "init_args": {}},
+        "seed": 0,
+        "trainer": {"max_epochs": 2},
+        "measure": {"latency": True, "precisions": ["FP32", "FP16", "INT8"], "keep": {"maps": True, "model": True}},
+    }
+    assert replace(run, seed=1).label == "Padim, TextureDefects, normal, seed 1"
+
+
+WRONG: list[tuple[dict[str, Any], str]] = [
+    ({"modles": []}, "the top level has no key 'modles'; it takes data, measure, models, name, seeds"),
+    ({"name": "a/b"}, "name is 'a/b'; give the name of a folder"),
+    ({"name": None}, "name is None"),
+    ({"models": []}, "models must be a list of items"),
+    ({"models": [{"name": "a"}]}, "item 'a' of models has no class_path"),
+    ({"models": [{"class_path": "Padim", "init_arg": {}}]}, "item 1 of models has no key 'init_arg'"),
+    ({"models": [{"class_path": "Padim", "init_args": [1]}]}, "init_args in item 1 of models is [1]"),
+    ({"models": [{"class_path": "Nope"}]}, "model Nope: there is no class Nope; choose one of "),
+    ({"models": [{"class_path": "TextureDefects"}]}, "there is no class TextureDefects; choose one of "),
+    (
+        {"models": [{"class_path": "Padim", "init_args": {"bakbone": "a"}}]},
+        "model Padim: ... Option 'bakbone' is not acc",
+    ),
+    ({"models": [{"class_path": "Padim", "init_args": {"n_features": {"grid": []}}}]}, "a grid of item 'Padim' of mod"),
+    ({"models": [{"class_path": "Padim"}] * 2}, "two items of models are called 'Padim'"),
+    ({"models": [{"name": n, "class_path": "Padim"} for n in "ab"]}, "'b, TextureDefects ... are the same run"),
+    ({"models": [{"class_path": "Padim", "supervision": "few"}]}, "supervision 'few', which is none of normal"),
+    (
+        {"data": [{"class_path": "TextureDefects", "init_args": {"root": "${oc.env:NO_SUCH}"}}]},
+        "NO_SUCH ... set it, or write ${oc.env:NAME,default}",
+    ),
+    ({"supervision": [{"name": "a", "init_args": {"real": 3}}]}, "'a' has init_args and no class_path"),
+    ({"supervision": [{"name": "a"}] * 2}, "two entries of the name 'a'"),
+    (
+        {"supervision": [{"class_path": "Folder"}]},
+        "supervision Folder of TextureDefects: ... 'base.class_path' is not accepted",
+    ),
+    ({"seeds": [1, 1]}, "seeds are [1, 1]"),
+    ({"seeds": [-1]}, "seeds are [-1]"),
+    ({"trainer": {"epochs": 3}}, "trainer has no key 'epochs'"),
+    ({"trainer": {"default_root_dir": "x"}}, "trainer has no key 'default_root_dir'"),
+    ({"trainer": {"devices": 2}}, "devices of trainer is 2; a run trains on 1"),
+    ({"measure": {"precisions": ["FP8"]}}, "precisions of measure are ['FP8']"),
+    ({"measure": {"latency": "no"}}, "latency of measure is 'no'"),
+    ({"measure": {"keep": {"images": True}}}, "keep of measure has no key 'images'"),
+]
+
+
+@pytest.mark.parametrize(("content", "line"), WRONG, ids=[line[:30] for _, line in WRONG])
+def test_what_cannot_be_is_one_line_that_names_the_file(tmp_path: Path, content: dict[str, Any], line: str) -> None:
+    with pytest.raises(InvalidInputError, match=r"^configuration .*it\.yaml: [^\n]*$") as error:
+        read(tmp_path, **content)
+    for part in line.split(" ... "):
+        assert part in str(error.value)
+
+
+@pytest.mark.parametrize("text", ["", "a: [", "- a", "a: 1\na: 2"])
+def test_a_file_that_is_no_benchmark_is_refused(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "it.yaml"
+    path.write_text(text)
+    with pytest.raises(InvalidInputError, match=r"configuration .*it\.yaml: "):
+        read_benchmark(path)
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(MissingDataError, match=r"no\.yaml does not exist"):
+        read_benchmark(tmp_path / "no.yaml")
+
+
+@pytest.mark.parametrize(
+    "path", sorted(Path(__file__).parents[3].glob("configs/benchmark/*.yaml")), ids=lambda it: it.stem
+)
+def test_a_configuration_that_comes_along_can_be_read(path: Path) -> None:
+    assert read_benchmark(path).name == path.stem

@@ -1,0 +1,192 @@
+"""Figures from one pass over the test images, and what is kept of each image."""
+
+import csv
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from anomalib.data import ImageBatch
+from anomalib.metrics import AUPRO
+from PIL import Image
+from torch import Tensor, nn
+from torchmetrics.functional.classification import binary_auroc, binary_average_precision, binary_f1_score
+
+from anomalib_defect_plugins.benchmark.curves import rank
+from anomalib_defect_plugins.benchmark.evaluation import Evaluation, Recorder, thresholds
+from anomalib_defect_plugins.errors import InvalidInputError
+from anomalib_defect_plugins.metrics import DefectIoU
+
+SIDE = 12
+
+
+def make_images(folder: Path, number: int = 9, ties: bool = True) -> dict[str, Tensor]:
+    """Draw maps and masks of images, two thirds of them with two squares of defect, and write image files."""
+    rng = torch.Generator().manual_seed(0)
+    masks = torch.zeros(number, SIDE, SIDE, dtype=torch.bool)
+    for index in range(number // 3, number):
+        masks[index, 1:4, 1 : 2 + index % 4] = True
+        masks[index, 6:9, 6 : 8 + index % 3] = True
+    maps = torch.rand(number, SIDE, SIDE, generator=rng) + 0.4 * masks
+    maps = (maps * 8).round() / 8 if ties else maps
+    for index in range(number):
+        Image.new("RGB", (20, 30)).save(folder / f"{index}.png")
+    return {"maps": maps, "masks": masks, "scores": maps.amax((1, 2)) + 0.3 * torch.rand(number, generator=rng)}
+
+
+def record(folder: Path, given: dict[str, Tensor | None], batch_size: int = 4, threshold: float = 1.0) -> Recorder:
+    """Tell a recorder of images batch by batch, as a trainer does around a post-processor."""
+    recorder = Recorder(folder)
+    labels = given.get("labels", given["masks"].any((1, 2)) if given["masks"] is not None else None)
+    for start in range(0, len(given["scores"]), batch_size):
+        part = slice(start, start + batch_size)
+        maps, masks = (None if given[name] is None else given[name][part] for name in ("maps", "masks"))
+        count = len(given["scores"][part])
+        paths = [str(folder / f"{index}.png") for index in range(start, start + count)]
+        batch = ImageBatch(
+            image=torch.zeros(count, 3, SIDE, SIDE), image_path=paths, gt_label=labels[part], gt_mask=masks
+        )
+        recorder.on_test_batch_start(None, None, batch, start)
+        batch.update(anomaly_map=None if maps is None else maps[:, None], pred_score=given["scores"][part])
+        recorder.on_test_batch_end(None, None, batch, batch, start)
+        # A post-processor comes next: it scales, and judges.
+        batch.pred_label = batch.pred_score > threshold
+        batch.pred_mask = None if maps is None else batch.anomaly_map > threshold
+        batch.pred_score = batch.pred_score * 0 + 0.5
+        batch.anomaly_map = None if maps is None else batch.anomaly_map * 0
+    recorder.on_test_epoch_end(None, None)
+    return recorder
+
+
+@pytest.mark.parametrize("ties", [True, False])
+def test_figures_are_those_of_torchmetrics_and_anomalib_on_all_pixels_at_once(tmp_path: Path, ties: bool) -> None:
+    given = make_images(tmp_path, ties=ties)
+    figures = Evaluation(record(tmp_path, given)).figures()
+    maps, masks, scores = given["maps"].double() / 2, given["masks"], given["scores"].double() / 2
+    labels = masks.any((1, 2))
+    aupro, iou = AUPRO(fields=["maps", "masks"]), DefectIoU(fields=["said", "masks"])
+    for metric in (aupro, iou):
+        metric.update(SimpleNamespace(maps=maps.float(), masks=masks.int(), said=given["maps"] > 1.0))
+    expected = {
+        "image_AUROC": binary_auroc(scores, labels.int()),
+        "image_F1Score": binary_f1_score((given["scores"] > 1.0).int(), labels.int()),
+        "pixel_AUROC": binary_auroc(maps.flatten(), masks.flatten().int()),
+        "pixel_AP": binary_average_precision(maps.flatten(), masks.flatten().int()),
+        "pixel_F1Score": binary_f1_score((given["maps"] > 1.0).int(), masks.int()),
+        "pixel_AUPRO": aupro.compute(),
+        "pixel_IoU": iou.compute(),
+    }
+    assert {name: figures[name] for name in expected} == pytest.approx(
+        {k: float(v) for k, v in expected.items()}, abs=1e-6
+    )
+
+
+def test_areas_are_those_calculated_by_hand() -> None:
+    # Scores of positives 3, 1 and of negatives 2, 1: pairs won 3 > 2, 3 > 1, tied 1 = 1: (2 + 0.5) / 4.
+    ranking = rank(np.array([3.0, 1.0]), [np.array([2.0]), np.array([1.0])])
+    assert ranking.auroc == pytest.approx(2.5 / 4)
+    # Recall 1/2 at precision 1, then recall 1 at precision 2/4.
+    assert ranking.average_precision == pytest.approx(0.5 * 1 + 0.5 * 0.5)
+    # The curve: (0, 1/2) to (1/2, 1/2), then a line to (1, 1): up to 1/2 it is 1/2.
+    assert ranking.weighted_area(0.5) == pytest.approx(0.5)
+    assert ranking.weighted_area(1.0) == pytest.approx(0.5 * 0.5 + 0.5 * 0.75)
+
+
+def test_there_is_no_curve_of_one_class() -> None:
+    assert rank(np.array([]), [np.ones(3)]) is None
+    assert rank(np.ones(3), []) is None
+
+
+def test_figures_do_not_depend_on_the_batches(tmp_path: Path) -> None:
+    given = make_images(tmp_path)
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    one, other = Recorder(tmp_path / "a"), Recorder(tmp_path / "b")
+    figures = []
+    for size, recorder in ((1, one), (9, other)):
+        for image in recorder.folder.parent.glob("*.png"):
+            (recorder.folder / image.name).write_bytes(image.read_bytes())
+        figures.append(Evaluation(record(recorder.folder, given, size)).figures())
+    assert figures[0] == figures[1]
+
+
+def test_a_defective_image_without_a_mask_counts_for_images_only(tmp_path: Path) -> None:
+    given = make_images(tmp_path)
+    labels = given["masks"].any((1, 2))
+    given["masks"][5] = False
+    with_it = Evaluation(record(tmp_path, {**given, "labels": labels})).figures()
+    for name in ("maps", "masks"):
+        (tmp_path / name).unlink()
+    rest = [index for index in range(9) if index != 5]
+    paths = Evaluation(record(tmp_path, {name: value[rest] for name, value in given.items()})).figures()
+    assert {name: value for name, value in with_it.items() if name.startswith("pixel_")} == {
+        name: value for name, value in paths.items() if name.startswith("pixel_")
+    }
+    assert with_it["image_AUROC"] == pytest.approx(float(binary_auroc(given["scores"].double() / 2, labels.int())))
+
+
+def test_without_masks_or_maps_there_are_image_figures(tmp_path: Path) -> None:
+    given = make_images(tmp_path)
+    labels = given["masks"].any((1, 2))
+    for missing in ({"masks": None}, {"maps": None}):
+        recorder = record(tmp_path, {**given, **missing, "labels": labels})
+        assert set(Evaluation(recorder).figures()) == {
+            "image_AUROC",
+            "image_F1Score",
+            "image_Precision",
+            "image_Recall",
+        }
+
+
+def test_of_normal_images_alone_there_are_no_figures(tmp_path: Path) -> None:
+    given = {name: value[:3] for name, value in make_images(tmp_path).items()}
+    assert Evaluation(record(tmp_path, given)).figures() == {}
+
+
+def test_maps_are_scaled_over_the_test_set_and_masks_are_kept_where_there_is_a_defect(tmp_path: Path) -> None:
+    given = make_images(tmp_path, ties=False)
+    evaluation = Evaluation(record(tmp_path, given))
+    low, high = evaluation.map_range
+    assert (low, high) == (float(given["maps"].min()), float(given["maps"].max()))
+    folder = tmp_path / "run"
+    folder.mkdir()
+    evaluation.write(folder, {str(tmp_path / "4.png"): "crack"}, maps=True)
+    names = [f"{index:05}.png" for index in range(9)]
+    assert sorted(path.name for path in (folder / "maps").iterdir()) == names
+    assert sorted(path.name for path in (folder / "masks").iterdir()) == names[3:]
+    scaled = np.array(Image.open(folder / "maps/00004.png"))
+    assert scaled.dtype == np.uint8
+    assert np.abs(scaled / 255 * (high - low) + low - given["maps"][4].numpy()).max() < (high - low) / 500
+    assert (np.array(Image.open(folder / "masks/00004.png")) == 255 * given["masks"][4].numpy()).all()
+    rows = list(csv.DictReader((folder / "images.csv").open()))
+    assert rows[4]["defect_type"] == "crack"
+    assert rows[4]["map"] == "00004.png"
+    assert (rows[4]["width"], rows[4]["height"], rows[4]["label"]) == ("20", "30", "1")
+    assert [float(row["score"]) for row in rows] == given["scores"].tolist()
+    assert [row["verdict"] == "1" for row in rows] == (given["scores"] > 1).tolist()
+
+
+def test_maps_that_are_not_wanted_are_not_written(tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    Evaluation(record(tmp_path, make_images(tmp_path))).write(tmp_path / "run", {}, maps=False)
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["images.csv"]
+    rows = list(csv.DictReader((tmp_path / "run/images.csv").open()))
+    assert {row["map"] for row in rows} == {""}
+
+
+@pytest.mark.parametrize("name", ["maps", "scores"])
+def test_what_is_not_finite_is_refused_with_the_image(tmp_path: Path, name: str) -> None:
+    given = make_images(tmp_path)
+    given[name][6] = torch.nan
+    with pytest.raises(InvalidInputError, match=r"6\.png is not finite"):
+        record(tmp_path, given)
+
+
+def test_thresholds_are_in_units_of_scores_and_maps_or_none() -> None:
+    class PostProcessor(nn.Module):
+        image_threshold = torch.tensor(0.25)
+        pixel_threshold = torch.tensor(torch.nan)
+
+    assert thresholds(PostProcessor()) == {"image": 0.25, "pixel": None}
+    assert thresholds(None) == {"image": None, "pixel": None}
