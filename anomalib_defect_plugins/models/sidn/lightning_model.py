@@ -54,8 +54,8 @@ class Sidn(IterativeTraining, AnomalibModule):
         iterations: Training steps.
         crop_size: Side of the random crop of each training image that a step sees, in pixels, a multiple of 16;
             ``None`` is the whole image. Test images are never cropped.
-        augment: Whether training images are turned, scaled, lit, blurred and grained at random; they are mirrored in
-            any case. Switch it off where a defect may be just that, such as another brightness.
+        augment: Whether training images are turned, scaled and lit at random; they are mirrored in any case. Switch it
+            off where a defect may be just that, such as another brightness.
         learning_rate: Learning rate of Adam; the paper's is 1e-4.
         annealing: Whether the learning rate falls to 0 along a cosine; the paper's does not.
         texture_weight: Weight of the texture's pixels in the segmentation loss, lambda_1.
