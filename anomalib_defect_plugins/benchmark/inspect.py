@@ -4,6 +4,7 @@ import argparse
 import contextlib
 import itertools
 import os
+import socket
 import sys
 import time
 from collections import Counter
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from anomalib_defect_plugins.benchmark.parts import ROWS, Item, Parts, Row, invalid, missing
 
 if TYPE_CHECKING:
+    import openvino
     from rich.progress import Progress
 
     from anomalib_defect_plugins.benchmark.inspection import Inspector, Settings, Size
@@ -24,6 +26,9 @@ SUFFIXES = {".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".
 """Of the files in a folder that are images; the same as everywhere in anomalib."""
 
 RUNNERS = ("local", "ray")
+
+PATIENCE = 10
+"""Seconds that a Ray cluster has to answer."""
 
 RETRIES = 3
 """How often a part whose worker was killed is tried again on a cluster."""
@@ -45,7 +50,9 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         "written. The table has a row for each image, in order: path, score, verdict (1: defective), width, height, "
         "seconds, error. A run that was stopped goes on where it was when it is started again."
     )
-    command = commands.add_parser("inspect", help="look at many images with an exported model", description=about)
+    command = commands.add_parser(
+        "inspect", help="look at many images with an exported model", description=about, allow_abbrev=False
+    )
     command.add_argument("model", metavar="MODEL.xml", type=Path, help="OpenVINO graph of a model")
     command.add_argument(
         "images",
@@ -106,7 +113,10 @@ def inspect(
         MissingDataError: There is no such model, or no images.
         InvalidInputError: A file or a setting cannot be used, or nothing can be written.
     """
-    _check(model, out, settings)
+    from anomalib_defect_plugins.benchmark.inspection import check
+
+    _check_files(model, out, settings)
+    check(_read(model), settings)
     parts = Parts(out, _dependencies(model, settings))
     if settings.maps:
         _prepare(settings.maps, parts)
@@ -125,7 +135,7 @@ def inspect(
         return parts.join() + Counter(inspected=inspected)
 
 
-def _check(model: Path, out: Path, settings: "Settings") -> None:
+def _check_files(model: Path, out: Path, settings: "Settings") -> None:
     if model.suffix != ".xml":
         msg = f"{model} is no OpenVINO graph; give the model.xml that 'anomalib export --export_type openvino' writes"
         raise invalid(msg)
@@ -240,12 +250,20 @@ def _start_ray(address: str | None) -> Any:
         msg = "--runner ray needs Ray; pip install 'anomalib-defect-plugins[ray]'"
         raise invalid(msg) from error
     try:
+        _reach(address)
         options = {"include_dashboard": False} if address is None else {"address": address}
         ray.init(ignore_reinit_error=True, log_to_driver=False, logging_level="ERROR", **options)
-    except (ConnectionError, ValueError) as error:
+    except (OSError, ValueError) as error:  # a ConnectionError is an OSError
         msg = f"there is no Ray cluster at {address} ({error}); start one, or leave --address out"
         raise invalid(msg) from error
     return ray
+
+
+def _reach(address: str | None) -> None:
+    """Connect to a machine and port, since Ray would try for minutes and print what it tries."""
+    host, _, port = (address or "").removeprefix("ray://").rpartition(":")
+    if host:
+        socket.create_connection((host, int(port)), PATIENCE).close()
 
 
 def _next(ray: Any, running: list[Any]) -> Part:
@@ -269,17 +287,9 @@ def _inspect_part(
 @lru_cache(maxsize=1)
 def _inspector(model: Path, settings: "Settings", size: "Size | None", cores: int | None = None) -> "Inspector":
     """Load a model; a worker of a cluster does so once for all its parts."""
-    import openvino
-
     from anomalib_defect_plugins.benchmark.inspection import Inspector
 
-    try:
-        network = openvino.Core().read_model(model)
-    except RuntimeError as error:
-        reason = str(error).strip().splitlines()[-1]
-        msg = f"{model} cannot be read ({reason}); export the model again with 'anomalib export'"
-        raise invalid(msg) from error
-    inspector = Inspector(network, settings, size, cores)
+    inspector = Inspector(_read(model), settings, size, cores)
     if size is not None and inspector.size not in {None, size}:
         (height, width), (high, wide) = inspector.size, size
         sys.stderr.write(
@@ -287,6 +297,17 @@ def _inspector(model: Path, settings: "Settings", size: "Size | None", cores: in
             "graph that was exported without --input_size resizes as in training\n"
         )
     return inspector
+
+
+def _read(model: Path) -> "openvino.Model":
+    import openvino
+
+    try:
+        return openvino.Core().read_model(model)
+    except RuntimeError as error:
+        reason = str(error).strip().splitlines()[-1]
+        msg = f"{model} cannot be read ({reason}); export the model again with 'anomalib export'"
+        raise invalid(msg) from error
 
 
 def _common_size(parts: Parts) -> "Size | None":

@@ -74,7 +74,7 @@ class Inspector:
         self.settings = settings
         self.network = network
         self.threads = threads
-        self.size = _check(network, settings)
+        self.size = check(network, settings)
         self.graphs: dict[tuple[int, ...] | None, _Graph] = {}
         self.lock = threading.Lock()
         common = self.size or size
@@ -270,27 +270,37 @@ def _resized(image: Image.Image, size: Size | None) -> np.ndarray:
     return np.asarray(image.resize(size[::-1], Image.Resampling.BILINEAR))
 
 
-def _check(network: openvino.Model, settings: Settings) -> Size | None:
-    """Refuse a graph that does not do what is wanted; gives the size that it takes if it is but one."""
+def check(network: openvino.Model, settings: Settings) -> Size | None:
+    """Refuse a graph that does not do what is wanted.
+
+    Returns:
+        The size of images that it takes, if it is but one.
+
+    Raises:
+        InvalidInputError: It takes no images, not so many at once, or does not give what is needed.
+    """
     shape = network.inputs[0].partial_shape
-    if (
-        len(network.inputs) != 1
-        or shape.rank.is_dynamic
-        or not shape.compatible(openvino.PartialShape([-1, 3, -1, -1]))
-    ):
+    is_image = shape.rank.is_static and shape.compatible(openvino.PartialShape([-1, 3, -1, -1]))
+    if len(network.inputs) != 1 or not is_image:
         msg = "the model does not take images (N, 3, H, W); give the model.xml that 'anomalib export' has written"
         raise invalid(msg)
     if shape[0].is_static and shape[0].get_length() != settings.batch:
         msg = f"the model takes {shape[0]} images at once, not {settings.batch}; give --batch {shape[0]}"
         raise invalid(msg)
-    names = {name for output in network.outputs for name in output.names}
-    needed = {"pred_score": "", "pred_label": ", give --threshold", "anomaly_map": ", leave --maps out"}
-    wanted = ["pred_score"] + ["pred_label"] * (settings.threshold is None) + ["anomaly_map"] * bool(settings.maps)
-    for name in wanted:
-        if name not in names:
-            msg = f"the model has no output {name}{needed[name]}, or one that 'anomalib export' has written"
-            raise invalid(msg)
+    _check_outputs({name for output in network.outputs for name in output.names}, settings)
     return (shape[2].get_length(), shape[3].get_length()) if shape[2].is_static and shape[3].is_static else None
+
+
+def _check_outputs(names: set[str], settings: Settings) -> None:
+    wanted = {"pred_score": "give"}
+    if settings.threshold is None:
+        wanted["pred_label"] = "give --threshold, or"
+    if settings.maps:
+        wanted["anomaly_map"] = "leave --maps out, or give"
+    for name, advice in wanted.items():
+        if name not in names:
+            msg = f"the model has no output {name}; {advice} one that 'anomalib export' has written with it"
+            raise invalid(msg)
 
 
 def _write_map(anomaly_map: np.ndarray, path: Path) -> None:

@@ -67,7 +67,7 @@ def profile(
         trained), ``flops`` of one image, an addition and a multiplication being two; null if they cannot be counted.
         ``latency``: rows as ``latency.py`` makes them; those of a model that cannot be exported say why not.
         ``export_difference``: greatest difference of scores and maps to PyTorch by precision, computed in single
-        precision; null if the model cannot be exported or gives something that is not finite.
+        precision; null if the model cannot be exported, the graph cannot be run, or something is not finite.
     """
     with _evaluating(model):
         rows = list(torch_rows(model, image_size, seconds)) if measure.latency else []
@@ -100,8 +100,17 @@ def difference(model: AnomalibModule, network: openvino.Model, images: Tensor) -
         images: (N, 3, H, W), float in [0, 1].
 
     Returns:
-        The difference; nothing if it is not finite.
+        The difference; nothing if it is not finite, or if OpenVINO cannot run the graph.
     """
+    try:
+        return _difference(model, network, images)
+    except RuntimeError:  # the rows of latency say why
+        return None
+
+
+def _difference(model: AnomalibModule, network: openvino.Model, images: Tensor) -> float | None:
+    network = network.clone()
+    network.reshape({0: [1, *images.shape[1:]]})
     graph, greatest = compiled(network, "LATENCY"), 0.0
     for image in images.split(1):
         with torch.inference_mode():
@@ -169,7 +178,8 @@ def _quantised(network: openvino.Model, images: Tensor) -> openvino.Model:
     import nncf
 
     with contextlib.redirect_stdout(io.StringIO()):  # a progress bar
-        return nncf.quantize(network, nncf.Dataset([image.numpy() for image in images.split(1)]))
+        calibration = nncf.Dataset([image.numpy() for image in images.split(1)])
+        return nncf.quantize(network, calibration, subset_size=len(images))
 
 
 def _flops(model: AnomalibModule, image_size: Size) -> int | None:

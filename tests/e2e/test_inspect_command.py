@@ -172,6 +172,13 @@ def test_ray_gives_the_same_table(folder: Path, tmp_path: Path):
     pd.testing.assert_frame_equal(results(tmp_path / "ray.parquet"), results(tmp_path / "local.parquet"))
 
 
+def test_a_cluster_that_is_not_there_is_one_line(folder: Path, tmp_path: Path):
+    pytest.importorskip("ray")
+    arguments = (folder / "model.xml", folder / "images", tmp_path / "out.parquet", Settings(), "ray", "localhost:1")
+    with pytest.raises(InvalidInputError, match=r"there is no Ray cluster at localhost:1 .*leave --address out"):
+        inspect(*arguments)
+
+
 @pytest.mark.slow
 def test_scores_and_maps_of_an_exported_model_are_those_of_pytorch(folder: Path, tmp_path: Path):
     model = HtpGan(

@@ -114,11 +114,11 @@ def test_an_image_of_too_many_pixels_is_a_row(tmp_path: Path, monkeypatch: pytes
     ("model", "settings", "line"),
     [
         (bright_graph("anomaly_map"), Settings(), "the model has no output pred_score"),
-        (bright_graph("pred_score"), Settings(), "no output pred_label, give --threshold"),
+        (bright_graph("pred_score"), Settings(), "no output pred_label; give --threshold"),
         (
             bright_graph("pred_score", "pred_label"),
             Settings(maps=Path("maps")),
-            "no output anomaly_map, leave --maps out",
+            "no output anomaly_map; leave --maps out",
         ),
         (bright_graph(batch=1), Settings(batch=4), "takes 1 images at once, not 4; give --batch 1"),
     ],
