@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from anomalib_defect_plugins.benchmark.commands_benchmark import add_parser as add_benchmark
 from anomalib_defect_plugins.benchmark.commands_report import add_parser as add_report
+from anomalib_defect_plugins.benchmark.inspect import add_parser as add_inspect
 from anomalib_defect_plugins.plugins.manager import Kind, Plugin, Registration, State
 
 if TYPE_CHECKING:
@@ -65,6 +66,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_synthesize(commands)
     add_benchmark(commands)
     add_report(commands)
+    add_inspect(commands)
     return parser
 
 
