@@ -50,9 +50,15 @@ def kill(config: Path, out: Path, kills: int) -> None:
     os.waitpid(fork(config, out / "whole"), 0)
     each = (time.monotonic() - start) / RUNS
     moments, seen = random.Random(1), []
-    for _ in range(kills):
+    for number in range(kills):
+        before = len(files(out / "killed"))
         child = fork(config, out / "killed")
-        time.sleep(moments.uniform(0, 2 * each))
+        # Counted from when a run is under way, for how long a start takes depends on the machine; some end before.
+        while not list((out / "killed").glob("runs/.*.partial")) or (
+            number % 4 == 3 and len(files(out / "killed")) == before
+        ):
+            time.sleep(0.01)
+        time.sleep(moments.uniform(0, 0.8 * each))
         os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
         seen.append(files(out / "killed"))
