@@ -52,8 +52,9 @@ def load(checkpoint: Path | str, device: torch.device | str = "cpu") -> DefectGa
         with torch.random.fork_rng(devices=[]):
             model = DefectGan.load_from_checkpoint(path, map_location=device, evaluator=False, visualizer=False)
     except BROKEN as error:
-        msg = f"{path} is no checkpoint of DefectGan; give the model.ckpt that a training of DefectGan has left"
-        raise InvalidInputError(msg) from error
+        reason = str(error).strip().partition("\n")[0].rstrip(":") or type(error).__name__
+        msg = f"{path} is no checkpoint of DefectGan, or of another version ({reason}); give the model.ckpt that a "
+        raise InvalidInputError(msg + "training of DefectGan has left") from error
     return model.eval().requires_grad_(False)
 
 
