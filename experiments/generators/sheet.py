@@ -1,6 +1,6 @@
 """Draw a contact sheet of the defect generators on the three textures of TextureDefects.
 
-    python experiments/generators/sheet.py --out sheet.png
+    python experiments/generators/sheet.py --columns 2 --tile 128 --out docs/generators.jpg
 
 The first row shows the normal images. Each generator has two rows: the defective images, and the same with the border
 of the mask in red.
@@ -15,6 +15,7 @@ from PIL import Image, ImageDraw
 from scipy.ndimage import binary_dilation
 from skimage import data as photographs
 from torch import Tensor
+from torchvision.transforms.v2.functional import resize
 
 from anomalib_defect_plugins.data.items import GOOD
 from anomalib_defect_plugins.data.texture_defects import CATEGORIES, CROP, draw_sample, region, soften
@@ -64,8 +65,9 @@ def outlined(images: Tensor, masks: Tensor) -> Tensor:
     return result
 
 
-def strip(images: Tensor) -> np.ndarray:
-    """Images (B, 3, H, W) side by side, uint8."""
+def strip(images: Tensor, side: int) -> np.ndarray:
+    """Images (B, 3, H, W) side by side, resized to ``side`` pixels, uint8."""
+    images = resize(images, [side, side], antialias=True).clamp(0, 1)
     tiles = np.round(images.permute(0, 2, 3, 1).numpy() * 255).astype(np.uint8)
     return np.concatenate([np.pad(tile, ((0, GAP), (0, GAP), (0, 0)), constant_values=255) for tile in tiles], axis=1)
 
@@ -73,15 +75,18 @@ def strip(images: Tensor) -> np.ndarray:
 def main() -> None:
     """Draw the sheet."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, required=True, help="PNG to write")
+    parser.add_argument("--out", type=Path, required=True, help="image to write, its format by its name")
     parser.add_argument("--columns", type=int, default=3, help="images of each texture")
+    parser.add_argument("--tile", type=int, default=CROP, help="pixels a side of each image")
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
     batches = [normal_images(category, arguments.columns) for category in CATEGORIES]
-    rows = [("normal", strip(torch.cat(batches)))]
+    tile = arguments.tile
+    rows = [("normal", strip(torch.cat(batches), tile))]
     for generator in GENERATORS:
         defective, masks = draw(generator(), batches, arguments.seed)
-        rows += [(generator.name, strip(defective)), (f"{generator.name}, mask", strip(outlined(defective, masks)))]
+        rows.append((generator.name, strip(defective, tile)))
+        rows.append((f"{generator.name}, mask", strip(outlined(defective, masks), tile)))
     height, width, _ = rows[0][1].shape
     sheet = Image.new("RGB", (width, len(rows) * (height + LABEL)), "white")
     for number, (name, pixels) in enumerate(rows):

@@ -16,7 +16,7 @@ def stripes(count: int = 12) -> Tensor:
 def draw(content: str, seed: int = 0) -> tuple[Tensor, Tensor, Tensor]:
     """Images, and what became of them with full opacity and hard edges where the draw has it so."""
     images = stripes()
-    generator = PerturbDefects(contents=[content], opacity=(1.0, 1.0), kinds=["ellipse"])
+    generator = PerturbDefects(contents=[content], opacity=(1.0, 1.0), kinds=["ellipse"], most=1)
     return images, *generator(images, torch.Generator().manual_seed(seed))
 
 
@@ -48,7 +48,7 @@ def test_fading_takes_contrast_away_and_boosting_adds_it():
 
 def test_elsewhere_is_texture_of_another_image():
     images = torch.stack([torch.full((1, 64, 64), level) for level in (0.2, 0.8)])
-    generator = PerturbDefects(contents=["elsewhere"], opacity=(1.0, 1.0), kinds=["ellipse"])
+    generator = PerturbDefects(contents=["elsewhere"], opacity=(1.0, 1.0), kinds=["ellipse"], most=1)
     result, mask = generator(images, torch.Generator().manual_seed(1))
     # 0.7 to 1.3 of the other's tone, and 0.1 more or less: nearer to the other in both.
     assert result[0][mask[0]].max() > 0.4
@@ -73,12 +73,22 @@ def test_every_content_is_drawn_in_a_large_batch():
     assert set(CONTENTS) == {"tone", "offset", "fade", "boost", "elsewhere", "noise"}
 
 
+def test_images_have_two_defects_on_average_where_three_are_the_most():
+    images = torch.full((600, 1, 64, 64), 0.5)
+    one, several = (
+        PerturbDefects(["tone"], most=most)(images, torch.Generator().manual_seed(0))[1].float().mean()
+        for most in (1, 3)
+    )
+    assert 1.7 < several / one < 2.3
+
+
 @pytest.mark.parametrize(
     ("arguments", "line"),
     [
         ({"contents": ["glitter"]}, "contents of PerturbDefects is .*glitter"),
         ({"opacity": (0.0, 1.0)}, "opacity of PerturbDefects is"),
         ({"kinds": []}, "kinds of PerturbDefects is"),
+        ({"most": 0}, "most of PerturbDefects is 0"),
     ],
 )
 def test_what_cannot_be_is_refused(arguments, line):

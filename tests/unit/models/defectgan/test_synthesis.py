@@ -35,7 +35,9 @@ def test_a_file_that_is_no_checkpoint_or_a_truncated_one_is_refused(tmp_path, ch
     (tmp_path / "text.ckpt").write_text("no checkpoint")
     (tmp_path / "short.ckpt").write_bytes(checkpoint.read_bytes()[:2000])
     for name in ("text", "short"):
-        with pytest.raises(InvalidInputError, match=f"{name}.ckpt is no checkpoint of DefectGan, or of another version .*; give") as error:
+        with pytest.raises(
+            InvalidInputError, match=f"{name}.ckpt is no checkpoint of DefectGan, or of another version .*; give"
+        ) as error:
             load(tmp_path / f"{name}.ckpt")
         assert "\n" not in str(error.value)
 
