@@ -139,8 +139,26 @@ class FixedPostProcessor(_LabelFreePostProcessor):
             getattr(self, f"{name}_max").fill_(2 * threshold)
 
 
-class OpeningPostProcessor(PostProcessor):
-    """anomalib's post-processor, which then takes specks out of the masks by a morphological opening.
+class UnitPostProcessor(PostProcessor):
+    """anomalib's post-processor for scores and maps in [0, 1], of which it keeps the order.
+
+    anomalib shifts the threshold to 0.5 and cuts off what leaves [0, 1]: below a high threshold, all that is but a
+    little suspicious becomes 0, as what is normal does, and every figure that goes by ranks suffers. Here 0, the
+    threshold and 1 become 0, 0.5 and 1, with a straight line from each to the next.
+    """
+
+    @staticmethod
+    def _normalize(preds: Tensor | None, norm_min: Tensor, norm_max: Tensor, threshold: Tensor) -> Tensor | None:
+        if preds is None:
+            return None
+        middle = torch.where(torch.isnan(threshold), 0.5, threshold).clamp(1e-6, 1 - 1e-6)
+        normalized = 0.5 * torch.where(preds < middle, preds / middle, 1 + (preds - middle) / (1 - middle))
+        validated = ~torch.isnan(norm_min) & ~torch.isnan(norm_max)
+        return torch.where(validated, normalized, preds)
+
+
+class OpeningPostProcessor(UnitPostProcessor):
+    """For scores and maps in [0, 1]; it takes specks out of the masks by a morphological opening.
 
     Exported graphs have no such step: their masks are those before it.
 

@@ -13,6 +13,7 @@ from anomalib_defect_plugins.post_processing import (
     OtsuPostProcessor,
     ReferencePostProcessor,
     SigmaPostProcessor,
+    UnitPostProcessor,
 )
 
 POOLED = [OtsuPostProcessor, SigmaPostProcessor]
@@ -202,3 +203,34 @@ def test_opening_is_restored_from_a_checkpoint():
     restored = OpeningPostProcessor()
     restored.load_checkpoint_config(OpeningPostProcessor(7).checkpoint_config())
     assert restored.size == 7
+
+
+def test_zero_the_threshold_and_one_become_zero_a_half_and_one():
+    values = torch.tensor([0.0, 0.4, 0.8, 0.9, 1.0])
+    limits = torch.tensor(0.05), torch.tensor(0.95), torch.tensor(0.8)
+    found = UnitPostProcessor._normalize(values, *limits)
+    assert torch.allclose(found, torch.tensor([0.0, 0.25, 0.5, 0.75, 1.0]))
+    # anomalib's own cannot tell the first from what is at 0.3 any more.
+    assert PostProcessor._normalize(torch.tensor([0.0, 0.3]), *limits).tolist() == [0, 0]
+
+
+def test_what_is_above_the_threshold_stays_above_a_half():
+    threshold = torch.tensor(0.7310586)
+    near = torch.nextafter(threshold, torch.tensor(1.0))
+    found = UnitPostProcessor._normalize(torch.stack([threshold, near]), torch.zeros(()), torch.ones(()), threshold)
+    assert found[0] <= 0.5 < found[1]
+
+
+@pytest.mark.parametrize("threshold", [0.0, 1.0, float("nan")])
+def test_a_threshold_at_the_end_or_none_gives_finite_values_in_the_same_order(threshold: float):
+    values = torch.linspace(0, 1, 11)
+    found = UnitPostProcessor._normalize(values, torch.zeros(()), torch.ones(()), torch.tensor(threshold))
+    assert (found.diff() >= 0).all()
+    assert found.min() >= 0
+    assert found.max() <= 1
+
+
+def test_without_validation_images_nothing_is_changed():
+    values = torch.linspace(0, 1, 11)
+    none = torch.tensor(float("nan"))
+    assert torch.equal(UnitPostProcessor._normalize(values, none, none, torch.tensor(0.5)), values)
