@@ -118,27 +118,6 @@ class ReferencePostProcessor(_LabelFreePostProcessor):
         self.image_max.copy_(2 * self._image_threshold - self.image_min)
 
 
-class FixedPostProcessor(_LabelFreePostProcessor):
-    """Thresholds that no data changes; validation only tells the range of the scores.
-
-    Without validation images, scores are scaled so that 0 stays 0 and the thresholds become 0.5.
-
-    Args:
-        image_threshold: An image is defective above it in units of the score.
-        pixel_threshold: A pixel is defective above it, in units of the anomaly map.
-    """
-
-    needs_validation = False
-
-    def __init__(self, image_threshold: float, pixel_threshold: float = 0.5) -> None:
-        super().__init__()
-        self._image_threshold.fill_(image_threshold)
-        self._pixel_threshold.fill_(pixel_threshold)
-        for name, threshold in (("image", image_threshold), ("pixel", pixel_threshold)):
-            getattr(self, f"{name}_min").fill_(0)
-            getattr(self, f"{name}_max").fill_(2 * threshold)
-
-
 class UnitPostProcessor(PostProcessor):
     """anomalib's post-processor for scores and maps in [0, 1], of which it keeps the order.
 
@@ -155,6 +134,25 @@ class UnitPostProcessor(PostProcessor):
         normalized = 0.5 * torch.where(preds < middle, preds / middle, 1 + (preds - middle) / (1 - middle))
         validated = ~torch.isnan(norm_min) & ~torch.isnan(norm_max)
         return torch.where(validated, normalized, preds)
+
+
+class FixedPostProcessor(_LabelFreePostProcessor, UnitPostProcessor):
+    """Thresholds that no data changes, for scores and maps in [0, 1].
+
+    Args:
+        image_threshold: An image is defective above it in units of the score.
+        pixel_threshold: A pixel is defective above it, in units of the anomaly map.
+    """
+
+    needs_validation = False
+
+    def __init__(self, image_threshold: float, pixel_threshold: float = 0.5) -> None:
+        super().__init__()
+        self._image_threshold.fill_(image_threshold)
+        self._pixel_threshold.fill_(pixel_threshold)
+        for limit, value in (("min", 0), ("max", 1)):
+            for name in ("image", "pixel"):
+                getattr(self, f"{name}_{limit}").fill_(value)
 
 
 class OpeningPostProcessor(UnitPostProcessor):

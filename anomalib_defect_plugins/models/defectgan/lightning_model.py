@@ -27,6 +27,7 @@ from anomalib_defect_plugins.models.iterative import IterativeTraining
 from anomalib_defect_plugins.models.own_batches import OwnBatches
 from anomalib_defect_plugins.models.pairs import flip, paired_loader
 from anomalib_defect_plugins.models.training import StopAfter, check_finite, check_positive
+from anomalib_defect_plugins.post_processing import UnitPostProcessor
 from anomalib_defect_plugins.pre_processing import AntialiasedPreProcessor
 from anomalib_defect_plugins.supervision import Supervision
 
@@ -151,7 +152,7 @@ class DefectGan(OwnBatches, IterativeTraining, AnomalibModule):
         _check_numbers(residual_blocks, score_share, identity_share=identity_share, ema_decay=ema_decay)
         super().__init__(
             self.configure_pre_processor(image_size) if pre_processor is True else pre_processor,
-            post_processor,
+            UnitPostProcessor() if post_processor is True else post_processor,
             evaluator,
             visualizer,
         )

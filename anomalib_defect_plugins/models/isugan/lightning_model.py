@@ -26,6 +26,7 @@ from anomalib_defect_plugins.models.iterative import IterativeTraining
 from anomalib_defect_plugins.models.own_batches import OwnBatches
 from anomalib_defect_plugins.models.pairs import flip, paired_loader
 from anomalib_defect_plugins.models.training import check_positive
+from anomalib_defect_plugins.post_processing import UnitPostProcessor
 from anomalib_defect_plugins.pre_processing import AntialiasedPreProcessor
 from anomalib_defect_plugins.supervision import Supervision
 
@@ -36,7 +37,10 @@ from .post_processing import ImageOtsuPostProcessor
 from .torch_model import Generator, IsuGanModel, make_discriminator
 from .visualizer import RepairVisualizer
 
-MASK_THRESHOLDS: dict[str, Callable[[], PostProcessor]] = {"otsu": ImageOtsuPostProcessor, "adaptive": PostProcessor}
+MASK_THRESHOLDS: dict[str, Callable[[], PostProcessor]] = {
+    "otsu": ImageOtsuPostProcessor,
+    "adaptive": UnitPostProcessor,
+}
 
 POOLS = "isugan_image_pools"
 """Where a checkpoint has the images of the pools."""

@@ -6,8 +6,9 @@ a defect at all is therefore decided by the score of the image.
 
 import torch
 from anomalib.data import Batch, InferenceBatch
-from anomalib.post_processing import PostProcessor
 from torch import Tensor
+
+from anomalib_defect_plugins.post_processing import UnitPostProcessor
 
 
 def otsu_threshold(values: Tensor) -> Tensor:
@@ -36,8 +37,8 @@ def otsu_mask(anomaly_map: Tensor, defective: Tensor) -> Tensor:
     return (anomaly_map > otsu_threshold(anomaly_map.flatten(1)).reshape(ones)) & defective.bool().reshape(ones)
 
 
-class ImageOtsuPostProcessor(PostProcessor):
-    """anomalib's thresholds for images and scores, and a mask by Otsu in the images above the threshold."""
+class ImageOtsuPostProcessor(UnitPostProcessor):
+    """anomalib's thresholds for images and scores in [0, 1], and a mask by Otsu in the images above the threshold."""
 
     def forward(self, predictions: InferenceBatch) -> InferenceBatch:
         """Post-process predictions, as in anomalib."""

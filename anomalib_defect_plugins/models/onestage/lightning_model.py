@@ -20,7 +20,7 @@ from torchvision.transforms.v2 import Compose, Grayscale, InterpolationMode, Res
 from anomalib_defect_plugins.errors import InvalidInputError
 from anomalib_defect_plugins.models.iterative import IterativeTraining
 from anomalib_defect_plugins.models.training import check_positive
-from anomalib_defect_plugins.post_processing import FixedPostProcessor
+from anomalib_defect_plugins.post_processing import FixedPostProcessor, UnitPostProcessor
 from anomalib_defect_plugins.pre_processing import AntialiasedPreProcessor
 from anomalib_defect_plugins.supervision import Supervision
 
@@ -87,7 +87,7 @@ class OneStage(IterativeTraining, AnomalibModule):
         _check_size(image_size)
         super().__init__(
             self.configure_pre_processor(image_size) if pre_processor is True else pre_processor,
-            _fixed(sigma) if post_processor is True and sigma is not None else post_processor,
+            _thresholds(sigma) if post_processor is True else post_processor,
             evaluator,
             visualizer,
         )
@@ -164,7 +164,9 @@ def mirror(images: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
     return images, masks
 
 
-def _fixed(sigma: float) -> PostProcessor:
+def _thresholds(sigma: float | None) -> PostProcessor:
+    if sigma is None:
+        return UnitPostProcessor()
     if not 0 < sigma < 1:
         msg = f"sigma is {sigma}; it must be more than 0 and less than 1, the paper's is {SIGMA:.3g}"
         raise InvalidInputError(msg)
