@@ -3,7 +3,6 @@
 import pytest
 import torch
 from anomalib.data import DepthBatch, ImageBatch
-from anomalib.post_processing import PostProcessor
 from lightning.pytorch import Callback
 from PIL import Image
 from torch import nn
@@ -16,6 +15,7 @@ from anomalib_defect_plugins.models.isugan.lightning_model import frozen
 from anomalib_defect_plugins.models.isugan.post_processing import ImageOtsuPostProcessor
 from anomalib_defect_plugins.models.isugan.visualizer import RepairVisualizer
 from anomalib_defect_plugins.models.pairs import flip
+from anomalib_defect_plugins.post_processing import UnitPostProcessor
 from anomalib_defect_plugins.testing.runs import fit, seed_all
 
 
@@ -216,7 +216,7 @@ def test_pictures_show_the_repaired_image_before_the_overlays(tmp_path):
 
 def test_the_mask_rule_is_chosen_by_name(tiny):
     assert isinstance(tiny().post_processor, ImageOtsuPostProcessor)
-    assert type(tiny(mask_threshold="adaptive").post_processor) is PostProcessor
+    assert type(tiny(mask_threshold="adaptive").post_processor) is UnitPostProcessor
 
 
 @pytest.mark.parametrize(
