@@ -27,19 +27,38 @@ def build(base: type[T], given: T | Mapping[str, Any] | str, what: str) -> T:
     Raises:
         InvalidInputError: There is no such class, or it does not take these arguments.
     """
-    if isinstance(given, base):
-        return given
+    return given if isinstance(given, base) else _parse(base, given, what, make=True)
+
+
+def check(base: type, given: Mapping[str, Any] | str, what: str) -> None:
+    """Find out whether an object can be made, without making it, which may take long or need data.
+
+    Args:
+        base: As in :func:`build`.
+        given: Likewise.
+        what: Likewise.
+
+    Raises:
+        InvalidInputError: There is no such class, or it does not take arguments of these names and types.
+    """
+    _parse(base, given, what, make=False)
+
+
+def _parse(base: type, given: Mapping[str, Any] | str, what: str, make: bool) -> Any:
     connect()  # else the names that plugins bring are not known yet
     plain = OmegaConf.to_container(given) if isinstance(given, DictConfig) else given
     parser = ArgumentParser(exit_on_error=False)
     parser.add_argument("--it", type=base)
+    name = plain
     try:
         value = {"class_path": plain} if isinstance(plain, str) else dict(plain)
-        return parser.instantiate_classes(parser.parse_object({"it": value})).it
+        name = value.get("class_path")
+        parsed = parser.parse_object({"it": value})
+        return parser.instantiate_classes(parsed).it if make else None
     except UserError:
         raise
     except (ArgumentError, TypeError, ValueError) as error:
-        msg = f"{what} {plain!r} cannot be made: {_reason(error, base)}"
+        msg = f"{what} {name!r} cannot be made: {_reason(error, base)}"
         raise InvalidInputError(msg) from error
 
 

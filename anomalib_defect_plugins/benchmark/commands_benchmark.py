@@ -34,6 +34,11 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         "--threads", type=_positive, help="threads of a run; all cores by default. Figures may depend on it slightly"
     )
     command.add_argument("--retry-failed", action="store_true", help="make runs again that failed")
+    command.add_argument(
+        "--force",
+        action="store_true",
+        help="make runs again that are done, which replaces them; those of --only, or all",
+    )
     command.add_argument("--only", metavar="KEY", action="append", default=[], help="make this run only; repeatable")
     command.set_defaults(run=_benchmark)
 
@@ -91,8 +96,15 @@ def _generator(options: argparse.Namespace) -> "BenchmarkRuns":
         raise InvalidInputError(msg)
     root = options.out or Path("results") / benchmark.name
     runner = options.runner if options.jobs in {None, 1} else f"{options.runner}, {options.jobs} at a time"
-    setting = Setting(root, str(options.config), options.threads or torch.get_num_threads(), runner)
-    return BenchmarkRuns(benchmark, setting, options.retry_failed, options.only)
+    shared = _at_a_time(options, torch.cuda.device_count()) > 1
+    setting = Setting(root, str(options.config), options.threads or torch.get_num_threads(), runner, shared)
+    return BenchmarkRuns(benchmark, setting, options.retry_failed, options.only, options.force)
+
+
+def _at_a_time(options: argparse.Namespace, gpus: int) -> float:
+    """Runs that may be made on one machine at a time; on a cluster, as many as Ray likes."""
+    by_default = {"serial": 1, "process": gpus or 1, "ray": float("inf")}
+    return options.jobs or by_default[options.runner]
 
 
 def _runner(options: argparse.Namespace, generator: "BenchmarkRuns") -> "BenchmarkRunner":

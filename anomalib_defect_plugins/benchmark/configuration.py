@@ -18,7 +18,7 @@
       - name: masks
         class_path: WithDefects    # is given base, the data
         init_args: {real: 10}
-    measure: {latency: true, precisions: [FP32, FP16, INT8], keep: {maps: true, model: true}}
+    measure: {latency: true, seconds: 3, precisions: [FP32, FP16, INT8], keep: {maps: true, model: true}}
 
 A value anywhere among the arguments of an item may be ``{grid: [a, b]}``, as in anomalib's own benchmark: the item then
 stands for one with a and one with b. ``${oc.env:NAME,default}`` reads an environment variable when a run starts; runs
@@ -30,6 +30,7 @@ import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import reduce
+from math import inf
 from operator import getitem
 from pathlib import Path
 from typing import Any
@@ -38,7 +39,6 @@ from anomalib.data import AnomalibDataModule
 from anomalib.models import AnomalibModule
 from anomalib.pipelines.components.utils import get_iterator_from_grid_dict
 from anomalib.utils.config import flatten_dict
-from jsonargparse import ArgumentError, ArgumentParser
 from lightning.pytorch import Trainer
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -46,8 +46,7 @@ from yaml import YAMLError
 
 from anomalib_defect_plugins.benchmark.run import PRECISIONS, Keep, Measure, Part, Run, resolved
 from anomalib_defect_plugins.errors import InvalidInputError, MissingDataError
-from anomalib_defect_plugins.plugins import connect
-from anomalib_defect_plugins.plugins.manager import descendants
+from anomalib_defect_plugins.specification import check
 
 GRID = ".grid"
 """End of the dotted name of a value that stands for several."""
@@ -232,7 +231,7 @@ def _trainer(given: Any) -> dict[str, Any]:
 
 
 def _measure(given: Any) -> Measure:
-    _check_keys(given, {"latency", "precisions", "keep"}, "measure")
+    _check_keys(given, {"latency", "precisions", "keep", "seconds"}, "measure")
     keep = given.get("keep", {})
     _check_keys(keep, {"maps", "model"}, "keep of measure")
     for name, value in [("latency", given.get("latency", True)), *keep.items()]:
@@ -243,9 +242,13 @@ def _measure(given: Any) -> Measure:
     if not isinstance(precisions, list) or not set(precisions) <= set(PRECISIONS):
         msg = f"precisions of measure are {precisions!r}; choose from {', '.join(PRECISIONS)}"
         raise InvalidInputError(msg)
+    seconds = given.get("seconds", Measure.seconds)
+    if type(seconds) not in (int, float) or not 0 < seconds < inf:
+        msg = f"seconds of measure is {seconds!r}; give the time for each figure of latency, more than 0"
+        raise InvalidInputError(msg)
     # In the order of PRECISIONS: which is measured first makes no other run.
     ordered = tuple(name for name in PRECISIONS if name in precisions)
-    return Measure(given.get("latency", True), ordered, Keep(**keep))
+    return Measure(given.get("latency", True), ordered, Keep(**keep), float(seconds))
 
 
 def _check_keys(given: Any, known: Iterable[str], where: str) -> None:
@@ -282,27 +285,12 @@ def _check_classes(runs: Iterable[Run]) -> None:
     for what, base, specification in _objects(runs):
         content = json.dumps(specification, sort_keys=True, default=str)
         if content not in seen:
-            _check_class(base, resolved(specification), what)
+            check(base, resolved(specification), what)
         seen.add(content)
 
 
 def _objects(runs: Iterable[Run]) -> Iterator[tuple[str, type, dict[str, Any]]]:
     for run in runs:
-        yield f"model {run.model.name}", AnomalibModule, run.model.specification
-        yield f"data {run.data.name}", AnomalibDataModule, run.data.specification
-        yield f"supervision {run.supervision.name} of {run.data.name}", AnomalibDataModule, run.datamodule
-
-
-def _check_class(base: type, specification: Mapping[str, Any], what: str) -> None:
-    connect()  # else the names that plugins bring are not known yet
-    parser = ArgumentParser(exit_on_error=False)
-    parser.add_argument("--it", type=base)
-    try:
-        parser.parse_object({"it": specification})
-    except (ArgumentError, TypeError, ValueError) as error:
-        reason = " ".join(str(error).split()).removeprefix('Parser key "it": ')
-        if reason.startswith("Expected a dot import path string"):
-            names = sorted({cls.__name__ for cls in descendants(base) if not cls.__name__.startswith("_")})
-            reason = f"there is no class {specification['class_path']}; choose one of {', '.join(names)}"
-        msg = f"{what}: {reason}"
-        raise InvalidInputError(msg) from error
+        yield f"model {run.model.name}:", AnomalibModule, run.model.specification
+        yield f"data {run.data.name}:", AnomalibDataModule, run.data.specification
+        yield f"supervision {run.supervision.name} of {run.data.name}:", AnomalibDataModule, run.datamodule

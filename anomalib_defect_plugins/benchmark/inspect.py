@@ -4,7 +4,6 @@ import argparse
 import contextlib
 import itertools
 import os
-import socket
 import sys
 import time
 from collections import Counter
@@ -14,6 +13,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from anomalib_defect_plugins.benchmark.cluster import import_ray, start_ray
 from anomalib_defect_plugins.benchmark.parts import ROWS, Item, Parts, Row, invalid, missing
 
 if TYPE_CHECKING:
@@ -26,9 +26,6 @@ SUFFIXES = {".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".
 """Of the files in a folder that are images; the same as everywhere in anomalib."""
 
 RUNNERS = ("local", "ray")
-
-PATIENCE = 10
-"""Seconds that a Ray cluster has to answer."""
 
 RETRIES = 3
 """How often a part whose worker was killed is tried again on a cluster."""
@@ -224,7 +221,8 @@ def _local(model: Path, parts: Parts, settings: "Settings", address: str | None)
 
 def _ray(model: Path, parts: Parts, settings: "Settings", address: str | None) -> Iterator[Part]:
     """Look at the images of the missing parts on a Ray cluster, each part a task; gives them as they come."""
-    ray = _start_ray(address)
+    ray = import_ray()
+    start_ray(ray, address, ignore_reinit_error=True, **({"include_dashboard": False} if address is None else {}))
     try:
         # A task has a machine for itself, since OpenVINO makes better use of its cores than several processes would.
         machines = [int(node["Resources"].get("CPU", 0)) for node in ray.nodes() if node["Alive"]]
@@ -241,29 +239,6 @@ def _ray(model: Path, parts: Parts, settings: "Settings", address: str | None) -
     finally:
         if address is None:
             ray.shutdown()
-
-
-def _start_ray(address: str | None) -> Any:
-    try:
-        import ray
-    except ImportError as error:
-        msg = "--runner ray needs Ray; pip install 'anomalib-defect-plugins[ray]'"
-        raise invalid(msg) from error
-    try:
-        _reach(address)
-        options = {"include_dashboard": False} if address is None else {"address": address}
-        ray.init(ignore_reinit_error=True, log_to_driver=False, logging_level="ERROR", **options)
-    except (OSError, ValueError) as error:  # a ConnectionError is an OSError
-        msg = f"there is no Ray cluster at {address} ({error}); start one, or leave --address out"
-        raise invalid(msg) from error
-    return ray
-
-
-def _reach(address: str | None) -> None:
-    """Connect to a machine and port, since Ray would try for minutes and print what it tries."""
-    host, _, port = (address or "").removeprefix("ray://").rpartition(":")
-    if host:
-        socket.create_connection((host, int(port)), PATIENCE).close()
 
 
 def _next(ray: Any, running: list[Any]) -> Part:

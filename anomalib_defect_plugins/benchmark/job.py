@@ -64,7 +64,8 @@ class Setting:
         root: The results folder.
         config: The configuration file, as the user gave it.
         threads: Threads that PyTorch computes with; the same in every runner, since sums depend on it.
-        runner: What starts the runs, for the record: with several at a time, times say little.
+        runner: What starts the runs, for the record.
+        shared: Whether other runs may be made on the same machine at the same time; then times say little.
         folder: Working folder that relative paths are meant from.
     """
 
@@ -72,6 +73,7 @@ class Setting:
     config: str
     threads: int
     runner: str = "serial"
+    shared: bool = False
     folder: Path = field(default_factory=Path.cwd)
 
     def __post_init__(self) -> None:
@@ -149,8 +151,14 @@ class BenchmarkRun(Job):
             "status": status,
             "error": error,
             "run": run.to_dict(),
-            "environment": {**describe_environment(), "threads": setting.threads, "runner": setting.runner},
-            "command": f"{COMMAND} --config {shlex.quote(setting.config)} --only {run.key} --threads {setting.threads}",
+            "environment": {
+                **describe_environment(),
+                "threads": setting.threads,
+                "runner": setting.runner,
+                "shared": setting.shared,
+            },
+            "command": f"{COMMAND} --config {shlex.quote(setting.config)} --only {run.key} --threads {setting.threads} "
+            "--force",
         }
 
     def _make(self, task_id: int | None) -> Record:
@@ -179,18 +187,25 @@ class BenchmarkRuns(JobGenerator):
         setting: How they are made.
         retry_failed: Whether runs that failed are missing too.
         only: Keys of the runs to make; by default all.
+        force: Whether runs are made again that are done.
 
     Attributes:
         benchmark: All runs, and the file.
         setting: How they are made.
+        kept: Status of the runs that are not made again.
     """
 
     def __init__(
-        self, benchmark: Benchmark, setting: Setting, retry_failed: bool = False, only: Sequence[str] = ()
+        self,
+        benchmark: Benchmark,
+        setting: Setting,
+        retry_failed: bool = False,
+        only: Sequence[str] = (),
+        force: bool = False,
     ) -> None:
         self.benchmark = benchmark
         self.setting = setting
-        self.retry_failed = retry_failed
+        self.kept = set() if force else {"done"} if retry_failed else {"done", "failed"}
         self.only = only
 
     @property
@@ -210,8 +225,7 @@ class BenchmarkRuns(JobGenerator):
 
     def missing(self) -> list[Run]:
         """Give the runs that are to be made."""
-        kept = {"done"} if self.retry_failed else {"done", "failed"}
-        there = {key for key, record in self.results.records().items() if record["status"] in kept}
+        there = {key for key, record in self.results.records().items() if record["status"] in self.kept}
         return [run for run in self.runs if run.key not in there and (not self.only or run.key in self.only)]
 
     def generate_jobs(self, args: dict | None = None, prev_stage_result: Any = None) -> Iterator[BenchmarkRun]:

@@ -24,9 +24,6 @@ from anomalib_defect_plugins.benchmark.latency import (
     torch_rows,
 )
 
-SECONDS = 3.0
-"""Time for each figure, at most."""
-
 OUTPUTS = ("pred_score", "anomaly_map")
 """Outputs in which an exported graph is compared with PyTorch."""
 
@@ -37,20 +34,15 @@ class Measure(Protocol):
     Attributes:
         latency: Whether latency and throughput are.
         precisions: In which precisions the model is exported to OpenVINO: some of FP32, FP16 and INT8.
+        seconds: Time for each figure of latency or throughput, at most; more only for a few calls.
     """
 
     latency: bool
     precisions: Sequence[str]
+    seconds: float
 
 
-def profile(
-    model: AnomalibModule,
-    image_size: Size,
-    folder: Path,
-    images: Tensor,
-    measure: Measure,
-    seconds: float = SECONDS,
-) -> dict[str, Any]:
+def profile(model: AnomalibModule, image_size: Size, folder: Path, images: Tensor, measure: Measure) -> dict[str, Any]:
     """Measure a model, and export it.
 
     Args:
@@ -60,7 +52,6 @@ def profile(
         images: (N, 3, H, W), float in [0, 1], as ``model`` takes them: what exported graphs are compared on, and what
             8-bit ones are calibrated with.
         measure: What to measure.
-        seconds: Time for each figure of latency, at most.
 
     Returns:
         ``cost``: ``parameters`` and ``buffers`` (numbers, since the Gaussians and memories of some models are not
@@ -70,7 +61,7 @@ def profile(
         precision; null if the model cannot be exported, the graph cannot be run, or something is not finite.
     """
     with _evaluating(model):
-        rows = list(torch_rows(model, image_size, seconds)) if measure.latency else []
+        rows = list(torch_rows(model, image_size, measure.seconds)) if measure.latency else []
         differences = {}
         with tempfile.TemporaryDirectory() as scratch:
             graphs = Graphs(model, image_size, Path(scratch), images)
@@ -80,7 +71,7 @@ def profile(
                 if measure.latency and network is None:
                     rows += [openvino_row(precision, batch, reason) for batch in BATCHES]
                 elif measure.latency:
-                    rows += openvino_rows(network, precision, image_size, seconds)
+                    rows += openvino_rows(network, precision, image_size, measure.seconds)
         return {"cost": cost(model, image_size), "latency": rows, "export_difference": differences}
 
 

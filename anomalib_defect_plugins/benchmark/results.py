@@ -109,6 +109,12 @@ class Results:
             raise InvalidInputError(msg) from error
         return record
 
+    def stamp(self, key: str) -> int | None:
+        """Give what tells a run from one that replaces it; ``None`` if there is none."""
+        with contextlib.suppress(FileNotFoundError):
+            return (self.root / RUNS / key / RECORD).stat().st_mtime_ns
+        return None
+
     @contextlib.contextmanager
     def new_run(self, key: str) -> Iterator[tuple[Path, Path]]:
         """Give a folder to fill, which becomes the run's when the block ends without an error, and one for waste.

@@ -56,11 +56,13 @@ class Measure:
         latency: Whether latency, throughput, FLOPs and the difference of exported graphs are measured.
         precisions: Precisions of the OpenVINO graphs, of ``PRECISIONS``.
         keep: What is kept.
+        seconds: Time for each figure of latency or throughput, at most; more only for a few calls.
     """
 
     latency: bool = True
     precisions: tuple[str, ...] = PRECISIONS
     keep: Keep = Keep()
+    seconds: float = 3.0
 
 
 @dataclass(frozen=True)
@@ -85,7 +87,10 @@ class Run:
 
     def to_dict(self) -> dict[str, Any]:
         """Give it as plain JSON values."""
-        return json.loads(json.dumps(asdict(self), default=str))
+        values = json.loads(json.dumps(asdict(self), default=str))
+        if self.measure.seconds == Measure.seconds:
+            del values["measure"]["seconds"]  # runs that were made before it could be chosen keep their keys
+        return values
 
     @property
     def key(self) -> str:

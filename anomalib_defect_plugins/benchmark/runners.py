@@ -13,7 +13,6 @@ from abc import abstractmethod
 from collections import deque
 from collections.abc import Iterator, Sequence
 from multiprocessing.connection import wait
-from types import ModuleType
 from typing import Any
 
 import pandas as pd
@@ -22,6 +21,7 @@ from anomalib.pipelines.components.base import Runner
 from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 
+from anomalib_defect_plugins.benchmark.cluster import import_ray, start_ray
 from anomalib_defect_plugins.benchmark.job import BenchmarkRun, BenchmarkRuns
 from anomalib_defect_plugins.benchmark.results import Row, make_row
 from anomalib_defect_plugins.errors import InvalidInputError
@@ -116,15 +116,16 @@ class ProcessRunner(BenchmarkRunner):
                 while waiting and len(running) < self.jobs:
                     job, slot = waiting.popleft(), min(set(range(self.jobs)) - {it[2] for it in running.values()})
                     process = context.Process(target=_work, args=(job, slot))
+                    before = job.results.stamp(job.benchmark_run.key)
                     process.start()
                     lines.begin(job)
-                    running[process.sentinel] = process, job, slot
+                    running[process.sentinel] = process, job, slot, before
                 for sentinel in wait(list(running)):
-                    process, job, _ = running.pop(sentinel)
+                    process, job, _, before = running.pop(sentinel)
                     process.join()
-                    yield _outcome(job, process.exitcode)
+                    yield _outcome(job, process.exitcode, before)
         finally:
-            for process, _, _ in running.values():
+            for process, *_ in running.values():
                 process.kill()  # nothing half done is ever taken for a run
                 process.join()
 
@@ -142,12 +143,13 @@ def _end_with_parent() -> None:
     os._exit(1)
 
 
-def _outcome(job: BenchmarkRun, exit_code: int) -> Row:
-    record = job.results.read(job.benchmark_run.key)
-    if exit_code and (record is None or record["status"] != "done"):
-        job.results.clean(job.benchmark_run.key)
-        record = job.fail(_reason(exit_code))
-    return make_row(record, job.benchmark_run)
+def _outcome(job: BenchmarkRun, exit_code: int, before: int | None) -> Row:
+    """Give the row of a process that has ended; it failed unless it has left another record than was there before."""
+    results, run = job.results, job.benchmark_run
+    if exit_code and results.stamp(run.key) == before:
+        results.clean(run.key)
+        return make_row(job.fail(_reason(exit_code)), run)
+    return make_row(results.read(run.key), run)
 
 
 def _reason(exit_code: int) -> str:
@@ -185,7 +187,7 @@ class RayRunner(BenchmarkRunner):
         self.jobs = jobs
         self.gpus = gpus
         self.retries = retries
-        self.ray = _import_ray()
+        self.ray = import_ray()
 
     def _rows(self, jobs: Sequence[BenchmarkRun], lines: "Lines") -> Iterator[Row]:
         self._connect()
@@ -206,18 +208,12 @@ class RayRunner(BenchmarkRunner):
 
     def _connect(self) -> None:
         threads = self.generator.setting.threads
-        options: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
         # Threads of other libraries than PyTorch: Ray would set one, and sums may depend on it.
-        options["runtime_env"] = {"env_vars": {"OMP_NUM_THREADS": str(threads)}}
+        options: dict[str, Any] = {"runtime_env": {"env_vars": {"OMP_NUM_THREADS": str(threads)}}}
         if self.address is None:
             at_a_time = self.jobs or max(1, (os.cpu_count() or 1) // threads)
             options |= {"num_cpus": threads * at_a_time, "include_dashboard": False}
-        try:
-            self.ray.init(address=self.address, **options)
-        except (ConnectionError, RuntimeError, ValueError) as error:
-            where = self.address or "this host"
-            msg = f"cannot connect to Ray at {where} ({' '.join(str(error).split())}); start it, or mend --address"
-            raise InvalidInputError(msg) from error
+        start_ray(self.ray, self.address, **options)
 
     def _gpus(self, jobs: Sequence[BenchmarkRun]) -> float:
         if self.gpus is not None:
@@ -247,15 +243,6 @@ class RayRunner(BenchmarkRunner):
 
 def _make(job: BenchmarkRun) -> Row:
     return job.run()
-
-
-def _import_ray() -> ModuleType:
-    try:
-        import ray
-    except ModuleNotFoundError as error:
-        msg = "--runner ray needs Ray; install it with pip install 'anomalib-defect-plugins[ray]'"
-        raise InvalidInputError(msg) from error
-    return ray
 
 
 class Lines:

@@ -92,6 +92,11 @@ def test_the_wheel_holds_the_package_and_nothing_else(wheel: Path) -> None:
     (info,) = roots - {"anomalib_defect_plugins"}
     assert info.endswith(".dist-info")
     assert f"{info}/licenses/LICENSE" in names
+    templates = "anomalib_defect_plugins/benchmark/report/templates"
+    carried = {path.relative_to(CHECKOUT).as_posix() for path in (CHECKOUT / templates).iterdir() if path.is_file()}
+    assert {f"{templates}/page.html", f"{templates}/style.css"} <= carried <= set(names), (
+        "a report could not be written"
+    )
     assert not [name for name in names if "__pycache__" in name or "test_" in name]
 
 

@@ -21,7 +21,7 @@ def write_markdown(summary: Summary, plots: Sequence[str]) -> str:
     parts += _section("Figures", texts.FIGURES, tables.figure_tables(summary))
     parts += _plots(["categories"], plots, summary)
     found = [tables.latency_overview(summary), tables.latency_table(summary)]
-    parts += _section("Latency", texts.LATENCY, filter(None, found))
+    parts += _section("Latency", texts.latency_note(summary), filter(None, found))
     parts += _bullets("", tables.unmeasured(summary))
     parts += _plots(["pareto"], plots, summary)
     parts += _bullets("Pareto front:", texts.pareto_fronts(summary))

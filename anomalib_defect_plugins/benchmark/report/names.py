@@ -39,6 +39,9 @@ UNITS = {
 
 MISSING = "–"
 
+SHARED = "†"
+"""Stands beside a time that was measured while the machine may have had other runs."""
+
 
 def figure_title(name: str) -> str:
     """Write the name of a figure: ``image_AUROC`` as ``image AUROC``."""

@@ -15,6 +15,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 from anomalib_defect_plugins.benchmark.report.comparison import Measured, pareto_front
 from anomalib_defect_plugins.benchmark.report.looks import INK, MUTED, Mark, marks, plot_style
 from anomalib_defect_plugins.benchmark.report.names import (
+    SHARED,
     and_list,
     cost_title,
     figure_title,
@@ -81,7 +82,8 @@ def draw_pareto(summary: Summary, narrow: bool = False) -> Figure | None:
     if not panels:
         return None
     engine, precision, device, batch = summary.setting
-    latency = f"median latency, ms ({setting_title(engine, precision)}, {device}, batch {batch})"
+    shared = f" {SHARED}" if any(summary.is_shared(model) for model in summary.models) else ""
+    latency = f"median latency, ms ({setting_title(engine, precision)}, {device}, batch {batch}){shared}"
     with plot_style():
         figure, axes = _grid(len(panels), narrow, height=2.9 if narrow else 3.2)
         for axis, panel in zip(axes, panels, strict=True):

@@ -44,6 +44,7 @@ class Latency:
         p95_ms: Percentile 95.
         p99_ms: Percentile 99.
         images_per_second: Throughput.
+        shared: Whether other runs may have been made on the same machine meanwhile.
     """
 
     engine: str
@@ -54,6 +55,7 @@ class Latency:
     p95_ms: float
     p99_ms: float
     images_per_second: float
+    shared: bool = False
 
     @property
     def setting(self) -> Setting:
@@ -209,7 +211,7 @@ def read_record(path: Path, labels: Mapping[str, str]) -> Record:
     if content["status"] not in {"done", "failed"}:
         msg = f"status is {content['status']!r}"
         raise ValueError(msg)
-    times = content.get("latency") or ()
+    times, environment = content.get("latency") or (), dict(content.get("environment") or {})
     error = (content.get("error") or "no reason given") if content["status"] == "failed" else None
     return Record(
         key=path.parent.name,
@@ -220,12 +222,12 @@ def read_record(path: Path, labels: Mapping[str, str]) -> Record:
         settings={name: run.get(name) or {} for name in ("trainer", "measure")},
         figures=_numbers(content.get("figures")),
         cost=_numbers(content.get("cost")),
-        latency=tuple(_latency(item) for item in times if item.get("median_ms") is not None),
+        latency=tuple(_latency(item, environment) for item in times if item.get("median_ms") is not None),
         unmeasured={_setting(item): str(item.get("reason")) for item in times if item.get("median_ms") is None},
         export_difference=_numbers(content.get("export_difference")),
         thresholds=_numbers(content.get("thresholds")),
         split=dict(content.get("split") or {}),
-        environment=dict(content.get("environment") or {}),
+        environment=environment,
         command=str(content.get("command") or ""),
     )
 
@@ -245,8 +247,13 @@ def _numbers(items: Mapping[str, Any] | None) -> dict[str, float]:
     return {name: value for name, value in known.items() if math.isfinite(value)}
 
 
-def _latency(item: Mapping[str, Any]) -> Latency:
-    return Latency(*_setting(item), *(float(item[name]) for name in TIMES))
+def _latency(item: Mapping[str, Any], environment: Mapping[str, Any]) -> Latency:
+    return Latency(*_setting(item), *(float(item[name]) for name in TIMES), was_shared(environment))
+
+
+def was_shared(environment: Mapping[str, Any]) -> bool:
+    """Whether other runs may have been made on the same machine at the time of a run."""
+    return bool(environment.get("shared", environment.get("runner", "serial") != "serial"))
 
 
 def _setting(item: Mapping[str, Any]) -> Setting:

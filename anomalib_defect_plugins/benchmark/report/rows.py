@@ -126,6 +126,10 @@ class Summary:
         """Mean and spread over the runs of a model of the median in ms, at :attr:`setting`."""
         return measure([it.median_ms for it in self.times.get(model, {}).get(self.setting, [])])
 
+    def is_shared(self, model: str, setting: Setting | None = None) -> bool:
+        """Whether a time of a model was measured while the machine may have had other runs; see :meth:`latency`."""
+        return any(it.shared for it in self.times.get(model, {}).get(setting or self.setting, []))
+
     @cached_property
     def lines(self) -> list[tuple[str, str]]:
         """The pairs of model and supervision that there are, by supervision."""

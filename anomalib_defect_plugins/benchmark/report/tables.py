@@ -1,13 +1,14 @@
 """The tables of a report, as cells that Markdown and HTML write each in its way."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from anomalib_defect_plugins.benchmark.report.comparison import Measured, measure
 from anomalib_defect_plugins.benchmark.report.names import (
     COSTS,
     LEVELS,
     MISSING,
+    SHARED,
     cost_title,
     figure_title,
     in_units,
@@ -18,7 +19,7 @@ from anomalib_defect_plugins.benchmark.report.names import (
     three_significant,
     with_spread,
 )
-from anomalib_defect_plugins.benchmark.report.reading import TIMES, Latency, Setting
+from anomalib_defect_plugins.benchmark.report.reading import TIMES, Latency, Setting, was_shared
 from anomalib_defect_plugins.benchmark.report.rows import Row, Summary, flatten
 
 LABELS = ("model", "data", "supervision")
@@ -68,6 +69,12 @@ def word(text: object, model: str | None = None) -> Cell:
 def number(measured: Measured | None, write: Callable[[float], str] = three_significant, bold: bool = False) -> Cell:
     """Make a cell of mean and spread."""
     return Cell(with_spread(measured, write), None if measured is None else measured.mean, bold, numeric=True)
+
+
+def duration(measured: Measured | None, shared: bool) -> Cell:
+    """Make a cell of times, marked if the machine may have had other runs meanwhile."""
+    cell = number(measured)
+    return replace(cell, text=f"{cell.text} {SHARED}") if shared and measured else cell
 
 
 def count(value: int | None) -> Cell:
@@ -126,7 +133,8 @@ def _summary_row(summary: Summary, model: str, supervision: str, names: Sequence
         word(model, model),
         word(supervision),
         *(number(figures[name], three_digits, best[name]) for name in names),
-        *(number(value and value._replace(spread=None)) for value in (latency, *costs)),
+        duration(latency and latency._replace(spread=None), summary.is_shared(model)),
+        *(number(value and value._replace(spread=None)) for value in costs),
         count(len(rows)),
     ]
 
@@ -155,7 +163,8 @@ def latency_overview(summary: Summary) -> Table | None:
         for engine, precision, device, batch in settings
     ]
     rows = [
-        [word(model, model), *(number(_median(of_model, it)) for it in settings)] for model, of_model in found.items()
+        [word(model, model), *(duration(_median(of_model, it), summary.is_shared(model, it)) for it in settings)]
+        for model, of_model in found.items()
     ]
     return Table("Median latency of a call, ms", ["model", *titles], rows)
 
@@ -178,6 +187,7 @@ def latency_table(summary: Summary) -> Table | None:
         for setting in sorted(of_model, key=_setting_order):
             engine, precision, device, batch = setting
             values = [measure([getattr(latency, name) for latency in of_model[setting]]) for name in TIMES]
+            shared = summary.is_shared(model, setting)
             difference = differences.get(precision) if engine != "torch" else None
             rows.append(
                 [
@@ -185,8 +195,8 @@ def latency_table(summary: Summary) -> Table | None:
                     word(setting_title(engine, precision)),
                     word(device),
                     count(batch),
-                    number(values[0]),
-                    *(number(value and value._replace(spread=None)) for value in values[1:]),
+                    duration(values[0], shared),
+                    *(duration(value and value._replace(spread=None), shared) for value in values[1:]),
                     Cell(MISSING if difference is None else f"{difference:.1e}", difference, numeric=True),
                     count(len(of_model[setting])),
                 ]
@@ -265,8 +275,11 @@ def remarks(summary: Summary) -> list[str]:
     machines = {(record.environment.get("cpu"), record.environment.get("gpu")) for record in results.done}
     if len(machines) > 1:
         said.append(f"The runs were made on {len(machines)} kinds of machine, so their times cannot be compared.")
-    if any(record.environment.get("runner", "serial") != "serial" for record in results.done):
-        said.append("Several runs may have been made at a time on one machine, so their times say little.")
+    if any(was_shared(record.environment) for record in results.done):
+        said.append(
+            f"Several runs may have been made at a time on one machine, so their times say little; {SHARED} marks "
+            "latency. Measure it with --runner serial --force."
+        )
     if results.other:
         said.append(
             f"{results.other} finished {'run is' if results.other == 1 else 'runs are'} not in results.csv and left "

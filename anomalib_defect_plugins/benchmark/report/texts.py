@@ -2,6 +2,7 @@
 
 from anomalib_defect_plugins.benchmark.report.names import (
     COSTS,
+    SHARED,
     and_list,
     figure_title,
     setting_title,
@@ -31,7 +32,17 @@ EXAMPLES = (
 
 FAILED = "These runs have no figures. Where more is known, it is in traceback.txt in the run's folder."
 
-REPEAT = "What repeats each row, a line for each seed. With --out and a new folder, a run that is there is made again."
+REPEAT = (
+    "What repeats each row, a line for each seed. With --force a run that is there is made again and replaced; with "
+    "--out and a new folder it stays as it is."
+)
+
+
+def latency_note(summary: Summary) -> str:
+    """Say what stands in the tables of times."""
+    if not any(it.shared for of_model in summary.times.values() for times in of_model.values() for it in times):
+        return LATENCY
+    return f"{LATENCY} {SHARED}: measured while the machine may have had other runs, so too slow by an unknown factor."
 
 
 def summary_note(summary: Summary) -> str:
@@ -44,7 +55,12 @@ def summary_note(summary: Summary) -> str:
 
 def _setting(summary: Summary) -> str:
     engine, precision, device, batch = summary.setting
-    return f"median with {setting_title(engine, precision)}, {device}, batch {batch}"
+    shared = f" ({SHARED}: while the machine may have had other runs)" if _any_shared(summary) else ""
+    return f"median with {setting_title(engine, precision)}, {device}, batch {batch}{shared}"
+
+
+def _any_shared(summary: Summary) -> bool:
+    return any(summary.is_shared(model) for model in summary.models)
 
 
 def overview(summary: Summary) -> str:

@@ -101,6 +101,7 @@ def test_a_key_is_that_of_what_runs_and_not_of_its_labels_or_order(tmp_path: Pat
         {"seeds": [1]},
         {"trainer": {"max_epochs": 3}},
         {"measure": {"latency": False}},
+        {"measure": {"seconds": 0.5}},
         {"models": [{"class_path": "Padim", "init_args": {"n_features": 10}}]},
         {"data": [{"class_path": "TextureDefects", "init_args": {"category": "grass"}}]},
         {"supervision": [{"class_path": "WithDefects", "init_args": {"real": 3}}]},
@@ -112,7 +113,12 @@ def test_whatever_else_changes_makes_another_run(tmp_path: Path, change: dict[st
 
 
 def test_what_a_default_says_makes_no_other_run(tmp_path: Path) -> None:
-    measure = {"latency": True, "precisions": list(PRECISIONS[::-1]), "keep": {"maps": True, "model": True}}
+    measure = {
+        "latency": True,
+        "precisions": list(PRECISIONS[::-1]),
+        "seconds": 3,
+        "keep": {"maps": True, "model": True},
+    }
     (before,), (after,) = read(tmp_path), read(tmp_path, measure=measure, seeds=0)
     assert before == after
 
@@ -149,8 +155,11 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"models": [{"name": "a"}]}, "item 'a' of models has no class_path"),
     ({"models": [{"class_path": "Padim", "init_arg": {}}]}, "item 1 of models has no key 'init_arg'"),
     ({"models": [{"class_path": "Padim", "init_args": [1]}]}, "init_args in item 1 of models is [1]"),
-    ({"models": [{"class_path": "Nope"}]}, "model Nope: there is no class Nope; choose one of "),
-    ({"models": [{"class_path": "TextureDefects"}]}, "there is no class TextureDefects; choose one of "),
+    ({"models": [{"class_path": "Nope"}]}, "model Nope: 'Nope' cannot be made: there is no such class; choose one of "),
+    (
+        {"models": [{"class_path": "TextureDefects"}]},
+        "'TextureDefects' cannot be made: there is no such class; choose one of ",
+    ),
     (
         {"models": [{"class_path": "Padim", "init_args": {"bakbone": "a"}}]},
         "model Padim: ... Option 'bakbone' is not acc",
@@ -176,6 +185,8 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"trainer": {"devices": 2}}, "devices of trainer is 2; a run trains on 1"),
     ({"measure": {"precisions": ["FP8"]}}, "precisions of measure are ['FP8']"),
     ({"measure": {"latency": "no"}}, "latency of measure is 'no'"),
+    ({"measure": {"seconds": 0}}, "seconds of measure is 0; give the time"),
+    ({"measure": {"seconds": "3"}}, "seconds of measure is '3'"),
     ({"measure": {"keep": {"images": True}}}, "keep of measure has no key 'images'"),
 ]
 

@@ -26,6 +26,7 @@ SIZE = (32, 48)
 class Wanted:
     latency: bool = True
     precisions: tuple[str, ...] = ("FP32", "FP16", "INT8")
+    seconds: float = 0.01
 
 
 class Net(nn.Module):
@@ -78,7 +79,7 @@ def test_arithmetic_is_that_of_the_size_that_the_pre_processor_makes():
 def test_a_model_has_a_row_for_each_engine_precision_and_batch_and_its_graphs_agree(tmp_path: Path, quick: None):
     pytest.importorskip("nncf", reason="8-bit quantisation needs nncf")
     model = Counted().train()
-    result = profile(model, SIZE, tmp_path, torch.rand(3, 3, *SIZE), Wanted(), seconds=0.01)
+    result = profile(model, SIZE, tmp_path, torch.rand(3, 3, *SIZE), Wanted())
     assert model.training
     keys = [(row["engine"], row["precision"], row["batch"]) for row in result["latency"]]
     graphs = [("openvino", precision, batch) for precision in ("FP32", "FP16", "INT8") for batch in (1, 8)]
@@ -95,7 +96,7 @@ def test_a_model_has_a_row_for_each_engine_precision_and_batch_and_its_graphs_ag
 
 
 def test_a_model_that_cannot_be_exported_gives_rows_that_say_so(tmp_path: Path, quick: None):
-    result = profile(Unexportable(), SIZE, tmp_path, torch.rand(1, 3, *SIZE), Wanted(precisions=("FP32",)), 0.01)
+    result = profile(Unexportable(), SIZE, tmp_path, torch.rand(1, 3, *SIZE), Wanted(precisions=("FP32",)))
     torch_rows, graphs = result["latency"][:2], result["latency"][2:]
     assert all(row["median_ms"] > 0 for row in torch_rows)
     assert [row["batch"] for row in graphs] == [1, 8]

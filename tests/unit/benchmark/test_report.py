@@ -10,7 +10,7 @@ from PIL import Image
 from results_folder import Layout, make_content, make_run, write_results, write_run, write_table
 
 from anomalib_defect_plugins.benchmark.commands_report import add_parser
-from anomalib_defect_plugins.benchmark.report import tables, write_report
+from anomalib_defect_plugins.benchmark.report import tables, texts, write_report
 from anomalib_defect_plugins.benchmark.report.examples import examples_of, overlay
 from anomalib_defect_plugins.benchmark.report.looks import PALETTE, marks
 from anomalib_defect_plugins.benchmark.report.markdown import escape, fenced
@@ -101,6 +101,30 @@ def test_times_are_the_mean_over_the_runs_and_the_export_difference_the_greatest
     table = tables.latency_table(summary_of(tmp_path, first, second))
     # Mean 12, spread sqrt(2 * 2^2 / 1) = 2.83.
     assert texts_of(table)["a"] == ["OpenVINO FP32", "CPU", "1", "12.0 ± 2.8", "24.0", "36.0", "85.7", "3.0e-06", "2"]
+
+
+def test_times_of_a_machine_that_several_runs_shared_are_marked(tmp_path):
+    alone, beside = (
+        make_content(make_run(name), {"image_AUROC": 0.5}, latency=[latency(10.0)], environment={"shared": shared})
+        for name, shared in (("a", False), ("b", True))
+    )
+    summary = summary_of(tmp_path, alone, beside)
+    for table in (tables.latency_table(summary), tables.latency_overview(summary), tables.summary_table(summary)):
+        times = {model: [cell for cell in cells if cell.startswith("10.0")] for model, cells in texts_of(table).items()}
+        assert times == {"a": ["10.0"], "b": ["10.0 †"]}
+    assert "†" in texts.latency_note(summary)
+    assert [line for line in tables.remarks(summary) if "†" in line]
+    assert "†" in write_report(tmp_path).read_text()
+
+
+def test_without_a_word_on_sharing_the_runner_tells_and_nothing_is_marked_where_nothing_was_shared(tmp_path):
+    for name, environment, shared in (
+        ("new", {"runner": "ray", "shared": False}, False),
+        ("old", {"runner": "ray"}, True),
+    ):
+        run = make_content(make_run(), {"image_AUROC": 0.5}, latency=[latency(1.0)], environment=environment)
+        summary = summary_of(tmp_path / name, run)
+        assert ("†" in texts.latency_note(summary)) == ("†" in str(tables.latency_table(summary))) == shared
 
 
 def test_the_pareto_plot_takes_the_exported_model_at_one_image(tmp_path):

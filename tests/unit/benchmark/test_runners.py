@@ -5,6 +5,7 @@ import csv
 import json
 import signal
 import sys
+import time
 from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
@@ -16,12 +17,12 @@ import torch
 import yaml
 from tiny_benchmark import SIDE, Tiny, write_benchmark
 
-from anomalib_defect_plugins.benchmark import profile
+from anomalib_defect_plugins.benchmark import cluster, commands_benchmark, profile
 from anomalib_defect_plugins.benchmark.commands_benchmark import add_parser
 from anomalib_defect_plugins.benchmark.configuration import read_benchmark
 from anomalib_defect_plugins.benchmark.job import BenchmarkRun, BenchmarkRuns, Setting
 from anomalib_defect_plugins.benchmark.run import Measure
-from anomalib_defect_plugins.benchmark.runners import RayRunner, SerialRunner, _reason
+from anomalib_defect_plugins.benchmark.runners import RayRunner, SerialRunner, _outcome, _reason
 from anomalib_defect_plugins.data.split_file import read_split
 from anomalib_defect_plugins.errors import InvalidInputError
 
@@ -72,7 +73,10 @@ def test_a_run_says_what_came_out_and_what_it_took(done: Path) -> None:
     assert record["cost"]["parameters"] == 3 * 4 * 9 + 4, "one convolution of 3 x 3 from 3 to 4 channels, with bias"
     assert record["image_size"] == [SIDE, SIDE]
     assert record["environment"]["torch"] == version("torch")
-    assert record["command"].endswith(f"benchmark.yaml --only {record['key']} --threads {torch.get_num_threads()}")
+    assert record["command"].endswith(
+        f"benchmark.yaml --only {record['key']} --threads {torch.get_num_threads()} --force"
+    )
+    assert record["environment"]["shared"] is False
 
 
 def test_a_run_keeps_its_images_maps_masks_split_and_model(done: Path) -> None:
@@ -146,6 +150,68 @@ def test_a_failed_run_is_kept_unless_it_is_to_be_tried_again(tmp_path: Path) -> 
     first = file_of_the_run()
     assert file_of_the_run() == first
     assert file_of_the_run(retry_failed=True) != first
+
+
+def test_by_force_what_is_done_is_made_again_and_nothing_else(tmp_path: Path) -> None:
+    path = write_benchmark(tmp_path, [{}], [0, 1])
+    words = ["--config", str(path), "--out", str(tmp_path / "out")]
+
+    def files() -> dict[str, int]:
+        return {path.parent.name: path.stat().st_mtime_ns for path in (tmp_path / "out").glob("runs/*/run.json")}
+
+    command(*words)
+    before, (first, second) = files(), (run.key for run in read_benchmark(path).runs)
+    command(*words, "--only", first)
+    assert files() == before
+    figures = records(tmp_path / "out")[first]["figures"]
+    command(*words, "--only", first, "--force")
+    assert files()[first] != before[first]
+    assert files()[second] == before[second]
+    assert records(tmp_path / "out")[first]["figures"] == figures
+    command(*words, "--force")
+    assert not files().items() & before.items()
+
+
+def test_a_forced_run_whose_process_is_killed_is_not_taken_for_the_one_before(tmp_path: Path) -> None:
+    path = write_benchmark(tmp_path, [{}], [0])
+    run(path, tmp_path / "out")
+    job = BenchmarkRun(read_benchmark(path).runs[0], Setting(tmp_path / "out", str(path), 1))
+    before = job.results.stamp(job.benchmark_run.key)
+    assert before is not None
+    assert _outcome(job, 0, before)["status"] == "done"
+    assert _outcome(job, -9, before - 1)["status"] == "done", "it was killed when its work was done"
+    assert _outcome(job, -9, before)["status"] == "failed"
+
+
+@pytest.mark.parametrize(
+    ("words", "gpus", "shared"),
+    [
+        ([], 0, False),
+        (["--runner", "process"], 0, False),
+        (["--runner", "process"], 2, True),
+        (["--runner", "process", "--jobs", "3"], 0, True),
+        (["--runner", "ray"], 0, True),
+        (["--runner", "ray", "--jobs", "1"], 2, False),
+    ],
+)
+def test_a_run_knows_whether_others_are_made_beside_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: list[str], gpus: int, shared: bool
+) -> None:
+    settings = []
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
+    monkeypatch.setattr(
+        commands_benchmark, "_runner", lambda _, generator: settings.append(generator.setting) or Nothing()
+    )
+    command("--config", str(write_benchmark(tmp_path, [{}], [0])), *words)
+    assert settings[0].shared == shared
+
+
+class Nothing:
+    """A runner with nothing to do."""
+
+    def run(self) -> list[str]:
+        """Give an empty table."""
+        return []
 
 
 def test_only_the_run_that_is_named_is_made(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -250,6 +316,38 @@ def test_without_ray_the_line_says_what_to_install(tmp_path: Path, monkeypatch: 
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(InvalidInputError, match=r"install it with pip install 'anomalib-defect-plugins\[ray\]'"):
         RayRunner(None)
+
+
+@pytest.mark.parametrize(
+    ("address", "reason"),
+    [
+        ("localhost:1", "Connection refused"),
+        ("ray://localhost:1", "Connection refused"),
+        ("somewhere", "not HOST:PORT, ray://HOST:PORT or auto"),
+        ("localhost:high", "not HOST:PORT"),
+    ],
+)
+def test_a_cluster_that_is_not_there_is_one_line_at_once(tmp_path: Path, address: str, reason: str) -> None:
+    pytest.importorskip("ray", reason="pip install 'anomalib-defect-plugins[ray]'")
+    words = ["--config", str(write_benchmark(tmp_path, [{}], [0])), "--out", str(tmp_path / "out")]
+    line = (
+        rf"^there is no Ray cluster at {address} \(.*{reason}.*\); start one, mend --address, or leave --address out$"
+    )
+    start = time.monotonic()
+    with pytest.raises(InvalidInputError, match=line):
+        command(*words, "--runner", "ray", "--address", address)
+    assert time.monotonic() - start < cluster.PATIENCE
+
+
+def test_a_host_that_keeps_silent_is_given_up_after_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
+    def connect(address: tuple[str, int], patience: float) -> None:
+        assert (address, patience) == (("::1", 6379), 10)
+        msg = "timed out"
+        raise TimeoutError(msg)
+
+    monkeypatch.setattr(cluster.socket, "create_connection", connect)
+    with pytest.raises(InvalidInputError, match=r"no Ray cluster at \[::1\]:6379 \(timed out\)"):
+        cluster.start_ray(None, "[::1]:6379")
 
 
 def test_a_process_that_was_killed_is_said_to_be() -> None:
