@@ -2,6 +2,7 @@
 
 from typing import Literal
 
+import pandas as pd
 from pandas import DataFrame
 
 from anomalib_defect_plugins.data.items import split_types
@@ -16,7 +17,8 @@ def select(defects: DataFrame, real: Amount, per_type: int | None, seed: int, so
     """Choose defective images at random, object by object where the table knows objects.
 
     Args:
-        defects: Table of the images that there are, with ``image_path``, ``defect_type`` and perhaps ``group``.
+        defects: Table of the images that there are, with ``image_path``, ``defect_type`` and perhaps ``group``; and
+            perhaps ``marked``: images where it is false, whose mask says nothing, are chosen last.
         real: How many to choose, if ``per_type`` is not given.
         per_type: How many of each type. An image of several types counts for each of them, so that there may be more of
             a type that goes along with another, but never fewer.
@@ -29,13 +31,20 @@ def select(defects: DataFrame, real: Amount, per_type: int | None, seed: int, so
     Raises:
         InvalidInputError: There are fewer than asked for, or the amount cannot be.
     """
-    order = shuffled(defects, seed)
+    order = _shuffled(defects, seed)
     if per_type is None:
         return list(order.image_path.iloc[: _count(real, len(order), source)])
     if real:
         msg = f"real is {real} and per_type is {per_type}: give one of them"
         raise InvalidInputError(msg)
     return _of_each_type(order, per_type, source)
+
+
+def _shuffled(defects: DataFrame, seed: int) -> DataFrame:
+    """Shuffle such that the same images are chosen whether those without a mask are among them or not."""
+    if "marked" not in defects:
+        return shuffled(defects, seed)
+    return pd.concat([shuffled(part, seed) for part in (defects[defects.marked], defects[~defects.marked])])
 
 
 def _count(real: Amount, available: int, source: str) -> int:

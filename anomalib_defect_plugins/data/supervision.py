@@ -37,6 +37,10 @@ class WithDefects(AnomalibDataModule):
     data module knows objects; the normal ones of these train too. No image is in two splits afterwards. Images whose
     mask was published empty (column ``marked`` of the table) are not taken where masks are wanted.
 
+    To compare kinds of supervision, ``train_on_real=False`` leaves the real ones out of every split and changes nothing
+    else: with the same seed, all are tested with the same images, whichever of them train. Which they are depends on
+    the data and ``seed`` alone.
+
     Synthetic ones are drawn on normal training images on the fly, others in each epoch, on the training device where
     the generator can. A training leaves its split as ``split.csv`` beside its results.
 
@@ -44,6 +48,7 @@ class WithDefects(AnomalibDataModule):
         base: The data module: an instance, or a mapping with ``class_path`` and ``init_args``.
         real: How many real defective images train: a number, a share in (0, 1], or ``all``.
         per_type: Instead of ``real``: how many of each defect type.
+        train_on_real: Whether the real ones train; if not, they are but kept out of validation and test.
         balanced: Whether training draws defective images as often as normal ones, however few there are. An epoch has
             as many images as without; they are drawn with replacement.
         masks: Whether the defects in training come with pixel masks, or with their image label only.
@@ -62,6 +67,7 @@ class WithDefects(AnomalibDataModule):
         base: AnomalibDataModule,
         real: Amount = 0,
         per_type: int | None = None,
+        train_on_real: bool = True,
         balanced: bool = False,
         masks: bool = True,
         synthetic: DefectGenerator | str | None = None,
@@ -94,6 +100,7 @@ class WithDefects(AnomalibDataModule):
         self.base = base
         self.real = real
         self.per_type = per_type
+        self.train_on_real = train_on_real
         self.balanced = balanced
         self.masks = masks
         self.synthetic = None if synthetic is None else build(DefectGenerator, synthetic, "the generator synthetic")
@@ -125,6 +132,8 @@ class WithDefects(AnomalibDataModule):
         self.base.setup(stage)
         split = self._choose() if self.split_file is None else read_split(Path(self.split_file), self._images())
         datasets = self._datasets()
+        if not self.train_on_real:
+            split["train"] -= _defective(datasets)
         self._check_masks(datasets, split["train"])
         self.train_data = TrainingSet(_gather(datasets, split["train"]), self.masks)
         self.test_data = _gather(datasets[::-1], split["test"])
@@ -224,6 +233,12 @@ class WithDefects(AnomalibDataModule):
             rank = 0 if self.trainer is None else self.trainer.global_rank
             draw_wanted(batch, self.synthetic, rank)
         return batch
+
+
+def _defective(datasets: Sequence[AnomalibDataset]) -> set[str]:
+    """Give the paths of all defective images."""
+    table = pd.concat([dataset.samples for dataset in datasets])
+    return set(table.image_path[table.label_index == LabelName.ABNORMAL])
 
 
 def _gather(datasets: Sequence[AnomalibDataset], wanted: set[str]) -> AnomalibDataset:

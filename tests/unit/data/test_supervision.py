@@ -182,6 +182,63 @@ def test_base_may_be_given_as_a_benchmark_gives_it(tmp_path):
         WithDefects("Nonsense")
 
 
+# Equal test splits
+
+
+REGIMES = (
+    {"train_on_real": False},
+    {"train_on_real": False, "synthetic": Square()},
+    {"masks": False},
+    {"balanced": True},
+)
+"""What a benchmark compares: normal images, drawn defects, image labels, masks."""
+
+
+class Unmarked(Objects):
+    """The masks of some of its defective images say nothing."""
+
+    def _setup(self, stage: str | None = None) -> None:
+        super()._setup(stage)
+        table = self.test_data.samples.copy()
+        table["marked"] = ~table.image_path.str.contains(r"/[0-3]-0\.png$")
+        self.test_data.samples = table
+
+
+@pytest.mark.parametrize("amount", [{"real": 4}, {"per_type": 2}])
+@pytest.mark.parametrize("kind", [Objects, Unmarked, Published])
+def test_every_kind_of_supervision_is_tested_with_the_same_images_and_trains_on_the_same_normal_ones(
+    tmp_path, kind, amount
+):
+    def split(regime: dict[str, object], seed: int) -> WithDefects:
+        torch.manual_seed(seed)  # a benchmark's seed, on which no split may depend
+        np.random.seed(seed)  # noqa: NPY002
+        return ready(WithDefects(kind(tmp_path, num_workers=0), **amount, **regime))
+
+    first, *others = [split(regime, seed) for seed, regime in enumerate(REGIMES)]
+    for name in ("test_data", "val_data"):
+        assert all(paths(getattr(other, name)) == paths(getattr(first, name)) for other in others)
+    assert all(paths(other.train_data, 0) == paths(first.train_data, 0) for other in others)
+    trained = [paths(regime.train_data, 1) for regime in (first, *others)]
+    assert trained[:2] == [set(), set()]
+    assert trained[2] == trained[3] != set()
+    assert not trained[2] & paths(first.test_data)
+
+
+def test_real_defects_that_do_not_train_are_in_no_split(tmp_path):
+    held, without = objects(tmp_path, real=5, train_on_real=False), objects(tmp_path)
+    assert len(paths(without.test_data, 1)) - len(paths(held.test_data, 1)) == 6, "those of three objects"
+    assert not held.train_data.samples.label_index.any()
+    assert paths(objects(tmp_path, real=5, seed=1, train_on_real=False).test_data) != paths(held.test_data)
+
+
+def test_a_split_of_a_former_run_is_repeated_without_its_defects(tmp_path):
+    datamodule = WithDefects(Objects(tmp_path / "data", num_workers=0), real=5, seed=7)
+    Trainer(default_root_dir=tmp_path / "run", max_epochs=1, **QUIET).fit(NoTraining(), datamodule=datamodule)
+    again = objects(tmp_path / "data", split_file=tmp_path / "run" / "split.csv", train_on_real=False)
+    assert paths(again.train_data) == paths(datamodule.train_data, 0)
+    assert paths(again.test_data) == paths(datamodule.test_data)
+
+
 # Samples and masks
 
 
