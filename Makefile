@@ -2,7 +2,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: train test dist
+.PHONY: train test drill campaign dist
 
 # Train and test HTP-GAN on the embedded data; ends with the metrics and the folders of the heat maps.
 train: $(INSTALLED)
@@ -16,6 +16,15 @@ test: $(INSTALLED)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist worksteal --disable-warnings
+
+# Hurts each model while it trains, and writes what came of it to docs/fault-drill.md.
+drill: $(INSTALLED)
+	$(BIN)/python -W ignore tests/faults/drill.py --out docs/fault-drill.md
+
+# Thousands of bad inputs; writes how many were tried to docs/fault-drill.md.
+campaign: $(INSTALLED)
+	BAD_INPUT_PROFILE=campaign BAD_INPUT_PAGE=docs/fault-drill.md OMP_NUM_THREADS=1 \
+		$(BIN)/pytest -s --disable-warnings tests/faults/test_bad_input_campaign.py
 
 # Wheel and source distribution, in dist/.
 dist: $(INSTALLED)

@@ -1,6 +1,7 @@
 """One line on the terminal for an error that the user can mend, instead of a traceback."""
 
 import os
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,10 +13,26 @@ TRACEBACK_VARIABLE = "ANOMALIB_DEFECT_PLUGINS_TRACEBACK"
 """Environment variable: ``1`` shows the traceback of every error."""
 
 
+WORKER = re.compile(r"DataLoader worker \(pid(?:\(s\))? [\d, ]+\) (is killed by signal: \w+|exited unexpectedly)")
+"""What torch says of a process that read images and is gone."""
+
+
 def error_line(error: BaseException) -> str | None:
     """The line for ``error``, or ``None`` if it is not one that the user can mend."""
     found = find_user_error(error)
-    return None if found is None else f"error: {' '.join(_message(found).split())}"
+    message = _lost_worker(error) if found is None else _message(found)
+    return None if message is None else f"error: {' '.join(message.split())}"
+
+
+def _lost_worker(error: BaseException) -> str | None:
+    """Say what to do when the system has killed a process that reads images, as it does when memory runs out."""
+    found = WORKER.search(str(error)) if isinstance(error, RuntimeError) else None
+    if found is None:
+        return None
+    return (
+        f"a {found[0]}, as the system does when memory runs out: take fewer --data.num_workers, or smaller images or "
+        "batches, and go on with --ckpt_path and the last.ckpt that is there"
+    )
 
 
 def find_user_error(error: BaseException) -> UserError | None:

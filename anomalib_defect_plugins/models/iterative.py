@@ -8,6 +8,7 @@ from anomalib.data import Batch
 from lightning.pytorch import Callback
 from torch import Tensor
 
+from .checkpoints import Checkpointed
 from .training import (
     ResumePoint,
     StopAfter,
@@ -18,7 +19,7 @@ from .training import (
 )
 
 
-class IterativeTraining:
+class IterativeTraining(Checkpointed):
     """Comes before ``AnomalibModule`` among the bases of a model, which has its network in ``model``.
 
     Attributes:

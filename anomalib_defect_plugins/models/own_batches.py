@@ -8,10 +8,11 @@ import torch
 from lightning.pytorch import Callback
 from torch.utils.data import DataLoader
 
+from .checkpoints import Checkpointed
 from .training import TeardownOnFailure
 
 
-class OwnBatches:
+class OwnBatches(Checkpointed):
     """Comes before ``AnomalibModule`` among the bases of a model, which registers the buffer ``seed`` as -1.
 
     Attributes:

@@ -76,6 +76,17 @@ class Pairs(Dataset):
         return item
 
 
+class LateLoader(DataLoader):
+    """Asks its sampler for nothing before the first batch is wanted.
+
+    Lightning makes the iterator before it knows which epoch a resumed training is in. Processes that read images would
+    take the order of the epoch before, for they read ahead.
+    """
+
+    def __iter__(self) -> Iterator[object]:
+        yield from super().__iter__()
+
+
 def paired_loader(
     model: str, datamodule: AnomalibDataModule, batch_size: int, rng: Callable[[], torch.Generator], rank: int = 0
 ) -> DataLoader:
@@ -107,7 +118,7 @@ def paired_loader(
     def collate(pairs: list[tuple[ImageItem, ImageItem]]) -> object:
         return loader.collate_fn([item for half in zip(*pairs, strict=True) for item in half])
 
-    return DataLoader(
+    return LateLoader(
         Pairs(dataset, generator, rank),
         batch_size=batch_size,
         sampler=PairSampler(normal, np.concatenate([real, drawn]), weights, rng),

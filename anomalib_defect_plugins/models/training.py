@@ -1,7 +1,6 @@
 """What our models share while they train: finite losses and a point to resume from."""
 
 import logging
-import os
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ from torch import Tensor, nn
 
 from anomalib_defect_plugins.data.base import check_samples
 from anomalib_defect_plugins.errors import ConfigurationError, InvalidInputError, UserError
+from anomalib_defect_plugins.models.checkpoints import blame_checkpoint, write_atomically
 from anomalib_defect_plugins.supervision import Supervision
 
 logger = logging.getLogger(__name__)
@@ -109,8 +109,9 @@ def check_supervision(model: LightningModule, datamodule: AnomalibDataModule) ->
     if has_defects:
         msg += "Pass --data.masks true, or take data with masks" if wrapped else "Take data with masks"
     else:
-        wrap = "" if wrapped else f"Wrap it: --data WithDefects --data.base {type(datamodule).__name__} "
-        msg += f"{wrap or 'Pass '}--data.real 20, or add synthetic ones: --data.synthetic procedural"
+        wrap = "Pass " if wrapped else f"Wrap it: --data WithDefects --data.base {type(datamodule).__name__} "
+        real = "--data.real 20" if getattr(datamodule, "train_on_real", True) else "--data.train_on_real true"
+        msg += f"{wrap}{real}, or add synthetic ones: --data.synthetic procedural"
     raise ConfigurationError(msg)
 
 
@@ -196,11 +197,32 @@ class TeardownOnFailure(Callback):
 
 
 class ResumePoint(Callback):
-    """Keep ``last.ckpt`` beside the model's checkpoints, written atomically at the end of each training epoch.
+    """Keep ``last.ckpt`` beside the model's checkpoints, written at the end of each training epoch.
 
-    Lightning's own checkpoint waits for a validation run, and is moved into place from the temporary folder, which
-    may be another file system. A run killed at any moment goes on from this file.
+    Lightning's own checkpoint waits for a validation run. A run killed at any moment goes on from this file: it and all
+    others are written atomically.
     """
+
+    def __init__(self) -> None:
+        self._begun = False
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Have the trainer's checkpoints written atomically and loaded safely."""
+        del pl_module, stage
+        self._begun = False
+        write_atomically(trainer)
+
+    def on_train_start(self, *_: object) -> None:
+        """From here on, nothing is the checkpoint's fault."""
+        self._begun = True
+
+    on_sanity_check_start = on_validation_start = on_test_start = on_predict_start = on_train_start
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Name the checkpoint where it was to blame."""
+        del pl_module
+        if trainer.ckpt_path and not self._begun:
+            blame_checkpoint(trainer.ckpt_path, exception)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write the checkpoint of the epoch that ended."""
@@ -208,7 +230,4 @@ class ResumePoint(Callback):
         if trainer.checkpoint_callback is None or trainer.fast_dev_run:
             return
         folder = Path(trainer.checkpoint_callback.dirpath or trainer.default_root_dir)
-        partial = folder / "last.ckpt.part"
-        trainer.save_checkpoint(partial, weights_only=False)
-        if trainer.is_global_zero:
-            os.replace(partial, folder / "last.ckpt")
+        trainer.save_checkpoint(folder / "last.ckpt", weights_only=False)

@@ -12,10 +12,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 from lightning.pytorch import Callback
 
-from anomalib_defect_plugins.models import training
+from anomalib_defect_plugins.models import checkpoints
 from anomalib_defect_plugins.models.htpgan import HtpGan
 from anomalib_defect_plugins.testing import folder_datamodule, write_folder_data
 from anomalib_defect_plugins.testing.runs import Run, differences, fit, seed_all
@@ -76,9 +75,9 @@ class Die(Callback):
         }:
             die()
         elif now in {("while the first checkpoint is written", 0, 5), ("while a checkpoint is written", 1, 5)}:
-            TorchCheckpointIO.save_checkpoint = _write_half
+            checkpoints.os.fsync = _write_half
         elif now == ("before a checkpoint takes its place", 1, 5):
-            training.os.replace = lambda *_: die()
+            checkpoints.os.replace = lambda *_: die()
 
     def on_validation_batch_start(self, *_: object) -> None:
         """Die when the thresholds are looked for."""
@@ -91,10 +90,8 @@ class Die(Callback):
             die()
 
 
-def _write_half(_: TorchCheckpointIO, checkpoint: dict, path: Path, storage_options: object = None) -> None:
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
-    torch.save(checkpoint, path)
-    os.truncate(path, Path(path).stat().st_size // 2)
+def _write_half(descriptor: int) -> None:
+    os.ftruncate(descriptor, os.fstat(descriptor).st_size // 2)
     die()
 
 

@@ -57,6 +57,21 @@ def test_any_other_error_has_no_line() -> None:
     assert console.error_line(error) is None
 
 
+@pytest.mark.parametrize(
+    "said",
+    [
+        "DataLoader worker (pid 123) is killed by signal: Killed. ",
+        "DataLoader worker (pid(s) 123, 45) exited unexpectedly",
+        "DataLoader worker (pid 7) exited unexpectedly with exit code 1. Details are lost due to multiprocessing.",
+    ],
+)
+def test_a_killed_process_that_read_images_is_one_line(said: str) -> None:
+    line = console.error_line(RuntimeError(said))
+    assert line.startswith("error: a DataLoader worker (pid")
+    assert "take fewer --data.num_workers" in line
+    assert console.error_line(ValueError(said)) is None
+
+
 def test_an_error_that_a_user_error_caused_becomes_its_line() -> None:
     error = RuntimeError("training stopped")
     error.__cause__ = InvalidInputError("a is 1")

@@ -131,6 +131,8 @@ class Sidn(IterativeTraining, AnomalibModule):
         self.clustering = clustering
         self.center_separation = center_separation and clustering
         self.model = SidnModel(channels, clusters, gsrm and clustering, fusion_weight, median_size, norm=norm)
+        for branch in (self.model.texture, self.model.defect):
+            branch.centers.requires_grad_(clustering)  # distributed training waits for a gradient of every weight
         self.defect_share = defect_share
         self.iterations = iterations
         crop = None if crop_size is None else (min(crop_size, image_size[0]), min(crop_size, image_size[1]))

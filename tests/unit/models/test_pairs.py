@@ -42,6 +42,17 @@ def test_pairs_change_with_the_seed_of_the_epoch_and_only_with_it(folder):
     assert names(batches(data)) != names(batches(data, seed=1))
 
 
+@pytest.mark.parametrize("workers", [0, 2])
+def test_the_order_of_an_epoch_is_asked_for_with_its_first_batch_and_not_before(folder, workers):
+    folder.num_workers = workers
+    data, asked = WithDefects(folder, real=2, masks=False), []
+    data.setup()
+    loader = iter(paired_loader("Any", data, 1, lambda: asked.append(1) or torch.Generator().manual_seed(0)))
+    assert not asked
+    next(loader)
+    assert asked == [1]
+
+
 @pytest.mark.parametrize("synthetic", ["noise", "procedural"], ids=["on the device", "while reading"])
 def test_without_real_defects_each_normal_image_meets_a_synthetic_one(folder, synthetic):
     found = batches(WithDefects(folder, synthetic=synthetic, masks=False))

@@ -1,10 +1,11 @@
 """What models share while they train: finite losses, sound data, teardown, and a point to resume from."""
 
+import errno
 import math
 import os
 import shutil
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from PIL import Image
 
 from anomalib_defect_plugins.data import WithDefects
 from anomalib_defect_plugins.errors import ConfigurationError, InvalidInputError, MissingDataError, UserError
-from anomalib_defect_plugins.models import training
+from anomalib_defect_plugins.models import checkpoints
 from anomalib_defect_plugins.models.training import (
     NonFiniteLossError,
     ResumePoint,
@@ -141,6 +142,11 @@ GIVE = "Pass --data.real 20, or add synthetic ones: --data.synthetic procedural"
         ("image-labels", None, f"NeedsDefects needs defective images in the training set; generated has none. {WRAP}"),
         ("pixel-masks", None, f"NeedsDefects needs pixel masks of defective images in .*; generated has none. {WRAP}"),
         ("pixel-masks", {}, f"needs pixel masks of .*; generatedWithDefects has none. {GIVE}"),
+        (
+            "pixel-masks",
+            {"real": 1, "train_on_real": False},
+            "has none. Pass --data.train_on_real true, or add synthetic",
+        ),
         ("pixel-masks", {"real": 1, "masks": False}, "generatedWithDefects has none. Pass --data.masks true"),
         ("image-labels", {"real": 1, "masks": False}, ""),
         ("pixel-masks", {"real": 1}, ""),
@@ -326,31 +332,32 @@ def test_a_point_to_resume_from_does_not_wait_for_validation(tmp_path):
     assert saves.epochs == [0, 1]
 
 
-@pytest.mark.parametrize("moment", ["while it is written", "before it is moved into place"])
-def test_a_save_that_fails_leaves_the_point_before_it(tmp_path, monkeypatch, moment):
-    folder = tmp_path / "weights"
-    write, move = Trainer.save_checkpoint, os.replace
+class Spoil(Callback):
+    """Does something when the second epoch starts."""
 
-    def save_half(trainer: Trainer, path: Path, weights_only: bool = False) -> None:
-        if trainer.current_epoch == 1 and "last" in Path(path).name:
-            Path(path).write_bytes(b"half a checkpoint")
-            msg = "no space left"
-            raise OSError(msg)
-        write(trainer, path, weights_only)
+    def __init__(self, spoil: Callable[[], None]) -> None:
+        self.spoil = spoil
 
-    def fail_to_move(source: Path, target: Path) -> None:
-        if torch.load(source, weights_only=True)["epoch"] == 1:
-            msg = "no space left"
-            raise OSError(msg)
-        move(source, target)
+    def on_train_epoch_start(self, trainer, pl_module) -> None:
+        """Do it."""
+        if trainer.current_epoch == 1:
+            self.spoil()
 
-    if moment == "while it is written":
-        monkeypatch.setattr(Trainer, "save_checkpoint", save_half)
-    else:
-        monkeypatch.setattr(training.os, "replace", fail_to_move)
-    with pytest.raises(OSError, match="no space left"):
-        boring_fit(tmp_path, ResumePoint())
-    assert torch.load(folder / "last.ckpt", weights_only=True)["epoch"] == 0
+
+@pytest.mark.parametrize("moment", ["fsync", "replace"])
+def test_a_save_that_fails_leaves_the_point_before_it_and_nothing_half_written(tmp_path, monkeypatch, moment):
+    def fail(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    line = (
+        r"^cannot write checkpoint .*last\.ckpt \(No space left on device\); what was saved before is whole: make room"
+    )
+    with pytest.raises(UserError, match=line) as error:
+        boring_fit(tmp_path, ResumePoint(), Spoil(lambda: monkeypatch.setattr(checkpoints.os, moment, fail)))
+    assert isinstance(error.value, OSError)
+    assert {path.name for path in (tmp_path / "weights").iterdir()} == {"last.ckpt", "model.ckpt"}
+    for path in (tmp_path / "weights").iterdir():
+        assert torch.load(path, weights_only=True)["epoch"] == 0
 
 
 def test_a_leftover_of_a_killed_save_is_replaced(tmp_path):

@@ -1,0 +1,150 @@
+"""Bad input, as Hypothesis draws it: image files, values of configurations, and damage to what was whole."""
+
+import io
+import math
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from hypothesis import strategies as st
+from PIL import Image
+
+FORMATS = {
+    "1": ("png", "tiff", "bmp"),
+    "L": ("png", "jpeg", "tiff", "bmp", "webp", "gif"),
+    "LA": ("png", "tiff"),
+    "P": ("png", "gif", "bmp", "tiff"),
+    "RGB": ("png", "jpeg", "tiff", "bmp", "webp"),
+    "RGBA": ("png", "tiff", "webp"),
+    "CMYK": ("jpeg", "tiff"),
+    "YCbCr": ("jpeg", "tiff"),
+    "LAB": ("tiff",),
+    "I;16": ("png", "tiff"),
+    "I": ("png", "tiff"),
+    "F": ("tiff",),
+}
+"""Formats of files by Pillow's mode of the image."""
+
+SIDES = st.one_of(st.sampled_from([1, 2, 3, 7, 31, 32, 33, 64]), st.integers(1, 200))
+
+SIZES = st.one_of(
+    st.tuples(SIDES, SIDES),
+    st.tuples(SIDES, SIDES),
+    st.sampled_from([(1, 4096), (4096, 1), (2048, 2048), (4096, 4096)]),
+)
+"""Width and height; a few are large."""
+
+Damage = Callable[[bytes], bytes]
+
+
+def cut(share: float) -> Damage:
+    """Keep the first part of a file."""
+    return lambda content: content[: int(share * len(content))]
+
+
+def flip(places: list[float], value: int) -> Damage:
+    """Change some bytes of a file."""
+
+    def change(content: bytes) -> bytes:
+        changed = bytearray(content)
+        for place in places:
+            changed[min(len(changed) - 1, int(place * len(changed)))] ^= value
+        return bytes(changed)
+
+    return lambda content: change(content) if content else content
+
+
+SHARES = st.floats(0, 1, exclude_max=True)
+
+DAMAGES: st.SearchStrategy[Damage] = st.one_of(
+    st.builds(cut, SHARES),
+    st.builds(flip, st.lists(SHARES, min_size=1, max_size=8), st.integers(1, 255)),
+    st.binary(max_size=200).map(lambda content: lambda _: content),
+)
+
+
+@st.composite
+def image_files(draw: st.DrawFn) -> tuple[str, bytes]:
+    """Draw the suffix and the content of an image file, sound or not."""
+    mode = draw(st.sampled_from(sorted(FORMATS)))
+    kind = draw(st.sampled_from(FORMATS[mode]))
+    size = draw(SIZES)
+    rng = np.random.default_rng(draw(st.integers(0, 9)))
+    content = io.BytesIO()
+    _image(mode, size, rng).save(content, kind)
+    damage = draw(st.one_of(st.none(), DAMAGES))
+    suffix = draw(st.sampled_from([kind, kind, "png", "jpg"]))
+    return f".{suffix}", content.getvalue() if damage is None else damage(content.getvalue())
+
+
+def _image(mode: str, size: tuple[int, int], rng: np.random.Generator) -> Image.Image:
+    width, height = size
+    small = min(width, 64), min(height, 64)
+    if mode in {"I", "I;16", "F"}:
+        kind = {"I": np.int32, "I;16": np.uint16, "F": np.float32}[mode]
+        return Image.fromarray(np.resize(rng.integers(0, 65536, small[::-1]), (height, width)).astype(kind))
+    colours = Image.fromarray(rng.integers(0, 256, (*small[::-1], 3), dtype=np.uint8)).resize(size)
+    if mode == "LA":
+        return colours.convert("L").convert(mode)
+    return Image.new("LAB", size, 7) if mode == "LAB" else colours.convert(mode)
+
+
+@st.composite
+def tensors(draw: st.DrawFn) -> torch.Tensor:
+    """Draw images (B, C, H, W) that need not be finite, nor in [0, 1], nor large enough."""
+    shape = draw(
+        st.tuples(st.integers(0, 3), st.sampled_from([1, 2, 3, 4]), *2 * [st.sampled_from([1, 16, 32, 33, 48])])
+    )
+    images = torch.rand(shape, generator=torch.Generator().manual_seed(draw(st.integers(0, 9))))
+    odd = draw(st.sampled_from([None, math.nan, math.inf, -math.inf, 1e30, -3.0]))
+    if odd is not None and images.numel():
+        images.view(-1)[:: draw(st.integers(1, images.numel()))] = odd
+    return images.to(draw(st.sampled_from([torch.float32, torch.float32, torch.float64, torch.uint8, torch.bfloat16])))
+
+
+NUMBERS = st.one_of(
+    st.integers(-3, 40), st.sampled_from([64, 65, 0.0, 0.5, 1.0, 1.5, -0.5, math.nan, math.inf, -math.inf, 1e-30])
+)
+
+VALUES: st.SearchStrategy[Any] = st.recursive(
+    st.one_of(
+        st.none(), st.booleans(), NUMBERS, st.text(max_size=5), st.sampled_from(["all", "group", "procedural", "."])
+    ),
+    lambda inner: st.one_of(
+        st.lists(inner, max_size=3),
+        st.dictionaries(st.text("ab_", max_size=4) | st.just("class_path"), inner, max_size=2),
+    ),
+    max_leaves=4,
+)
+"""What a configuration may hold; no number is so large that a network of that size would fill the memory."""
+
+
+@st.composite
+def changed(draw: st.DrawFn, whole: Any) -> Any:
+    """Draw what differs from nested mappings and lists in one place: another value there, or none at all."""
+    if isinstance(whole, dict) and whole and draw(st.integers(0, 3)):
+        key = draw(st.sampled_from(sorted(whole, key=str)))
+        rest = {name: value for name, value in whole.items() if name != key}
+        return rest if not draw(st.integers(0, 4)) else {**whole, key: draw(changed(whole[key]))}
+    if isinstance(whole, list) and whole and draw(st.integers(0, 3)):
+        at = draw(st.integers(0, len(whole) - 1))
+        return [*whole[:at], draw(changed(whole[at])), *whole[at + 1 :]]
+    return draw(VALUES)
+
+
+class Payload:
+    """Makes a file when it is unpickled, as a virus would do worse.
+
+    Args:
+        path: The file.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = str(path)
+
+    def __reduce__(self) -> tuple[Callable[[str], None], tuple[str]]:
+        """Tell pickle to call a function of the system."""
+        return os.mkdir, (self.path,)

@@ -1,0 +1,390 @@
+"""Whatever is given as image, configuration or checkpoint: a result or one line, nothing executes, nothing is lost.
+
+``BAD_INPUT_PROFILE=campaign`` tries many cases, by default (``ci``) few; ``BAD_INPUT_PAGE`` is a page that the number
+of cases is written to.
+"""
+
+import copy
+import inspect
+import io
+import math
+import os
+import pickle
+import shutil
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from anomalib.data import AnomalibDataModule
+from anomalib.models import AnomalibModule
+from bright_graph import bright_graph
+from faults.small import MODELS, make_model
+from faults.strategies import DAMAGES, VALUES, Damage, Payload, changed, image_files, tensors
+from faults.table import row, today
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from anomalib_defect_plugins.benchmark.configuration import read_benchmark
+from anomalib_defect_plugins.benchmark.inspection import Inspector, Settings
+from anomalib_defect_plugins.console import error_line
+from anomalib_defect_plugins.data import CheckedDataset, TextureDefects, WithDefects
+from anomalib_defect_plugins.data.base import check_samples
+from anomalib_defect_plugins.data.samples import Sample, make_table
+from anomalib_defect_plugins.data.split_file import read_split
+from anomalib_defect_plugins.errors import UserError
+from anomalib_defect_plugins.generators.base import DefectGenerator
+from anomalib_defect_plugins.models.checkpoints import WholeCheckpointIO
+from anomalib_defect_plugins.plugins import connect
+from anomalib_defect_plugins.plugins.manager import descendants
+from anomalib_defect_plugins.specification import build
+from anomalib_defect_plugins.testing import folder_datamodule, write_folder_data
+from anomalib_defect_plugins.testing.runs import fit, seed_all
+
+pytestmark = pytest.mark.slow
+
+PROFILES = {"ci": 1, "campaign": 50}
+
+PROFILE = os.environ.get("BAD_INPUT_PROFILE", "ci")
+
+TRIED: Counter[str] = Counter()
+"""Cases by what they were about."""
+
+
+def cases(count: int) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Try so many cases, the same ones each time; in a campaign many more, others each time."""
+    return settings(
+        max_examples=count * PROFILES[PROFILE],
+        derandomize=PROFILE == "ci",
+        database=None,
+        deadline=None,
+        suppress_health_check=list(HealthCheck),
+    )
+
+
+@contextmanager
+def one_line(about: str, *names: str) -> Iterator[None]:
+    """Take an error that the user sees as one line; every other one fails the test.
+
+    Args:
+        about: What the case is about, which is counted.
+        names: What the line must name.
+    """
+    TRIED[about] += 1
+    try:
+        yield
+    except Exception as error:
+        line = error_line(error)
+        if line is None:
+            raise
+        assert len(line) > len("error: ") + 10
+        assert all(name in line for name in names), line
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _count() -> Iterator[None]:
+    """Tell at the end how many cases were tried."""
+    yield
+    said = ", ".join(f"{count} {about}" for about, count in sorted(TRIED.items()))
+    print(f"\nbad input, profile {PROFILE}: {TRIED.total()} cases tried: {said}")
+    if page := os.environ.get("BAD_INPUT_PAGE"):
+        for about, count in sorted(TRIED.items()):
+            row(Path(page), "cases", [about, str(count), today()], ["input", "cases", "tried on"])
+
+
+# Images
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("campaign")
+
+
+@pytest.fixture(scope="module")
+def inspector() -> Inspector:
+    return Inspector(bright_graph(), Settings(threshold=0.5), threads=1)
+
+
+def dataset_of(path: Path, mask: Path) -> CheckedDataset:
+    dataset = CheckedDataset()
+    dataset.samples = make_table([Sample(str(path), "test", "crack", str(mask))])
+    return dataset
+
+
+@cases(150)
+@given(drawn=image_files())
+def test_an_image_is_read_or_named_in_one_line_and_is_left_as_it_is(drawn, folder, inspector):
+    suffix, content = drawn
+    path = folder / f"image{suffix}"
+    path.write_bytes(content)
+    dataset = dataset_of(path, path)
+    with one_line("image files, checked", str(path)):
+        check_samples(dataset)
+    with one_line("image files, read", str(path)):
+        item = dataset[0]
+        assert item.image.shape[0] == 3
+        assert 0 <= item.image.min() <= item.image.max() <= 1
+        assert item.gt_mask.shape == item.image.shape[1:]
+    ((number, found),) = inspector.inspect([(0, str(path))])
+    TRIED["image files, inspected"] += 1
+    assert number == 0
+    assert found.get("error") or math.isfinite(found["score"])
+    assert path.read_bytes() == content
+
+
+@cases(60)
+@given(images=tensors(), number=st.integers(0, 99))
+def test_a_generator_draws_or_says_why_not_and_leaves_its_images_alone(images, number):
+    connect()
+    kinds = sorted((kind for kind in descendants(DefectGenerator) if _is_ours(kind)), key=lambda kind: kind.__name__)
+    before = images.clone()
+    generator = kinds[number % len(kinds)]()
+    with one_line("image tensors"):
+        defective, mask = generator(images)
+        assert defective.shape == images.shape
+        assert mask.dtype == torch.bool
+    assert torch.equal(images.nan_to_num(), before.nan_to_num())
+
+
+def _is_ours(kind: type[DefectGenerator]) -> bool:
+    needed = [it for it in inspect.signature(kind).parameters.values() if it.default is inspect.Parameter.empty]
+    return (
+        kind.__module__.startswith("anomalib_defect_plugins.generators") and not needed and not inspect.isabstract(kind)
+    )
+
+
+@pytest.fixture(scope="module")
+def untrained() -> dict[str, AnomalibModule]:
+    return {name: make_model(name).eval() for name in MODELS}
+
+
+@cases(60)
+@given(images=tensors(), name=st.sampled_from(sorted(MODELS)))
+def test_a_model_gives_a_score_to_whatever_is_an_image(images, name, untrained):
+    if images.shape[1] != 3 or not len(images) or images.dtype != torch.float32:
+        return
+    TRIED["image tensors, inspected"] += 1
+    with torch.inference_mode():
+        found = untrained[name](images)
+    assert found.pred_score.numel() == len(images)
+
+
+# Configurations
+
+
+WHOLE = {
+    "name": "it",
+    "seeds": [0, 1],
+    "trainer": {"max_epochs": 1},
+    "models": [{"class_path": "Sidn", "init_args": {"iterations": {"grid": [1, 2]}, "channels": 4}, "data": ["a"]}],
+    "data": [{"name": "a", "class_path": "TextureDefects", "init_args": {"category": "grass", "image_size": 64}}],
+    "supervision": [{"name": "masks", "class_path": "WithDefects", "init_args": {"real": 3}}],
+    "measure": {"latency": False, "keep": {"maps": True}},
+}
+
+
+@cases(60)
+@given(content=changed(WHOLE))
+def test_a_benchmarks_file_is_read_or_named_in_one_line(content, folder):
+    path = folder / "it.yaml"
+    path.write_text(yaml.safe_dump(content))
+    with one_line("benchmark files", str(path)):
+        assert read_benchmark(path).runs
+
+
+@cases(30)
+@given(text=st.text(max_size=60) | st.binary(max_size=60).map(lambda content: content.decode("latin-1")))
+def test_any_text_as_a_benchmarks_file_is_one_line(text, folder):
+    path = folder / "it.yaml"
+    path.write_text(text, encoding="utf-8", errors="replace")
+    with one_line("benchmark files", str(path)):
+        read_benchmark(path)
+
+
+def arguments_of(kind: type) -> list[str]:
+    """Names of the arguments that may be given as plain values; the backbone's name would be looked up far away."""
+    others = {"self", "kwargs", "base", "root", "pre_processor", "post_processor", "evaluator", "visualizer"}
+    return sorted(set(inspect.signature(kind.__init__).parameters) - others)
+
+
+@st.composite
+def wrong_arguments(draw: st.DrawFn, kind: type, given_ones: dict[str, Any]) -> dict[str, Any]:
+    names = draw(st.lists(st.sampled_from(arguments_of(kind)), min_size=1, max_size=2, unique=True))
+    return {**given_ones, **{name: draw(VALUES) for name in names}}
+
+
+@cases(60)
+@given(data=st.data(), name=st.sampled_from(sorted(MODELS)))
+def test_a_model_is_made_or_its_arguments_are_refused_in_one_line(data, name):
+    kind, small, _ = MODELS[name]
+    arguments = data.draw(wrong_arguments(kind, {"image_size": [64, 64], **small}))
+    with one_line("arguments of models"):
+        build(AnomalibModule, {"class_path": kind.__name__, "init_args": arguments}, "the model")
+
+
+@cases(30)
+@given(data=st.data(), kind=st.sampled_from([TextureDefects, WithDefects]))
+def test_a_data_module_is_set_up_or_its_arguments_are_refused_in_one_line(data, kind, folder):
+    base = {"class_path": "TextureDefects", "init_args": {"root": str(folder / "texture"), "image_size": 64}}
+    whole = base["init_args"] if kind is TextureDefects else {"base": base}
+    arguments = data.draw(wrong_arguments(kind, whole))
+    arguments |= {"num_workers": 0} if kind is TextureDefects else {}
+    if arguments.get("image_size", 64) not in (64, [64, 64]):
+        arguments["image_size"] = 64  # drawing others takes seconds
+    with one_line("arguments of data"):
+        datamodule = build(AnomalibDataModule, {"class_path": kind.__name__, "init_args": arguments}, "the data")
+        datamodule.prepare_data()
+        datamodule.setup()
+
+
+@cases(30)
+@given(damage=DAMAGES)
+def test_a_split_file_is_read_or_named_in_one_line(damage, folder):
+    path, images = folder / "split.csv", [f"/data/{number}.png" for number in range(4)]
+    lines = [f"train,{number}.png,0,good" for number in range(4)]
+    path.write_bytes(damage("\n".join(["split,image,label,defect_type", *lines]).encode()))
+    with one_line("split files", str(path)):
+        read_split(path, images)
+
+
+# Checkpoints
+
+
+@pytest.fixture(scope="module")
+def surfaces(folder: Path) -> Path:
+    """A few small images to train with."""
+    write_folder_data(folder / "data", image_size=(40, 40), normal=4, normal_test=2, defective=2)
+    return folder / "data"
+
+
+@pytest.fixture(scope="module")
+def checkpoints(surfaces: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """A sound ``last.ckpt`` of two models."""
+    found = {}
+    for name in ("sidn", "defectgan"):
+        folder = tmp_path_factory.mktemp(name)
+        train(name, surfaces, folder)
+        (found[name],) = folder.rglob("last.ckpt")
+    return found
+
+
+def train(name: str, data: Path, folder: Path, ckpt_path: Path | None = None) -> None:
+    seed_all(0)
+    datamodule = folder_datamodule(data)
+    datamodule = WithDefects(datamodule, real=1, masks=False) if name == "defectgan" else datamodule
+    fit(make_model(name, iterations=2), datamodule, folder, {"limit_val_batches": 1}, ckpt_path=ckpt_path)
+
+
+def load(name: str, path: Path) -> None:
+    """Load in the two ways that there are."""
+    kind = MODELS[name][0]
+    with one_line("checkpoints, loaded"):
+        kind.load_from_checkpoint(path, map_location="cpu")
+    with one_line("checkpoints, read by a trainer", str(path)):
+        WholeCheckpointIO().load_checkpoint(path)
+
+
+@cases(40)
+@given(damage=DAMAGES, name=st.sampled_from(["sidn", "defectgan"]))
+def test_damaged_bytes_are_found_and_the_file_is_left_as_it_is(damage: Damage, name, checkpoints, folder):
+    sound = checkpoints[name].read_bytes()
+    content = damage(sound)
+    path = folder / "damaged.ckpt"
+    path.write_bytes(content)
+    load(name, path)
+    with suppress(UserError):  # bytes that say nothing, such as the time of a file in the archive, may change
+        found = WholeCheckpointIO().load_checkpoint(path)
+        assert is_same(found, torch.load(checkpoints[name], weights_only=True))
+    assert path.read_bytes() == content
+
+
+def is_same(one: Any, other: Any) -> bool:
+    if isinstance(one, dict):
+        return one.keys() == other.keys() and all(is_same(one[key], other[key]) for key in one)
+    if isinstance(one, list | tuple):
+        return len(one) == len(other) and all(map(is_same, one, other))
+    if isinstance(one, torch.Tensor):
+        return torch.equal(one.nan_to_num(), other.nan_to_num())
+    return repr(one) == repr(other)
+
+
+@cases(40)
+@given(data=st.data(), name=st.sampled_from(["sidn", "defectgan"]))
+def test_changed_content_is_taken_or_refused_in_one_line(data, name, checkpoints, folder):
+    content = torch.load(checkpoints[name], weights_only=True)
+    path = folder / "changed.ckpt"
+    torch.save(data.draw(changed(content)), path)
+    load(name, path)
+
+
+@cases(20)
+@given(data=st.data())
+def test_training_goes_on_from_changed_content_or_says_in_one_line_why_not(data, checkpoints, surfaces, folder):
+    content = torch.load(checkpoints["sidn"], weights_only=True)
+    part = data.draw(
+        st.sampled_from(["optimizer_states", "lr_schedulers", "loops", "callbacks", "epoch", "global_step"])
+    )
+    path = folder / "resumed.ckpt"
+    torch.save({**content, part: data.draw(changed(content[part]))}, path)
+    before = path.read_bytes()
+    with one_line("checkpoints, resumed"):
+        train("sidn", surfaces, folder / "resumed", path)
+    shutil.rmtree(folder / "resumed", ignore_errors=True)
+    assert path.read_bytes() == before
+
+
+def test_the_checkpoint_of_another_model_is_refused_in_one_line(checkpoints):
+    for name, other in (("sidn", "defectgan"), ("defectgan", "sidn")):
+        with one_line("checkpoints, of another model"):
+            MODELS[name][0].load_from_checkpoint(checkpoints[other])
+            pytest.fail("it was loaded")
+
+
+@pytest.mark.parametrize("version", [None, "0.9.0", "1.5.10", "2.1.4", "later", 3])
+def test_the_checkpoint_of_another_lightning_is_refused_in_one_line(checkpoints, tmp_path, version):
+    content = torch.load(checkpoints["sidn"], weights_only=True)
+    torch.save({**content, "pytorch-lightning_version": version}, tmp_path / "other.ckpt")
+    TRIED["checkpoints, of another version"] += 1
+    with pytest.raises(UserError, match="it was written by Lightning"):
+        WholeCheckpointIO().load_checkpoint(tmp_path / "other.ckpt")
+
+
+def payloads(content: dict[str, Any], target: Path) -> dict[str, bytes]:
+    """Files that make ``target`` when what they hold is run."""
+    bad = Payload(target)
+
+    def saved(value: object, zipped: bool = True) -> bytes:
+        file = io.BytesIO()
+        torch.save(value, file, _use_new_zipfile_serialization=zipped)
+        return file.getvalue()
+
+    inside = copy.copy(content)
+    inside["hyper_parameters"] = {**content["hyper_parameters"], "channels": bad}
+    weights = {**content, "state_dict": {**content["state_dict"], "bad": bad}}
+    return {
+        "pickle": pickle.dumps(bad),
+        "alone": saved(bad),
+        "as a hyper-parameter": saved(inside),
+        "among the weights": saved(weights),
+        "beside the rest": saved({**content, "bad": bad}),
+        "in the old format": saved(weights, zipped=False),
+    }
+
+
+@pytest.mark.parametrize("name", ["sidn", "defectgan"])
+def test_nothing_that_a_checkpoint_holds_is_run(name, checkpoints, tmp_path):
+    target = tmp_path / "executed"
+    for where, content in payloads(torch.load(checkpoints[name], weights_only=True), target).items():
+        path = tmp_path / "bad.ckpt"
+        path.write_bytes(content)
+        for loaded in (MODELS[name][0].load_from_checkpoint, WholeCheckpointIO().load_checkpoint):
+            TRIED["checkpoints, with a payload"] += 1
+            with pytest.raises(UserError):
+                loaded(path)
+            assert not target.exists(), where
+    pickle.loads(payloads({"hyper_parameters": {}, "state_dict": {}}, target)["pickle"])
+    assert target.exists(), "the payload is none"
