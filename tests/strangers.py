@@ -75,6 +75,8 @@ class Strangers:
 
     def __init__(self, site: Path) -> None:
         self.site = site
+        self.work = site.parent / "work"
+        self.work.mkdir(exist_ok=True)
 
     def install(self, name: str, source: str, version: str = "1.0", module: str | None = None) -> EntryPoint:
         """Install a distribution of one module, whose plugin is called as the distribution is."""
@@ -95,11 +97,15 @@ class Strangers:
         return self.run([str(Path(sys.executable).with_name(name)), *arguments], **variables)
 
     def run(self, command: Sequence[str], **variables: str) -> subprocess.CompletedProcess[str]:
-        """Run a command in an empty folder, with none of our variables but those given."""
+        """Run a command in the folder ``work``, empty at first, with none of our variables but those given."""
         kept = {key: value for key, value in os.environ.items() if not key.startswith("ANOMALIB_DEFECT_PLUGINS_")}
         ours = {"PYTHONPATH": str(self.site), "PYTHONWARNINGS": "ignore", "OMP_NUM_THREADS": "1", "COLUMNS": "400"}
-        folder = self.site.parent / "work"
-        folder.mkdir(exist_ok=True)
         return subprocess.run(
-            command, cwd=folder, env=kept | ours | variables, capture_output=True, text=True, check=False, timeout=300
+            command,
+            cwd=self.work,
+            env=kept | ours | variables,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=300,
         )

@@ -10,7 +10,7 @@ from anomalib_defect_plugins.plugins.hookspecs import PROJECT_NAME, hookimpl, ho
 from anomalib_defect_plugins.plugins.manager import Kind, Plugin, Registration, State
 
 if TYPE_CHECKING:
-    from anomalib_defect_plugins.plugins.bridge import PluginError, connect, loaded_plugins, registered
+    from anomalib_defect_plugins.plugins.bridge import PluginError, connect, loaded_plugins, registered, taken_names
 
 __all__ = [
     "PROJECT_NAME",
@@ -24,6 +24,7 @@ __all__ = [
     "hookspec",
     "loaded_plugins",
     "registered",
+    "taken_names",
 ]
 
 

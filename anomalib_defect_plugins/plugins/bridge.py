@@ -68,7 +68,7 @@ def connect() -> None:
         logger.warning("anomalib-defect-plugins gives anomalib nothing: %s: %s", type(error).__name__, error)
         return
     if unfinished is None:
-        _report(_plugins)
+        _report(_plugins or [])
     else:
         after_attempt(unfinished, connect)
 
@@ -87,6 +87,17 @@ def registered(kind: Kind) -> dict[str, type]:
         for registration in plugin.registrations
         if plugin.state is State.LOADED and registration.kind is kind
     }
+
+
+def taken_names(kind: Kind) -> dict[str, str]:
+    """Names of one kind that a new plugin cannot have, in lower case, and who has each: anomalib or a plugin."""
+    plugins = loaded_plugins()
+    host = _anomalib()
+    taken = dict.fromkeys(host.taken[kind], host.label)
+    for plugin in plugins:
+        for registration in plugin.registrations:
+            taken |= {name: str(plugin) for claimed, name in registration.claims() if claimed is kind}
+    return taken
 
 
 def _connect(found: list[EntryPoint]) -> list[Plugin]:
@@ -112,12 +123,12 @@ def _first_unfinished(packages: set[str]) -> str | None:
 
 def _anomalib() -> Host:
     import anomalib.data
-    import anomalib.models
+    from anomalib.models.components import AnomalibModule
 
     from anomalib_defect_plugins.generators.base import DefectGenerator
 
     bases = {
-        Kind.MODEL: anomalib.models.AnomalibModule,
+        Kind.MODEL: AnomalibModule,
         Kind.DATA: anomalib.data.AnomalibDataModule,
         Kind.GENERATOR: DefectGenerator,
     }
@@ -191,13 +202,14 @@ def _hide(unwanted: set[type], host: Host) -> None:
     """
 
     def visible(cls: type) -> list[type]:
-        found = []
-        for sub in type.__subclasses__(cls):
+        found: list[type] = []
+        below: list[type] = type.__subclasses__(cls)
+        for sub in below:
             found.extend(visible(sub) if sub in unwanted else [sub])
         return found
 
     for base in host.bases.values() if unwanted else ():
-        base.__subclasses__ = classmethod(visible)
+        base.__subclasses__ = classmethod(visible)  # type: ignore[assignment, method-assign]
 
 
 def _report(plugins: Iterable[Plugin]) -> None:

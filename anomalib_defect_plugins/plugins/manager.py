@@ -217,7 +217,9 @@ def _check_class(cls: type, kind: Kind, host: Host) -> None:
     if not (inspect.isclass(cls) and issubclass(cls, base)):
         msg = f"the {kind.value} {label} is no subclass of {base.__name__}"
     elif inspect.isabstract(cls):
-        msg = f"the {kind.value} {label} does not implement {', '.join(sorted(cls.__abstractmethods__))}"
+        msg = (
+            f"the {kind.value} {label} does not implement {', '.join(sorted(getattr(cls, '__abstractmethods__', ())))}"
+        )
     elif not _is_importable(cls):
         msg = f"the {kind.value} {label} cannot be imported by that path, so neither can a configuration name it"
     else:
@@ -250,7 +252,7 @@ def _descendants(host: Host) -> set[type]:
 
 def descendants(cls: type) -> set[type]:
     """All classes below ``cls``, whatever ``cls`` itself answers when it is asked for its subclasses."""
-    below = set(type.__subclasses__(cls))
+    below: set[type] = set(type.__subclasses__(cls))
     return below.union(*(descendants(sub) for sub in below))
 
 

@@ -1,0 +1,94 @@
+"""The package that ``anomalib-defects new`` writes, installed: it passes its tests, and all commands see it."""
+
+import csv
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from strangers import Strangers
+
+from anomalib_defect_plugins import cli
+from anomalib_defect_plugins.testing import write_folder_data
+
+pytestmark = pytest.mark.slow
+
+DATA = {
+    "class_path": "Folder",
+    "init_args": {
+        "name": "generated",
+        "root": "data",
+        "normal_dir": "normal",
+        "normal_test_dir": "normal_test",
+        "abnormal_dir": "defective",
+        "mask_dir": "masks",
+        "train_batch_size": 4,
+        "num_workers": 0,
+        "val_split_mode": "same_as_test",
+        "seed": 0,
+    },
+}
+SMALL = {"image_size": [64, 64], "channels": 4, "iterations": 4}
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The package as it is written."""
+    folder = tmp_path_factory.mktemp("made") / "my-method"
+    assert cli.main(["new", "my-method", "--out", str(folder)]) == 0
+    return folder
+
+
+@pytest.fixture(scope="module")
+def installed(made: Path, tmp_path_factory: pytest.TempPathFactory) -> Strangers:
+    """The package built and installed into a folder of its own, and data to train on in the working folder."""
+    folder = tmp_path_factory.mktemp("installed")
+    _python("build", "--wheel", "--no-isolation", "--outdir", str(folder), str(made))
+    (wheel,) = folder.glob("my_method-0.1.0-*.whl")
+    site = folder / "site"
+    _python("pip", "install", "--no-index", "--no-deps", "--target", str(site), str(wheel))
+    write_folder_data(folder / "work" / "data")
+    return Strangers(site)
+
+
+def _python(module: str, *arguments: str) -> None:
+    subprocess.run([sys.executable, "-m", module, *arguments], check=True, capture_output=True, text=True)
+
+
+def test_it_passes_its_own_tests(made: Path, installed: Strangers) -> None:
+    result = installed.run([sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(made)])
+    assert result.returncode == 0, result.stdout[-3000:]
+    assert "passed" in result.stdout
+
+
+def test_anomalib_trains_it_by_name(installed: Strangers) -> None:
+    (installed.work / "data.yaml").write_text(yaml.safe_dump({"data": DATA}))
+    small = [f"--model.{key}={value}" for key, value in SMALL.items()]
+    result = installed.command("anomalib", "train", "--model", "my_method", *small, "--config", "data.yaml")
+    assert result.returncode == 0, result.stderr[-3000:]
+    assert "image_AUROC" in result.stdout
+    assert list(installed.work.glob("results/MyMethod/generated/v0/**/model.ckpt"))
+
+
+def test_it_is_listed(installed: Strangers) -> None:
+    result = installed.command("anomalib-defects", "list", "--json")
+    (row,) = [row for row in json.loads(result.stdout) if row["name"] == "my_method"]
+    assert (row["state"], row["supervision"], row["distribution"]) == ("loaded", "normal", "my-method")
+
+
+def test_a_benchmark_runs_it_by_name(installed: Strangers) -> None:
+    content = {
+        "name": "mine",
+        "seeds": [0],
+        "trainer": {"accelerator": "cpu"},
+        "models": [{"class_path": "my_method", "init_args": SMALL}],
+        "data": [DATA],
+        "measure": {"latency": False},
+    }
+    (installed.work / "benchmark.yaml").write_text(yaml.safe_dump(content))
+    result = installed.command("anomalib-defects", "benchmark", "--config", "benchmark.yaml")
+    assert result.returncode == 0, result.stderr[-3000:]
+    (row,) = csv.DictReader((installed.work / "results" / "mine" / "results.csv").open())
+    assert row["status"] == "done"
