@@ -1,0 +1,189 @@
+"""Every command, example and link in the pages.
+
+Commands are parsed by the programs that they are for, as if typed, and stop there: what they do has tests of its own.
+Examples in Python run; of those that need a file that is not there, the imports.
+"""
+
+import ast
+import re
+import shlex
+from collections.abc import Iterator
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+import yaml
+from anomalib.cli.cli import AnomalibCLI
+
+from anomalib_defect_plugins import cli
+from anomalib_defect_plugins.benchmark.configuration import read_benchmark
+from anomalib_defect_plugins.plugins import Kind, loaded_plugins
+from anomalib_defect_plugins.plugins.manager import is_own
+
+ROOT = Path(__file__).parents[2]
+PAGES = sorted({*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("anomalib_defect_plugins/models/*/README.md")})
+FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+INDENTED = re.compile(r"^    ((?:[A-Z_]+=\S+ )?(?:python|anomalib) .*)$", re.MULTILINE)
+INLINE = re.compile(r"`(python experiments/[^`]+)`")
+VARIABLE = re.compile(r"[A-Z_]+=.*")
+LINK = re.compile(r"\]\(([^)\s]+)\)")
+
+
+def _name(page: Path) -> str:
+    return str(page.relative_to(ROOT))
+
+
+def _blocks(language: str) -> Iterator[tuple[str, str]]:
+    """The blocks of a language with the page that each is on."""
+    for page in PAGES:
+        for found, text in FENCE.findall(page.read_text(encoding="utf-8")):
+            if found == language:
+                yield _name(page), text
+
+
+def _lines() -> Iterator[tuple[str, str]]:
+    """The command lines with the page that each is on."""
+    yield from _blocks("sh")
+    for page in PAGES:
+        prose = FENCE.sub("", page.read_text(encoding="utf-8"))
+        for line in (*INDENTED.findall(prose), *INLINE.findall(prose)):
+            yield _name(page), " ".join(line.split())
+
+
+def _commands() -> list[tuple[str, ...]]:
+    """The words of each command, once each, without variables before it and the folder of the virtual environment."""
+    found: dict[tuple[str, ...], str] = {}
+    for page, text in _lines():
+        for line in text.replace("\\\n", " ").replace("&&", "\n").splitlines():
+            words = shlex.split(line, comments=True)
+            while words and VARIABLE.fullmatch(words[0]):
+                words = words[1:]
+            if words and "my_method" not in words:  # which test_new_package.py writes, installs and trains
+                found.setdefault((words[0].removeprefix(".venv/bin/"), *words[1:]), page)
+    return [pytest.param(words, id=f"{page}: {' '.join(words)}") for words, page in found.items()]
+
+
+def _parameters(language: str) -> list[str]:
+    return [pytest.param(text, id=f"{page}: {text.splitlines()[0]}") for page, text in _blocks(language)]
+
+
+class Parser(AnomalibCLI):
+    """anomalib's command line up to where something would happen; made once, since that takes seconds."""
+
+    def __init__(self) -> None:
+        self.parser = self.init_parser()
+        self.subcommand_parsers = {}
+        self.subcommand_method_arguments = {}
+        self.add_subcommands()
+
+
+@pytest.fixture(scope="module")
+def anomalib() -> Parser:
+    """The parser of ``anomalib``."""
+    return Parser()
+
+
+@pytest.mark.parametrize("words", _commands())
+def test_a_command_is_one_that_its_program_takes(
+    words: tuple[str, ...],
+    anomalib: Parser,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(ROOT)
+    assert not _status(words, anomalib), capsys.readouterr().err
+
+
+def _status(words: tuple[str, ...], anomalib: Parser) -> int | str | None:
+    """The exit status of a program that only looks at its arguments: 0 after help, 2 if they cannot be."""
+    program, *arguments = words
+    try:
+        if program == "anomalib":
+            anomalib.parser.parse_args(arguments)
+        elif program == "anomalib-defects":
+            _check_ours(arguments)
+        else:
+            _check_other(program, arguments)
+    except SystemExit as ended:
+        return ended.code
+    return 0
+
+
+def _check_ours(arguments: list[str]) -> None:
+    options = cli._parse(arguments)
+    if options.command in {"data", "synthesize"}:
+        cls = cli._find_datamodule(options.name if options.command == "data" else options.data)
+        cli._make_datamodule(cls, options.rest)
+    elif options.command == "benchmark":
+        read_benchmark(options.config)
+
+
+def _check_other(program: str, arguments: list[str]) -> None:
+    if program == "python" and arguments[0] != "-m":
+        source = Path(arguments[0]).read_text(encoding="utf-8")
+        compile(source, arguments[0], "exec")
+        assert not [word for word in arguments if word.startswith("--") and f'"{word}"' not in source]
+        assert not [word for word in arguments if word.startswith("configs/") and not Path(word).is_file()]
+    elif program == "make":
+        targets = re.findall(r"^([\w-]+):", Path("Makefile").read_text(encoding="utf-8"), re.MULTILINE)
+        assert set(arguments) <= set(targets)
+    elif "install" in arguments:
+        extras = re.findall(r"anomalib-defect-plugins\[(\w+)\]", arguments[-1])
+        project = Path("pyproject.toml").read_text(encoding="utf-8")
+        assert all(re.search(rf"^{extra} = \[", project, re.MULTILINE) for extra in extras)
+    else:
+        assert find_spec(arguments[1] if program == "python" else program), f"{program} is no program that we install"
+
+
+@pytest.mark.parametrize("text", _parameters("python"))
+def test_an_example_runs(text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    tree = ast.parse(text)
+    texts = [node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str)]
+    if any(value.endswith((".ckpt", ".xml")) for value in texts):
+        tree.body = [node for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom)]
+    exec(compile(tree, "example", "exec"), {"__name__": "example"})
+
+
+@pytest.mark.parametrize("text", _parameters("yaml"))
+def test_a_piece_of_configuration_can_be_read(text: str) -> None:
+    assert yaml.safe_load(text)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=_name)
+def test_links_within_the_project_lead_somewhere(page: Path) -> None:
+    for link in LINK.findall(page.read_text(encoding="utf-8")):
+        if not link.startswith("http"):
+            path, _, anchor = link.partition("#")
+            target = page.parent / path if path else page
+            assert target.exists(), link
+            assert not anchor or anchor in _anchors(target), link
+
+
+def _anchors(page: Path) -> set[str]:
+    headings = re.findall(r"^#+ (.*)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def test_all_pages_can_be_reached_from_the_first_one() -> None:
+    seen: set[Path] = set()
+    waiting = [ROOT / "README.md"]
+    while waiting:
+        page = waiting.pop()
+        if page not in seen:
+            seen.add(page)
+            links = (link.partition("#")[0] for link in LINK.findall(page.read_text(encoding="utf-8")))
+            waiting += [(page.parent / link).resolve() for link in links if link.endswith(".md") and "://" not in link]
+    assert set(PAGES) <= seen
+
+
+def test_the_citation_names_the_version_of_the_project() -> None:
+    (version,) = re.findall(r'^version = "(.*)"$', (ROOT / "pyproject.toml").read_text(encoding="utf-8"), re.MULTILINE)
+    assert yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))["version"] == version
+
+
+def test_every_model_and_data_module_is_on_its_page() -> None:
+    pages = {Kind.MODEL: "README.md", Kind.DATA: "docs/data-sets.md", Kind.GENERATOR: "docs/your-own-data.md"}
+    for plugin in filter(is_own, loaded_plugins()):
+        for item in plugin.registrations:
+            assert f"`{item.name}`" in (ROOT / pages[item.kind]).read_text(encoding="utf-8")
