@@ -2,7 +2,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: train test drill campaign dist
+.PHONY: train test test-lowest drill campaign docs dist release-check
 
 # Train and test HTP-GAN on the embedded data; ends with the metrics and the folders of the heat maps.
 train: $(INSTALLED)
@@ -10,11 +10,12 @@ train: $(INSTALLED)
 	@echo "Heat maps:"
 	@cd results/HtpGan/TextureDefects && find -L */latest/images -mindepth 1 -type d | sed "s|^|$$PWD/|" | sort
 
-# Lint and every test, the slow ones too. One thread a process: two processes fill two cores. Warnings of the libraries
-# would push the failures out of a shortened log.
+# Lint, types and every test, the slow ones too. One thread a process: two processes fill two cores. Warnings of the
+# libraries would push the failures out of a shortened log.
 test: $(INSTALLED)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/mypy
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist worksteal --disable-warnings
 
 # Hurts each model while it trains, and writes what came of it to docs/fault-drill.md.
@@ -26,9 +27,23 @@ campaign: $(INSTALLED)
 	BAD_INPUT_PROFILE=campaign BAD_INPUT_PAGE=docs/fault-drill.md OMP_NUM_THREADS=1 \
 		$(BIN)/pytest -s --disable-warnings tests/faults/test_bad_input_campaign.py
 
-# Wheel and source distribution, in dist/.
+# The lowest versions of our dependencies, and a choice of tests.
+test-lowest: $(INSTALLED)
+	.ci/test-lowest
+
+# The reference of the Python interface, from its docstrings: build/docs/index.html.
+docs: $(INSTALLED)
+	$(BIN)/python docs/reference.py
+
+# Wheel and source distribution, in dist/, fit to be uploaded.
 dist: $(INSTALLED)
+	rm -rf dist
 	$(BIN)/python -m build
+	$(BIN)/twine check --strict dist/*
+
+# Each of them installed and tried in a clean environment.
+release-check: dist
+	PYTHON=$(PYTHON) .ci/release-check
 
 $(INSTALLED): pyproject.toml
 	$(PYTHON) -m venv .venv

@@ -6,7 +6,7 @@ Each is also the exception that the ecosystem would raise, so ``except ValueErro
 
 from collections.abc import Iterable
 
-from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 
 
 class UserError(Exception):

@@ -1,7 +1,7 @@
 """Thresholds that need no defective image, and no label at all."""
 
 from abc import ABC, abstractmethod
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -22,8 +22,8 @@ class _LabelFreePostProcessor(PostProcessor):
 
     needs_validation = True
 
-    def on_validation_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Batch, *args: Any, **kwargs: Any
+    def on_validation_batch_end(  # type: ignore[override]
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Batch[Any], *args: Any, **kwargs: Any
     ) -> None:
         """Update the range of scores and maps."""
         del trainer, pl_module, args, kwargs
@@ -46,12 +46,12 @@ class _PooledPostProcessor(_LabelFreePostProcessor, ABC):
     def choose_threshold(self, values: np.ndarray) -> float:
         """Give the threshold for all pixels of all maps, ``(N,)``."""
 
-    def on_validation_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Batch, *args: Any, **kwargs: Any
+    def on_validation_batch_end(  # type: ignore[override]
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Batch[Any], *args: Any, **kwargs: Any
     ) -> None:
         """Keep the anomaly maps, and update the range."""
         super().on_validation_batch_end(trainer, pl_module, outputs, *args, **kwargs)
-        self._maps.append(outputs.anomaly_map.detach().flatten().float().cpu())
+        self._maps.append(cast(Tensor, outputs.anomaly_map).detach().flatten().float().cpu())
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Set the threshold."""
@@ -66,7 +66,7 @@ class OtsuPostProcessor(_PooledPostProcessor):
 
     def choose_threshold(self, values: np.ndarray) -> float:
         """Give Otsu's threshold, from a histogram of 1024 bins."""
-        return float(threshold_otsu(values, nbins=1024))
+        return float(threshold_otsu(values, nbins=1024))  # type: ignore[no-untyped-call]
 
 
 class SigmaPostProcessor(_PooledPostProcessor):
@@ -172,7 +172,7 @@ class OpeningPostProcessor(UnitPostProcessor):
     def _checkpoint_config_keys(self) -> tuple[str, ...]:
         return (*super()._checkpoint_config_keys, "size")
 
-    def threshold_batch(self, batch: Batch) -> None:
+    def threshold_batch(self, batch: Batch[Any]) -> None:
         """Set labels and masks, and open the masks."""
         super().threshold_batch(batch)
         if self.size > 1 and batch.pred_mask is not None:

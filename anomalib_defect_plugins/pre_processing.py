@@ -14,7 +14,7 @@ from torchvision.transforms.v2 import Resize as ResizeTransform
 from .layers import Resize
 
 
-def _exportable(transform: Transform | None, default: nn.Module | None) -> nn.Module | None:
+def _exportable(transform: Any, default: Any) -> Any:
     """Replace bicubic antialiased resizing by its exportable twin in ``default``, which is what anomalib exports."""
     if isinstance(transform, Compose):
         pairs = zip(transform.transforms, default.transforms, strict=True)

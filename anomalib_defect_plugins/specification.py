@@ -1,7 +1,7 @@
 """Objects as configurations write them: by name, or as ``class_path`` and ``init_args``."""
 
 from collections.abc import Mapping
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from jsonargparse import ArgumentError, ArgumentParser
 from omegaconf import DictConfig, OmegaConf
@@ -27,7 +27,7 @@ def build(base: type[T], given: T | Mapping[str, Any] | str, what: str) -> T:
     Raises:
         InvalidInputError: There is no such class, or it does not take these arguments.
     """
-    return given if isinstance(given, base) else _parse(base, given, what, make=True)
+    return given if isinstance(given, base) else cast(T, _parse(base, given, what, make=True))
 
 
 def check(base: type, given: Mapping[str, Any] | str, what: str) -> None:
@@ -44,9 +44,9 @@ def check(base: type, given: Mapping[str, Any] | str, what: str) -> None:
     _parse(base, given, what, make=False)
 
 
-def _parse(base: type, given: Mapping[str, Any] | str, what: str, make: bool) -> Any:
+def _parse(base: type, given: Any, what: str, make: bool) -> Any:
     connect()  # else the names that plugins bring are not known yet
-    plain = OmegaConf.to_container(given) if isinstance(given, DictConfig) else given
+    plain: Any = OmegaConf.to_container(given) if isinstance(given, DictConfig) else given
     parser = ArgumentParser(exit_on_error=False)
     parser.add_argument("--it", type=base)
     name = plain

@@ -3,6 +3,7 @@
 import contextlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -28,7 +29,7 @@ class CheckedDataset(AnomalibDataset):
     """
 
     @property
-    def collate_fn(self) -> Callable:
+    def collate_fn(self) -> Callable[..., Any]:
         """What makes a ``DefectBatch`` of samples."""
         return DefectBatch.collate
 
@@ -129,7 +130,7 @@ def check_samples(dataset: AnomalibDataset) -> None:
                 _check_size(sample, size, mask_size)
 
 
-def _examine_mask(dataset: AnomalibDataset, path: object) -> tuple[int, ...] | None:
+def _examine_mask(dataset: AnomalibDataset, path: Any) -> tuple[int, ...] | None:
     """Check a mask and give its (width, height); nothing where only the data set could tell."""
     dataset = getattr(dataset, "dataset", dataset)  # what a training set with defects is made of
     if path and isinstance(dataset, CheckedDataset):
@@ -152,12 +153,12 @@ def _examine(what: str, path: str) -> tuple[int, int]:
             image.verify()
         else:
             # Only a JPEG decoder knows how to draw a small draft; for other formats this changes nothing.
-            image.draft("L", tuple(max(1, side // 8) for side in size))
+            image.draft("L", (max(1, size[0] // 8), max(1, size[1] // 8)))
             image.load()
     return size
 
 
-def _check_size(sample: object, image_size: tuple[int, ...], mask_size: tuple[int, ...]) -> None:
+def _check_size(sample: Any, image_size: tuple[int, ...], mask_size: tuple[int, ...]) -> None:
     if image_size != mask_size:
         given, needed = ("x".join(map(str, size)) for size in (mask_size, image_size))
         msg = f"mask {sample.mask_path} is {given} pixels and its image {sample.image_path} {needed}; make them alike"

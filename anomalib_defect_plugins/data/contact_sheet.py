@@ -4,13 +4,14 @@ import math
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import numpy as np
 from anomalib.data import ImageItem
 from PIL import Image, ImageDraw, ImageFont
 from scipy.ndimage import binary_dilation
 from skimage.segmentation import find_boundaries
+from torch import Tensor
 
 from anomalib_defect_plugins.data.items import SEPARATOR
 from anomalib_defect_plugins.errors import InvalidInputError
@@ -40,7 +41,7 @@ class Thumbnail(NamedTuple):
 
 def make_thumbnail(item: ImageItem) -> Thumbnail:
     """Make a thumbnail of a sample: image (3, H, W), float in [0, 1], and mask (H, W), if it has one."""
-    pixels = (item.image.clamp(0, 1) * 255).round().byte().permute(1, 2, 0).numpy()
+    pixels = (cast(Tensor, item.image).clamp(0, 1) * 255).round().byte().permute(1, 2, 0).numpy()
     image = Image.fromarray(pixels)
     image.thumbnail(LARGEST)
     if item.gt_mask is None:
@@ -116,7 +117,8 @@ def _draw_thumbnail(thumbnail: Thumbnail, height: int, length: int) -> Image.Ima
     # A pixel away from the defect, so that a thin one is still to be seen; the margin closes outlines at the border.
     around = binary_dilation(np.asarray(_resize_mask(mask, size)) > 0, np.ones((5, 5)))
     pixels = np.array(image)
-    pixels[find_boundaries(np.pad(around, 1), mode="inner")[1:-1, 1:-1]] = OUTLINE
+    inner = find_boundaries(np.pad(around, 1), mode="inner")  # type: ignore[no-untyped-call]
+    pixels[inner[1:-1, 1:-1]] = OUTLINE
     return Image.fromarray(pixels)
 
 
@@ -129,7 +131,7 @@ def _draw_label(label: str, height: int) -> Image.Image:
     return image
 
 
-def _wrap(text: str, font: ImageFont.FreeTypeFont) -> Iterator[str]:
+def _wrap(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> Iterator[str]:
     """Break a line that is too long for a label, after a ``+``, ``_`` or blank where there is one."""
     line = ""
     for part in _parts(text):

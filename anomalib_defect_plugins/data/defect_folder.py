@@ -87,7 +87,7 @@ class DefectFolder(DefectDataModule):
         self._name = name
 
     @property
-    def name(self) -> str:
+    def name(self) -> str:  # type: ignore[override]
         """Name of the data in the folder of results."""
         return self._name or self.root.resolve().name or type(self).__name__
 

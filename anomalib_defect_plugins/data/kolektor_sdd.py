@@ -100,7 +100,8 @@ class KolektorSdd(DefectDataModule):
         _check_shape(dilation, image_size)
         self.fold = fold
         self.dilation = dilation
-        self.image_size = None if image_size is None else tuple(image_size)
+        # What comes from a configuration file may be a list.
+        self.image_size = None if image_size is None else (image_size[0], image_size[1])
 
     def prepare_data(self) -> None:
         """Download the data set if the root is missing or empty.
@@ -265,7 +266,7 @@ def fold_of_group(parts: Iterable[Part]) -> dict[str, int]:
     folds = {}
     for name in sorted(loads, key=lambda name: (*(-count for count in loads[name]), name)):
         fold = total.index(min(total))
-        total[fold] = tuple(map(sum, zip(total[fold], loads[name], strict=True)))
+        total[fold] = (total[fold][0] + loads[name][0], total[fold][1] + loads[name][1])
         folds[name] = fold
     return folds
 

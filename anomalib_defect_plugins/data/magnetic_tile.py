@@ -13,7 +13,7 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pandas as pd
 from anomalib.data.utils import Split
@@ -220,7 +220,7 @@ def _images(root: Path, folder: str) -> list[Path]:
 
 
 def _number(image: Path) -> int:
-    return int(NAME.fullmatch(image.stem)[1])
+    return int(cast(re.Match[str], NAME.fullmatch(image.stem))[1])
 
 
 def _sample(image: Path, group: str) -> Sample:

@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterable, Iterator
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 from rich.text import Text
+from torch import Tensor
 
 from anomalib_defect_plugins.data.contact_sheet import Thumbnail, contact_sheet, label_of, make_thumbnail, save_sheet
 from anomalib_defect_plugins.data.items import GOOD
@@ -126,10 +127,11 @@ def read_images(
         dataset.augmentations = None
     found, thumbnails, wanted = [], {}, set(shown)
     console = Console(stderr=True)
-    options = {"total": len(images), "console": console, "transient": True, "disable": not console.is_terminal}
-    for image in track(images.itertuples(), "reading images", **options):
+    options: dict[str, Any] = {"console": console, "transient": True, "disable": not console.is_terminal}
+    for image in track(images.itertuples(), "reading images", len(images), **options):
         item = _read(datasets[image.splits[0]], image.row, image.image_path)
-        found.append((item.image.shape[-1], item.image.shape[-2], _share(item)))
+        height, width = cast(Tensor, item.image).shape[-2:]
+        found.append((width, height, _share(item)))
         if image.Index in wanted:
             thumbnails[image.Index] = make_thumbnail(item)
     return images.assign(**DataFrame(found, columns=["width", "height", "defect_share"])), thumbnails
@@ -137,7 +139,7 @@ def read_images(
 
 def _read(dataset: AnomalibDataset, row: int, path: str) -> ImageItem:
     try:
-        return dataset[row]
+        return cast(ImageItem, dataset[row])
     except UserError:
         raise
     except Exception as error:  # decoders raise errors of many kinds on a broken file

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from functools import reduce
 from operator import add
 from pathlib import Path
+from typing import Any, cast
 
 import pandas as pd
 from anomalib import TaskType
@@ -12,7 +13,7 @@ from anomalib.data import AnomalibDataModule, AnomalibDataset
 from anomalib.data.utils import LabelName, ValSplitMode
 from torch.utils.data import DataLoader, WeightedRandomSampler
 
-from anomalib_defect_plugins.data.items import DefectBatch
+from anomalib_defect_plugins.data.items import DefectBatch, DefectItem
 from anomalib_defect_plugins.data.selection import Amount, select
 from anomalib_defect_plugins.data.split_file import read_split, write_split
 from anomalib_defect_plugins.data.training_set import SyntheticDefects, TrainingSet, draw_wanted, with_defect_types
@@ -75,7 +76,7 @@ class WithDefects(AnomalibDataModule):
         split_file: Path | str | None = None,
         seed: int = 0,
     ) -> None:
-        base = build(AnomalibDataModule, base, "the data module base")
+        base = build(AnomalibDataModule, base, "the data module base")  # type: ignore[type-abstract]
         if base.seed is None:
             base.seed = seed
         super().__init__(
@@ -103,16 +104,18 @@ class WithDefects(AnomalibDataModule):
         self.train_on_real = train_on_real
         self.balanced = balanced
         self.masks = masks
-        self.synthetic = None if synthetic is None else build(DefectGenerator, synthetic, "the generator synthetic")
+        self.synthetic: DefectGenerator | None = None
+        if synthetic is not None:
+            self.synthetic = build(DefectGenerator, synthetic, "the generator synthetic")  # type: ignore[type-abstract]
         self.synthetic_ratio = synthetic_ratio
         self.split_file = split_file
 
     @property
-    def name(self) -> str:
+    def name(self) -> str:  # type: ignore[override]
         """Name of the base, marked."""
         return f"{self.base.name}WithDefects"
 
-    @property
+    @property  # type: ignore[misc]
     def category(self) -> str:
         """Category of the base."""
         return self.base.category
@@ -125,7 +128,12 @@ class WithDefects(AnomalibDataModule):
         """Set the splits up; before a training, write them beside its results."""
         super().setup(stage)
         trainer = self.trainer
-        if trainer is not None and trainer.training and trainer.is_global_zero and not trainer.fast_dev_run:
+        if (
+            trainer is not None
+            and trainer.training
+            and trainer.is_global_zero
+            and not getattr(trainer, "fast_dev_run", False)
+        ):
             write_split(Path(trainer.default_root_dir) / SPLIT_FILE, self._tables(), self._images())
 
     def _setup(self, stage: str | None = None) -> None:
@@ -178,7 +186,7 @@ class WithDefects(AnomalibDataModule):
         if self.masks and "marked" in defects:
             defects = defects[defects.marked]
         source = f"the {'test' if published is None else 'training'} split of {base.name}"
-        chosen = select(defects, self.real, self.per_type, self.seed, source)
+        chosen = select(defects, self.real, self.per_type, cast(int, self.seed), source)
         split["train"].update(chosen)
         if chosen and published is None:
             self._leave_evaluation(split, chosen)
@@ -206,9 +214,9 @@ class WithDefects(AnomalibDataModule):
                 msg = f"{self.base.name} has no mask of {without.image_path.iloc[0]}: pass --data.masks false"
                 raise ConfigurationError(msg)
 
-    def train_dataloader(self) -> DataLoader:
+    def train_dataloader(self) -> DataLoader[DefectItem]:
         """Give the training batches, with synthetic defects or marked to get them."""
-        dataset = self.train_data
+        dataset: Any = self.train_data
         if self.synthetic is not None:
             rank = 0 if self.trainer is None else self.trainer.global_rank
             dataset = SyntheticDefects(dataset, self.synthetic, self.synthetic_ratio, rank)
@@ -229,7 +237,7 @@ class WithDefects(AnomalibDataModule):
     def on_after_batch_transfer(self, batch: object, dataloader_idx: int) -> object:
         """Draw the synthetic defects that the batch is to get, on the device that it is on now."""
         del dataloader_idx
-        if isinstance(batch, DefectBatch) and batch.wanted is not None:
+        if isinstance(batch, DefectBatch) and batch.wanted is not None and self.synthetic is not None:
             rank = 0 if self.trainer is None else self.trainer.global_rank
             draw_wanted(batch, self.synthetic, rank)
         return batch

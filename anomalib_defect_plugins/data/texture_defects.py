@@ -8,7 +8,7 @@ image has seen. Defects are drawn by :mod:`anomalib_defect_plugins.generators.pr
 import hashlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import platformdirs
@@ -84,7 +84,7 @@ class TextureDefects(DefectDataModule):
     def prepare_data(self) -> None:
         """Build the data set if it is not there yet."""
         if not self.folder.is_dir():
-            build(self.folder, self.category, self.image_size, self.seed)
+            build(self.folder, self.category, self.image_size, cast(int, self.seed))
 
     def _setup(self, _stage: str | None = None) -> None:
         self.prepare_data()
@@ -133,7 +133,8 @@ def soften(photo: np.ndarray) -> np.ndarray:
 
     The photographs were taken in sunlight; a surface under inspection is lit diffusely, and its defects stand out.
     """
-    return photo.mean() + (photo - photo.mean()) * (TEXTURE_STD / photo.std())
+    softened: np.ndarray = photo.mean() + (photo - photo.mean()) * (TEXTURE_STD / photo.std())
+    return softened
 
 
 def region(photo: np.ndarray, split: Split) -> np.ndarray:
@@ -166,7 +167,8 @@ def draw_sample(
     crop = texture[top : top + CROP, left : left + CROP][:: rng.choice([-1, 1]), :: rng.choice([-1, 1])]
     crop = np.clip(crop * rng.uniform(0.9, 1.1) + rng.uniform(-0.03, 0.03), 0, 1)
     if image_size != CROP:
-        crop = resize(crop, (image_size, image_size), anti_aliasing=image_size < CROP)
+        size = (image_size, image_size)
+        crop = resize(crop, size, anti_aliasing=image_size < CROP)  # type: ignore[no-untyped-call]
     image = np.repeat(crop[..., None].astype(np.float32), 3, axis=2)
     if kind == GOOD:
         return image, np.zeros(image.shape[:2], dtype=bool)

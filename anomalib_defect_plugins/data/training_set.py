@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import fields
+from typing import Any, cast
 
 import torch
 from anomalib import TaskType
@@ -50,7 +51,7 @@ class TrainingSet(AnomalibDataset):
         return self.dataset.name
 
     @property
-    def collate_fn(self) -> Callable:
+    def collate_fn(self) -> Callable[..., Any]:
         """What makes a ``DefectBatch`` of samples."""
         return DefectBatch.collate
 
@@ -73,11 +74,11 @@ class TrainingSet(AnomalibDataset):
         return DefectItem(**values)
 
     @staticmethod
-    def _mask(mask: Mask | None, image: Tensor) -> Mask:
+    def _mask(mask: Mask | None, image: Any) -> Mask:
         return Mask(torch.zeros(image.shape[-2:], dtype=torch.bool)) if mask is None else mask
 
 
-class SyntheticDefects(Dataset):
+class SyntheticDefects(Dataset[DefectItem]):
     """Training samples of which some normal ones get a synthetic defect, another one each time they are read.
 
     Randomness comes from torch's generator of the process that reads, which data loaders seed by worker and epoch.
@@ -104,7 +105,7 @@ class SyntheticDefects(Dataset):
         item = self.dataset[index]
         item.wanted = bool(torch.rand(()) < self.ratio) and not item.gt_label
         if item.wanted and not self.generator.batched:
-            image, mask = self.generator(item.image[None], new_rng(self.rank))
+            image, mask = self.generator(cast(Tensor, item.image)[None], new_rng(self.rank))
             item.image = Image(image[0])
             item.gt_label = mask.any().long()
             item.gt_mask = None if item.gt_mask is None else Mask(mask[0, 0])
@@ -121,17 +122,18 @@ def draw_wanted(batch: DefectBatch, generator: DefectGenerator, rank: int = 0) -
         generator: What draws the defects.
         rank: Number of the process in distributed training.
     """
-    rows = batch.wanted.nonzero().flatten()
-    batch.wanted = None
+    filled: Any = batch  # a batch in training has what is used here, but its type allows for less
+    rows = filled.wanted.nonzero().flatten()
+    filled.wanted = None
     if not len(rows):
         return
-    images, masks = generator(batch.image[rows], new_rng(rank))
-    batch.image[rows] = images
-    batch.gt_label[rows] = masks.flatten(1).any(1)
-    if batch.gt_mask is not None:
-        batch.gt_mask[rows] = masks[:, 0]
-    for row in rows[batch.gt_label[rows]].tolist():
-        batch.defect_type[row] = generator.name
+    images, masks = generator(filled.image[rows], new_rng(rank))
+    filled.image[rows] = images
+    filled.gt_label[rows] = masks.flatten(1).any(1)
+    if filled.gt_mask is not None:
+        filled.gt_mask[rows] = masks[:, 0]
+    for row in rows[filled.gt_label[rows]].tolist():
+        filled.defect_type[row] = generator.name
 
 
 def new_rng(rank: int) -> torch.Generator:

@@ -76,7 +76,8 @@ class ResizedFeatures(nn.Module):
     def forward(self, image: Tensor) -> Tensor:
         """Describe (B, 3, H, W), float in [0, 1]: (B, D)."""
         size = list(self.features.image_size)
-        return self.features(resize(image, size, InterpolationMode.BICUBIC, antialias=True).clamp(0, 1))
+        features: Tensor = self.features(resize(image, size, InterpolationMode.BICUBIC, antialias=True).clamp(0, 1))
+        return features
 
 
 class Inception(nn.Module):
@@ -99,7 +100,8 @@ class Inception(nn.Module):
 
     def forward(self, image: Tensor) -> Tensor:
         """Describe (B, 3, H, W), float in [0, 1]: (B, 2048)."""
-        return self.network((image * 255).round().byte()).flatten(1)
+        features: Tensor = self.network((image * 255).round().byte())
+        return features.flatten(1)
 
 
 def _batched(images: Iterable[Tensor]) -> Iterator[list[Tensor]]:

@@ -106,13 +106,13 @@ class _PixelAccuracy(PixelCounts):
         return counts.diagonal().sum() / counts.sum()
 
 
-class DefectIoU(AnomalibMetric, _DefectIoU):
+class DefectIoU(AnomalibMetric, _DefectIoU):  # type: ignore[misc]
     """Intersection over union of the defect pixels: TP / (TP + FP + FN), pooled over all images."""
 
     default_fields = ("pred_mask", "gt_mask")
 
 
-class MeanIoU(AnomalibMetric, _MeanIoU):
+class MeanIoU(AnomalibMetric, _MeanIoU):  # type: ignore[misc]
     """Mean of the intersections over union of background and defect, each pooled over all images.
 
     Papers on cracks and wood call it "IoU". With few defect pixels it starts near a half: on CrackForest,
@@ -122,7 +122,7 @@ class MeanIoU(AnomalibMetric, _MeanIoU):
     default_fields = ("pred_mask", "gt_mask")
 
 
-class PixelAccuracy(AnomalibMetric, _PixelAccuracy):
+class PixelAccuracy(AnomalibMetric, _PixelAccuracy):  # type: ignore[misc]
     """Share of pixels whose class is right: (TP + TN) / all, pooled over all images.
 
     With few defect pixels it starts near 1: on CrackForest, calling everything background gives 0.984.

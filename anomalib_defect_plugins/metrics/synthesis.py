@@ -44,7 +44,8 @@ def frechet_distance(first: np.ndarray, second: np.ndarray) -> float:
 def _root(features: np.ndarray) -> np.ndarray:
     """A matrix A with at most D rows such that A^T A is the covariance."""
     centred = (features - features.mean(0)) / np.sqrt(len(features) - 1)
-    return qr(centred, mode="r")[0][: features.shape[1]] if len(features) > features.shape[1] else centred
+    root: np.ndarray = qr(centred, mode="r")[0][: features.shape[1]] if len(features) > features.shape[1] else centred
+    return root
 
 
 class Coverage(NamedTuple):

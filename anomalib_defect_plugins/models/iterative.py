@@ -1,10 +1,10 @@
 """What our models that train for a number of steps share: how long, on which data, and when training stops."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 from anomalib import LearningType
-from anomalib.data import Batch
+from anomalib.data import Batch, InferenceBatch
 from lightning.pytorch import Callback
 from torch import Tensor
 
@@ -15,11 +15,17 @@ from .training import (
     allow_no_validation,
     check_evaluation_data,
     check_finite,
+    datamodule_of,
     set_up_data,
 )
 
+if TYPE_CHECKING:
+    from anomalib.models.components import AnomalibModule as _Model
+else:
+    _Model = object  # a model derives from AnomalibModule itself, or anomalib's get_model would not find it
 
-class IterativeTraining(Checkpointed):
+
+class IterativeTraining(Checkpointed, _Model):  # type: ignore[misc]
     """Comes before ``AnomalibModule`` among the bases of a model, which has its network in ``model``.
 
     Attributes:
@@ -40,7 +46,8 @@ class IterativeTraining(Checkpointed):
 
     def configure_callbacks(self) -> Sequence[Callback]:
         """Add the end of training and the resume point to anomalib's callbacks."""
-        return [*super().configure_callbacks(), StopAfter(self.iterations), ResumePoint()]
+        callbacks = cast(Sequence[Callback], super().configure_callbacks())
+        return [*callbacks, StopAfter(self.iterations), ResumePoint()]
 
     def prepare_data(self) -> None:
         """Set the data module up, with one line for whatever is wrong with it."""
@@ -48,8 +55,9 @@ class IterativeTraining(Checkpointed):
 
     def setup(self, stage: str) -> None:
         """Look at the evaluation data before training."""
-        if stage == "fit" and self.trainer.datamodule is not None:
-            check_evaluation_data(self.trainer.datamodule)
+        datamodule = datamodule_of(self.trainer)
+        if stage == "fit" and datamodule is not None:
+            check_evaluation_data(datamodule)
             allow_no_validation(self.trainer, self.post_processor)
 
     def add_up(self, losses: dict[str, Tensor], batch_idx: int, batch_size: int) -> Tensor:
@@ -63,13 +71,14 @@ class IterativeTraining(Checkpointed):
         Raises:
             NonFiniteLossError: Names the loss and the step.
         """
-        total = sum(losses.values())
+        total = cast(Tensor, sum(losses.values()))
         shown = {**losses, "loss": total}
         check_finite(shown, f"step {self.global_step + 1}, batch {batch_idx + 1} of its epoch")
         self.log_dict(shown, prog_bar=True, batch_size=batch_size)
         return total
 
-    def validation_step(self, batch: Batch, batch_idx: int) -> Batch:
+    def validation_step(self, batch: Batch[Any], batch_idx: int) -> Batch[Any]:  # type: ignore[override]
         """Give anomaly maps and scores for thresholds and normalisation."""
         del batch_idx
-        return batch.update(**self.model(batch.image)._asdict())
+        output: InferenceBatch = self.model(batch.image)
+        return cast(Batch[Any], batch.update(**output._asdict()))

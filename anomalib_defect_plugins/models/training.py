@@ -2,7 +2,7 @@
 
 import logging
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from anomalib import TaskType
@@ -71,18 +71,24 @@ def set_up_data(trainer: Trainer) -> None:
         InvalidInputError: Repeats what the data module says.
         ConfigurationError: The training set lacks what the model needs, see :func:`check_supervision`.
     """
-    if trainer.datamodule is None:
+    datamodule = datamodule_of(trainer)
+    if datamodule is None:
         return
     try:
-        trainer.datamodule.setup(trainer.state.fn)
+        datamodule.setup(trainer.state.fn)
     except UserError:
         raise
     except (OSError, RuntimeError, ValueError, MisMatchError) as error:
         reason = " ".join(str(error).split()) or type(error).__name__
-        msg = f"{type(trainer.datamodule).__name__} cannot be set up ({reason}); check the folders given to --data"
+        msg = f"{type(datamodule).__name__} cannot be set up ({reason}); check the folders given to --data"
         raise InvalidInputError(msg) from error
     if trainer.state.fn == TrainerFn.FITTING:
-        check_supervision(trainer.lightning_module, trainer.datamodule)
+        check_supervision(trainer.lightning_module, datamodule)
+
+
+def datamodule_of(trainer: Trainer) -> AnomalibDataModule | None:
+    """The data module that the trainer was given, if it was given one and not loaders."""
+    return getattr(trainer, "datamodule", None)
 
 
 def check_supervision(model: LightningModule, datamodule: AnomalibDataModule) -> None:
@@ -142,12 +148,13 @@ def allow_no_validation(trainer: Trainer, post_processor: nn.Module | None) -> N
         trainer: The trainer, before training; its data module is set up.
         post_processor: The model's; if it needs validation images, the user is told what is missing.
     """
-    if not getattr(trainer.datamodule, "val_data", None):
+    datamodule = datamodule_of(trainer)
+    if not getattr(datamodule, "val_data", None):
         if post_processor is not None and getattr(post_processor, "needs_validation", True):
             logger.warning(
                 "%s has no validation images, so there will be no thresholds, unless the model "
                 "can do without them (HtpGan: --model.threshold reference, OneStage: --model.sigma)",
-                trainer.datamodule.name,
+                getattr(datamodule, "name", "the data"),
             )
         trainer.limit_val_batches = 0
         trainer.check_val_every_n_epoch = 1  # else Lightning's checkpoint would wait for a validation
@@ -193,7 +200,7 @@ class TeardownOnFailure(Callback):
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Call it."""
         del exception
-        pl_module.teardown(trainer.state.fn)
+        pl_module.teardown(cast(str, trainer.state.fn))
 
 
 class ResumePoint(Callback):
@@ -212,8 +219,9 @@ class ResumePoint(Callback):
         self._begun = False
         write_atomically(trainer)
 
-    def on_train_start(self, *_: object) -> None:
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """From here on, nothing is the checkpoint's fault."""
+        del trainer, pl_module
         self._begun = True
 
     on_sanity_check_start = on_validation_start = on_test_start = on_predict_start = on_train_start
@@ -227,7 +235,7 @@ class ResumePoint(Callback):
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write the checkpoint of the epoch that ended."""
         del pl_module
-        if trainer.checkpoint_callback is None or trainer.fast_dev_run:
+        if trainer.checkpoint_callback is None or getattr(trainer, "fast_dev_run", False):
             return
-        folder = Path(trainer.checkpoint_callback.dirpath or trainer.default_root_dir)
+        folder = Path(getattr(trainer.checkpoint_callback, "dirpath", None) or trainer.default_root_dir)
         trainer.save_checkpoint(folder / "last.ckpt", weights_only=False)

@@ -73,9 +73,9 @@ def _surface(size: tuple[int, int], generator: np.random.Generator) -> np.ndarra
 def _spot(size: tuple[int, int], generator: np.random.Generator) -> np.ndarray:
     """Return the mask of an ellipse about an eighth of the image wide, (H, W), bool."""
     mask = np.zeros(size, dtype=bool)
-    centre = (generator.uniform(0.2, 0.8) * side for side in size)
-    radii = (generator.uniform(0.08, 0.16) * side for side in size)
-    mask[ellipse(*centre, *radii, shape=size)] = True
+    row, column = (generator.uniform(0.2, 0.8) * side for side in size)
+    height, width = (generator.uniform(0.08, 0.16) * side for side in size)
+    mask[ellipse(row, column, height, width, shape=size)] = True  # type: ignore[no-untyped-call]
     return mask
 
 

@@ -2,7 +2,7 @@
 # ruff: noqa: S101, D102 - asserting is what these classes are for, and a test's name is its description
 
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import pytest
 import torch
@@ -38,7 +38,8 @@ class DataModuleContract:
         """Return the data module made from its configuration as anomalib's command line makes it, and set up."""
         parser = ArgumentParser()
         parser.add_subclass_arguments(AnomalibDataModule, "data")
-        datamodule = parser.instantiate_classes(parser.parse_object({"data": self.config(root)})).data
+        parsed = parser.parse_object({"data": self.config(root)})
+        datamodule = cast(AnomalibDataModule, parser.instantiate_classes(parsed).data)
         datamodule.prepare_data()
         datamodule.setup()
         return datamodule
@@ -57,18 +58,21 @@ class DataModuleContract:
 
     def test_batches_hold_images_labels_and_masks_of_the_images_size(self, datamodule: AnomalibDataModule) -> None:
         for stage in self.stages:
-            batch = next(iter(_loader(datamodule, stage)))
+            batch: Any = next(iter(_loader(datamodule, stage)))
             assert isinstance(batch, ImageBatch), stage
-            count, channels, height, width = batch.image.shape
-            assert channels == 3, stage
-            assert batch.image.is_floating_point(), stage
-            assert 0 <= batch.image.min() < batch.image.max() <= 1, stage
-            assert batch.gt_label.shape == (count,), stage
-            if self.masks:
-                assert batch.gt_mask.shape == (count, height, width), stage
-                assert batch.gt_mask.dtype == torch.bool, stage
-            else:
-                assert batch.gt_mask is None, stage
+            self._check_batch(batch, stage)
+
+    def _check_batch(self, batch: Any, stage: str) -> None:
+        count, channels, height, width = batch.image.shape
+        assert channels == 3, stage
+        assert batch.image.is_floating_point(), stage
+        assert 0 <= batch.image.min() < batch.image.max() <= 1, stage
+        assert batch.gt_label.shape == (count,), stage
+        if self.masks:
+            assert batch.gt_mask.shape == (count, height, width), stage
+            assert batch.gt_mask.dtype == torch.bool, stage
+        else:
+            assert batch.gt_mask is None, stage
 
     def test_defective_images_have_defect_pixels_and_normal_ones_none(self, datamodule: AnomalibDataModule) -> None:
         for stage in self.stages if self.masks else ():
@@ -115,8 +119,8 @@ class DataModuleContract:
             assert_frame_equal(_table(again, stage), _table(datamodule, stage))
 
 
-def _loader(datamodule: AnomalibDataModule, stage: str) -> torch.utils.data.DataLoader:
-    return getattr(datamodule, f"{stage}_dataloader")()
+def _loader(datamodule: AnomalibDataModule, stage: str) -> torch.utils.data.DataLoader[Any]:
+    return cast(torch.utils.data.DataLoader[Any], getattr(datamodule, f"{stage}_dataloader")())
 
 
 def _table(datamodule: AnomalibDataModule, stage: str) -> DataFrame:

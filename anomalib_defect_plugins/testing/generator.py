@@ -146,4 +146,5 @@ def textures(batch: int = 5, channels: int = 3, size: tuple[int, int] = (64, 64)
 
 def _random_states() -> tuple[bytes, bytes, object]:
     """The states of torch, numpy and Python."""
-    return torch.get_rng_state().numpy().tobytes(), np.random.get_state()[1].tobytes(), random.getstate()  # noqa: NPY002
+    numpy_state = np.random.get_state(legacy=False)["state"]["key"]  # noqa: NPY002
+    return torch.get_rng_state().numpy().tobytes(), numpy_state.tobytes(), random.getstate()

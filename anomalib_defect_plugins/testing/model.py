@@ -4,14 +4,14 @@
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import numpy as np
 import pytest
 import torch
 from anomalib.data import AnomalibDataModule, ImageBatch, InferenceBatch
 from anomalib.deploy import OpenVINOInferencer
-from anomalib.models import AnomalibModule
+from anomalib.models.components import AnomalibModule
 from lightning.pytorch import Callback
 from PIL import Image
 from torch import Tensor
@@ -20,7 +20,7 @@ from anomalib_defect_plugins.errors import ConfigurationError
 from anomalib_defect_plugins.supervision import Supervision
 
 from .data import folder_datamodule, write_folder_data
-from .runs import FULL_PRECISION, Run, differences, fit, run_openvino, seed_all, unshuffled
+from .runs import FULL_PRECISION, Run, differences, exported_path, fit, run_openvino, seed_all, unshuffled
 
 EXPORT_TOLERANCE = 1e-3
 
@@ -87,13 +87,13 @@ class ModelContract:
     @classmethod
     def metrics(cls, trained: Run) -> dict[str, float]:
         """What testing the trained model reports."""
-        return trained.engine.test(trained.model, datamodule=trained.datamodule, verbose=False)[0]
+        return dict(trained.engine.test(trained.model, datamodule=trained.datamodule, verbose=False)[0])
 
     @pytest.fixture(scope="class")
     @classmethod
     def exported(cls, trained: Run) -> Path:
         """The OpenVINO graph, for images of any size, as ``anomalib export`` writes it without further options."""
-        return trained.engine.export(trained.model, "openvino", export_root=trained.folder)
+        return exported_path(trained, "openvino")
 
     def test_it_derives_directly_from_anomalib_module(self, trained: Run) -> None:
         assert AnomalibModule in type(trained.model).__bases__, "anomalib's get_model and list_models look no deeper"
@@ -116,7 +116,7 @@ class ModelContract:
         _check_output(_predict(trained.model, images), len(images), self.image_size)
 
     def test_forward_tells_images_apart(self, trained: Run) -> None:
-        maps = _predict(trained.model, trained.images()).anomaly_map
+        maps = cast(Tensor, _predict(trained.model, trained.images()).anomaly_map)
         assert (maps.amax(0) - maps.amin(0)).max() > 1e-4, "all images have the same anomaly map"
 
     def test_result_of_an_image_does_not_depend_on_the_others_of_its_batch(self, trained: Run) -> None:
@@ -145,19 +145,19 @@ class ModelContract:
                 image.load()
 
     def test_prediction_fills_the_batches_of_all_test_images(self, trained: Run) -> None:
-        batches = trained.engine.predict(trained.model, datamodule=trained.datamodule)
+        batches = cast(list[Any], trained.engine.predict(trained.model, datamodule=trained.datamodule))
         assert sum(len(batch) for batch in batches) == len(trained.datamodule.test_data)
         for batch in batches:
             assert isinstance(batch, ImageBatch)
             _check_output(batch, len(batch), self.image_size)
 
     def test_checkpoint_loads_without_running_code_in_it(self, trained: Run) -> None:
-        checkpoint = torch.load(trained.engine.best_model_path, weights_only=True)
+        checkpoint = torch.load(trained.checkpoint, weights_only=True)
         assert not differences(checkpoint["state_dict"], trained.model.state_dict())
 
     def test_model_from_a_checkpoint_predicts_the_same(self, trained: Run) -> None:
         images = trained.images()
-        loaded = type(trained.model).load_from_checkpoint(trained.engine.best_model_path, map_location="cpu")
+        loaded = type(trained.model).load_from_checkpoint(trained.checkpoint, map_location="cpu")
         assert not differences(loaded.state_dict(), trained.model.state_dict())
         expected, result = _predict(trained.model, images), _predict(loaded, images)
         # Equal weights need not lie equally in memory, and then kernels may add up in another order.
@@ -170,7 +170,7 @@ class ModelContract:
 
     def test_onnx_graph_of_fixed_size_agrees_with_pytorch(self, trained: Run) -> None:
         images = torch.nn.functional.interpolate(trained.images(), self.image_size)
-        path = trained.engine.export(trained.model, "onnx", export_root=trained.folder, input_size=self.image_size)
+        path = exported_path(trained, "onnx", input_size=self.image_size)
         _check_agreement(run_openvino(path, images), _predict(trained.model, images))
 
     def test_openvino_graph_agrees_with_pytorch(self, trained: Run, exported: Path) -> None:
@@ -182,21 +182,14 @@ class ModelContract:
     ) -> None:
         monkeypatch.chdir(tmp_path)  # The inferencer puts its cache into the working folder.
         inferencer = OpenVINOInferencer(exported, device="CPU", config=FULL_PRECISION)
-        item = trained.datamodule.test_data[0]
-        result = inferencer.predict(item.image_path)
+        result: Any = inferencer.predict(trained.datamodule.test_data.samples.image_path.iloc[0])
         expected = _predict(trained.model, trained.images()[:1])
         _check_agreement({"pred_score": result.pred_score, "anomaly_map": result.anomaly_map}, expected)
 
     def test_quantised_graph_gives_each_image_a_finite_score_and_map(self, trained: Run) -> None:
         pytest.importorskip("nncf", reason="8-bit quantisation needs nncf")
         images = trained.images()
-        path = trained.engine.export(
-            trained.model,
-            "openvino",
-            export_root=trained.folder / "int8",
-            compression_type="int8_ptq",
-            datamodule=trained.datamodule,
-        )
+        path = exported_path(trained, "openvino", "int8", compression_type="int8_ptq", datamodule=trained.datamodule)
         result = {name: torch.from_numpy(value) for name, value in run_openvino(path, images).items()}
         _check_output(InferenceBatch(**result), len(images), self.image_size)
 
@@ -204,7 +197,7 @@ class ModelContract:
 def _predict(model: AnomalibModule, images: Tensor) -> InferenceBatch:
     """Return what the model says of images, (B, C, H, W), float in [0, 1]."""
     with torch.inference_mode():
-        return model.eval()(images)
+        return cast(InferenceBatch, model.eval()(images))
 
 
 def _check_output(output: InferenceBatch | ImageBatch, count: int, image_size: tuple[int, int]) -> None:

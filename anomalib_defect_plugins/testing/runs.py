@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import openvino
@@ -14,8 +14,9 @@ import torch
 from anomalib.callbacks import ModelCheckpoint
 from anomalib.data import AnomalibDataModule
 from anomalib.data.utils import read_image
+from anomalib.deploy import ExportType
 from anomalib.engine import Engine
-from anomalib.models import AnomalibModule
+from anomalib.models.components import AnomalibModule
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 from torch.utils.data import DataLoader
@@ -58,10 +59,15 @@ class Run:
         """Folder of the run's results."""
         return Path(self.engine.trainer.default_root_dir)
 
+    @property
+    def checkpoint(self) -> Path:
+        """File of the model as training left it."""
+        return Path(str(self.engine.best_model_path))
+
     def images(self) -> Tensor:
         """Return all test images as they lie on the disk, (B, C, H, W), float in [0, 1]."""
         paths = self.datamodule.test_data.samples.image_path
-        return torch.stack([read_image(path, as_tensor=True) for path in paths])
+        return torch.stack([cast(Tensor, read_image(path, as_tensor=True)) for path in paths])
 
 
 def fit(
@@ -91,11 +97,11 @@ def seed_all(seed: int) -> None:
 def unshuffled(datamodule: AnomalibDataModule) -> AnomalibDataModule:
     """Make a data module give its training images in order: a resumed run cannot know where a shuffle had been."""
 
-    def train_dataloader() -> DataLoader:
+    def train_dataloader() -> DataLoader[Any]:
         data, size = datamodule.train_data, datamodule.train_batch_size
         return DataLoader(data, batch_size=size, collate_fn=data.collate_fn)
 
-    datamodule.train_dataloader = train_dataloader
+    datamodule.train_dataloader = train_dataloader  # type: ignore[method-assign]
     return datamodule
 
 
@@ -109,6 +115,18 @@ def _is_same(one: Tensor, other: Tensor) -> bool:
     if one.shape != other.shape or one.dtype != other.dtype:
         return False
     return bool(((one == other) | (one.isnan() & other.isnan())).all())
+
+
+def exported_path(run: Run, export_type: str, subfolder: str = ".", **arguments: Any) -> Path:
+    """Export a run's model as ``anomalib export`` does, and return the graph's file.
+
+    Args:
+        run: The run.
+        export_type: ``onnx`` or ``openvino``.
+        subfolder: Where to, below the folder of the run's results.
+        arguments: Further arguments of ``Engine.export``.
+    """
+    return Path(str(run.engine.export(run.model, ExportType(export_type), run.folder / subfolder, **arguments)))
 
 
 def run_openvino(path: Path, images: Tensor) -> dict[str, np.ndarray]:

@@ -4,9 +4,11 @@
 import math
 import re
 from pathlib import Path
+from typing import cast
 
 import pytest
 import torch
+from anomalib.callbacks import ModelCheckpoint
 from lightning.pytorch import Callback
 
 from .model import ModelContract
@@ -45,7 +47,7 @@ class TrainingContract(ModelContract):
         assert all(part.dtype != torch.bfloat16 for part in run.model.state_dict().values())
 
     def test_resumed_training_ends_with_the_weights_of_one_that_never_stopped(self, whole: Run, tmp_path: Path) -> None:
-        checkpoint = Path(whole.engine.checkpoint_callback.dirpath) / "epoch=0.ckpt"
+        checkpoint = Path(cast(ModelCheckpoint, whole.engine.checkpoint_callback).dirpath or "") / "epoch=0.ckpt"
         final = whole.model.state_dict()
         assert differences(torch.load(checkpoint, weights_only=True)["state_dict"], final), "nothing left to train"
         resumed = self.fit(tmp_path, seed=1, callbacks=[SeedByStep()], shuffle=False, ckpt_path=checkpoint)

@@ -97,6 +97,8 @@ def test_the_wheel_holds_the_package_and_nothing_else(wheel: Path) -> None:
     assert {f"{templates}/page.html", f"{templates}/style.css"} <= carried <= set(names), (
         "a report could not be written"
     )
+    assert "anomalib_defect_plugins/py.typed" in names
+    assert "anomalib_defect_plugins/new/templates/pyproject.toml.jinja" in names
     assert not [name for name in names if "__pycache__" in name or "test_" in name]
 
 
