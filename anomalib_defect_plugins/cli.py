@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from anomalib_defect_plugins.benchmark.commands_benchmark import add_parser as add_benchmark
 from anomalib_defect_plugins.benchmark.commands_report import add_parser as add_report
 from anomalib_defect_plugins.benchmark.inspect import add_parser as add_inspect
+from anomalib_defect_plugins.demo.commands_demo import add_parser as add_demo
 from anomalib_defect_plugins.new.commands_new import add_parser as add_new
 from anomalib_defect_plugins.plugins.manager import Kind, Plugin, Registration, State
 
@@ -68,6 +69,7 @@ def _parser() -> argparse.ArgumentParser:
     add_benchmark(commands)
     add_report(commands)
     add_inspect(commands)
+    add_demo(commands)
     add_new(commands)
     return parser
 

@@ -100,6 +100,9 @@ def test_the_wheel_holds_the_package_and_nothing_else(wheel: Path) -> None:
     assert "anomalib_defect_plugins/py.typed" in names
     assert "anomalib_defect_plugins/new/templates/pyproject.toml.jinja" in names
     assert not [name for name in names if "__pycache__" in name or "test_" in name]
+    # Templates, styles, scripts and configurations too.
+    files = {path for path in (CHECKOUT / "anomalib_defect_plugins").rglob("*.*") if path.suffix != ".pyc"}
+    assert {path.relative_to(CHECKOUT).as_posix() for path in files} <= set(names)
 
 
 def test_the_command_one_would_guess_trains_tests_and_draws(environment: Environment) -> None:

@@ -1,0 +1,6 @@
+// A new value is a file that the browser is to save: its name and its content as a data URI.
+watch("value", () => {
+  const link = document.createElement("a");
+  [link.download, link.href] = [props.value.name, props.value.uri];
+  link.click();
+});

@@ -1,0 +1,57 @@
+"""What the demo shows in its tests, and images to hand in."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import openvino
+from bright_graph import bright_graph
+from PIL import Image
+from results_folder import Layout, write_results
+
+# 5 models x 5 data x 2 kinds of supervision: 50 runs of 200 images.
+MADE = Layout(
+    models=("HtpGan", "PaDiM", "OneStage", "CutPaste", "Sidn"),
+    data=("brick", "grass", "gravel", "steel", "wood"),
+    supervisions=("normal", "masks"),
+    seeds=(0,),
+    images=200,
+    size=(128, 96),
+)
+
+WITH_MODELS = Layout(models=("Bright", "Broken"), data=("plate",), seeds=(0,), images=6)
+
+
+def write_demo(folder: Path, made: Layout) -> None:
+    """Write results of two benchmarks, ``made`` and ``models``, into ``results``, and images to hand in beside it.
+
+    Args:
+        folder: Where to.
+        made: What the one holds; the other has a model that tells how bright an image is, and one that is broken.
+    """
+    write_results(folder / "results/made", made)
+    # The images of both are in the same place.
+    _write_models(folder / "results/models", replace(WITH_MODELS, size=made.size))
+    _write_uploads(folder)
+
+
+def _write_models(root: Path, layout: Layout) -> None:
+    for path in write_results(root, layout).glob("runs/*/run.json"):
+        graph = path.parent / "openvino/FP32/model.xml"
+        graph.parent.mkdir(parents=True)
+        openvino.save_model(bright_graph(), graph, compress_to_fp16=False)
+        if json.loads(path.read_text())["run"]["model"]["name"] == "Broken":
+            graph.write_text("<net>")
+
+
+def _write_uploads(folder: Path) -> None:
+    plate = np.full((100, 200, 3), 51, np.uint8)
+    plate[10:40, 20:60] = 204  # 1200 pixels of 0.8
+    plate[60:80, 150:170] = 153  # 400 pixels of 0.6
+    Image.fromarray(plate).save(folder / "plate.png")
+    Image.fromarray(plate // 4).save(folder / "dark.png")
+    (folder / "broken.png").write_bytes((folder / "plate.png").read_bytes()[:150])
+    (folder / "drawing.png").write_text("<svg xmlns='http://www.w3.org/2000/svg'/>")
+    rng = np.random.default_rng(0)
+    Image.fromarray(rng.integers(90, 160, (300, 400, 3), np.uint8)).save(folder / "surface.png")
