@@ -79,7 +79,7 @@ def read_benchmark(path: Path) -> Benchmark:
     """
     try:
         text = path.read_text(encoding="utf-8")
-        given = OmegaConf.to_container(OmegaConf.create(text))
+        given = _parse(text)
         return Benchmark(_name(given), tuple(_runs(given)), text)
     except FileNotFoundError as error:
         msg = f"configuration {path} does not exist; configs/benchmark has examples"
@@ -87,6 +87,13 @@ def read_benchmark(path: Path) -> Benchmark:
     except (InvalidInputError, OmegaConfBaseException, OSError, UnicodeDecodeError, YAMLError) as error:
         msg = f"configuration {path}: {' '.join(str(error).split())}"
         raise InvalidInputError(msg) from error
+
+
+def _parse(text: str) -> Any:
+    try:
+        return OmegaConf.to_container(OmegaConf.create(text))
+    except AssertionError:  # what it says to a number, a date or the like
+        return None
 
 
 def _name(given: Any) -> str:
@@ -107,7 +114,7 @@ def _runs(given: Mapping[str, Any]) -> list[Run]:
     data: dict[str, list[Part]] = {}
     for item in _items(given, "data"):
         for part in _expand(item, "data"):
-            data.setdefault(str(item.get("name", part.name)), []).append(part)
+            data.setdefault(item.get("name", part.name), []).append(part)
     models = [
         (part, _wanted(item, "data", data), _wanted(item, "supervision", supervision))
         for item in _items(given, "models", {"data", "supervision"})
@@ -137,6 +144,9 @@ def _items(given: Mapping[str, Any], where: str, more: Iterable[str] = ()) -> li
         _check_keys(item, {"name", "class_path", "init_args", *more}, f"item {number} of {where}")
         if not isinstance(item.get("init_args") or {}, dict):
             msg = f"init_args in item {number} of {where} is {item['init_args']!r}; it must be a mapping"
+            raise InvalidInputError(msg)
+        if "name" in item and not (isinstance(item["name"], str) and item["name"]):
+            msg = f"name in item {number} of {where} is {item['name']!r}; it must be text, in quotes if it is a number"
             raise InvalidInputError(msg)
     return items
 
@@ -168,7 +178,7 @@ def _only_grids(flat: Mapping[str, Any]) -> dict[str, Any]:
 def _label(item: Mapping[str, Any], part: Part, where: str, varying: Sequence[str]) -> str:
     """Give an item's name, by default the class's, with the category of data if that is not told apart anyway."""
     if "name" in item:
-        return str(item["name"])
+        return item["name"]
     label = str(part.class_path).rpartition(".")[2]
     told = where != "data" or "category" not in part.init_args or "init_args.category" in varying
     return label if told else f"{label} {part.init_args['category']}"
@@ -185,7 +195,7 @@ def _supervision(items: Any) -> dict[str, list[Part]]:
     """Give the parts of each entry by its name in the file."""
     found: dict[str, list[Part]] = {}
     for item in _items({"supervision": items}, "supervision"):
-        name = item.get("name") or item.get("class_path") or "normal"
+        name = item.get("name") or str(item.get("class_path") or "normal")
         if name in found:
             msg = f"supervision has two entries of the name {name!r}; give each its own name"
             raise InvalidInputError(msg)
@@ -200,9 +210,12 @@ def _wanted(item: Mapping[str, Any], where: str, known: Mapping[str, list[Part]]
     """Give the data or the supervision that a model runs on: what it names, or all."""
     names = item.get(where, list(known))
     names = [names] if isinstance(names, str) else names
+    model = item.get("name", item.get("class_path"))
+    if not isinstance(names, list) or not names:
+        msg = f"model {model} asks for {where} {names!r}; give a list of some of {', '.join(known)}"
+        raise InvalidInputError(msg)
     for name in names:
-        if name not in known:
-            model = item.get("name", item.get("class_path"))
+        if name not in list(known):
             msg = f"model {model} asks for {where} {name!r}, which is none of {', '.join(known)}"
             raise InvalidInputError(msg)
     return [part for name in names for part in known[name]]
@@ -211,7 +224,8 @@ def _wanted(item: Mapping[str, Any], where: str, known: Mapping[str, list[Part]]
 def _seeds(given: Mapping[str, Any]) -> list[int]:
     seeds = given.get("seeds", [0])
     seeds = seeds if isinstance(seeds, list) else [seeds]
-    if not seeds or len(set(seeds)) < len(seeds) or not all(type(seed) is int and 0 <= seed < 2**32 for seed in seeds):
+    whole = bool(seeds) and all(type(seed) is int and 0 <= seed < 2**32 for seed in seeds)
+    if not whole or len(set(seeds)) < len(seeds):
         msg = f"seeds are {seeds}; give whole numbers from 0 to 2^32 - 1, each once"
         raise InvalidInputError(msg)
     return seeds
@@ -239,7 +253,7 @@ def _measure(given: Any) -> Measure:
             msg = f"{name} of measure is {value!r}; it must be true or false"
             raise InvalidInputError(msg)
     precisions = given.get("precisions", list(PRECISIONS))
-    if not isinstance(precisions, list) or not set(precisions) <= set(PRECISIONS):
+    if not isinstance(precisions, list) or not all(name in PRECISIONS for name in precisions):
         msg = f"precisions of measure are {precisions!r}; choose from {', '.join(PRECISIONS)}"
         raise InvalidInputError(msg)
     seconds = given.get("seconds", Measure.seconds)

@@ -55,7 +55,7 @@ def _count(real: Amount, available: int, source: str) -> int:
             msg = f"real is {real}: give a number of images, a share of them in (0, 1], or 'all'"
             raise InvalidInputError(msg)
         return round(real * available)
-    if not 0 <= real <= available:
+    if not isinstance(real, int) or not 0 <= real <= available:
         msg = f"real is {real}, but {source} has {available} defective images to give; ask for 0 to {available}"
         raise InvalidInputError(msg)
     return real

@@ -140,7 +140,7 @@ def _check_content(checkpoint: Any) -> None:
         raise ValueError(msg)
     version = parts.get(VERSION)
     try:
-        known = Version(str(version)) >= OLDEST
+        known = isinstance(version, str) and Version(version) >= OLDEST
     except InvalidVersion:
         known = False
     if not known:

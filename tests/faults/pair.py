@@ -10,7 +10,9 @@ import sys
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before anything computes: threads do not live through a fork
 
+from collections.abc import Iterator
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +23,13 @@ from anomalib.models import AnomalibModule
 from faults.drill import fork
 from faults.small import make_data, make_model
 from torch import Tensor, nn
+from torch.utils.data import DataLoader, DistributedSampler
 
 from anomalib_defect_plugins.console import error_line
 from anomalib_defect_plugins.generators.base import DefectGenerator
 from anomalib_defect_plugins.models.defectgan import lightning_model as defectgan
 from anomalib_defect_plugins.models.isugan import lightning_model as isugan
+from anomalib_defect_plugins.models.pairs import paired_loader
 from anomalib_defect_plugins.testing.runs import Run, fit, seed_all
 
 GLOBAL_BATCH = 8
@@ -65,7 +69,22 @@ EXACT: dict[str, dict[str, Any]] = {
 }
 
 
-def without_chance(model: AnomalibModule, name: str) -> AnomalibModule:
+class Shared(DistributedSampler):
+    """Gives each process its share of what a sampler gives, in order; Lightning would shuffle it."""
+
+    def __iter__(self) -> Iterator[Any]:
+        """Take every second one."""
+        return islice(self.dataset, self.rank, None, self.num_replicas)
+
+
+def shared_loader(*arguments: Any, **named: Any) -> DataLoader:
+    """Give the paired batches of this process."""
+    loader = paired_loader(*arguments, **named)
+    sampler = Shared(loader.sampler, shuffle=False)
+    return DataLoader(loader.dataset, loader.batch_size, sampler=sampler, collate_fn=loader.collate_fn)
+
+
+def without_chance(model: AnomalibModule, name: str, devices: int) -> AnomalibModule:
     """Take out of a model what its arguments cannot switch off."""
     if name == "sidn":
         model.augmentation = nn.Identity()
@@ -74,6 +93,7 @@ def without_chance(model: AnomalibModule, name: str) -> AnomalibModule:
         head = model.model.head
         model.model.head = nn.Sequential(*(part for part in head if not isinstance(part, nn.BatchNorm1d)))
     isugan.flip = defectgan.flip = lambda images, rng: images
+    isugan.paired_loader = defectgan.paired_loader = shared_loader if devices > 1 else paired_loader
     return model
 
 
@@ -87,8 +107,8 @@ def train(name: str, root: Path, folder: Path, exact: bool, devices: int, **trai
     model = make_model(name, **arguments)
     strategy = {"strategy": "ddp", "devices": devices} if devices > 1 else {}
     return fit(
-        without_chance(model, name) if exact else model,
-        make_data(name, root, batch_size=batch),
+        without_chance(model, name, devices) if exact else model,
+        make_data(name, root, batch_size=batch, distributed=devices > 1),
         folder,
         {**strategy, **trainer},
     )

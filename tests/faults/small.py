@@ -6,7 +6,7 @@ from typing import Any
 
 from anomalib.data import AnomalibDataModule
 from anomalib.models import AnomalibModule
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, DistributedSampler
 
 from anomalib_defect_plugins.data import TextureDefects, WithDefects
 from anomalib_defect_plugins.models.cutpaste import CutPaste
@@ -47,7 +47,9 @@ def make_model(name: str, **changes: Any) -> AnomalibModule:
     return kind(image_size=(SIDE, SIDE), visualizer=False, **{"evaluator": False, **arguments, **changes})
 
 
-def make_data(name: str, root: Path, batch_size: int = 8, workers: int = 0) -> AnomalibDataModule:
+def make_data(
+    name: str, root: Path, batch_size: int = 8, workers: int = 0, distributed: bool = False
+) -> AnomalibDataModule:
     """Make the data module of a model; training batches come in order, for a resumed run cannot know a shuffle.
 
     Args:
@@ -55,6 +57,7 @@ def make_data(name: str, root: Path, batch_size: int = 8, workers: int = 0) -> A
         root: Folder of the embedded data, which are built there if it is empty.
         batch_size: Images of a training batch.
         workers: Processes that read images.
+        distributed: Whether each process takes its share of a batch; Lightning would shuffle what it shares out.
     """
     data = TextureDefects(
         root, image_size=SIDE, train_batch_size=batch_size, eval_batch_size=20, num_workers=workers, category="gravel"
@@ -64,7 +67,10 @@ def make_data(name: str, root: Path, batch_size: int = 8, workers: int = 0) -> A
 
     def train_dataloader() -> DataLoader:
         images = data.train_data
-        return DataLoader(images, batch_size=batch_size, collate_fn=images.collate_fn, num_workers=workers)
+        sampler = DistributedSampler(images, shuffle=False) if distributed else None
+        return DataLoader(
+            images, batch_size=batch_size, sampler=sampler, collate_fn=images.collate_fn, num_workers=workers
+        )
 
     data.train_dataloader = train_dataloader
     return data
