@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from anomalib_defect_plugins.benchmark.commands_benchmark import add_parser as add_benchmark
 from anomalib_defect_plugins.benchmark.commands_report import add_parser as add_report
 from anomalib_defect_plugins.benchmark.inspect import add_parser as add_inspect
+from anomalib_defect_plugins.console import TRACEBACK_VARIABLE, error_line, send_nothing
 from anomalib_defect_plugins.demo.commands_demo import add_parser as add_demo
 from anomalib_defect_plugins.new.commands_new import add_parser as add_new
 from anomalib_defect_plugins.plugins.manager import Kind, Plugin, Registration, State
@@ -35,11 +36,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         The exit status: 0, or 1 after an error that is printed in one line.
     """
     options = _parse(arguments)
+    send_nothing()
     try:
         return options.run(options)
     except Exception as error:
-        from anomalib_defect_plugins.console import TRACEBACK_VARIABLE, error_line
-
         line = error_line(error)
         if line is None or os.environ.get(TRACEBACK_VARIABLE, "0") not in {"", "0"}:
             raise

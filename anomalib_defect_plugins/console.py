@@ -5,7 +5,7 @@ import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from types import TracebackType
+from types import ModuleType, TracebackType
 
 from anomalib_defect_plugins.errors import UserError
 
@@ -15,6 +15,14 @@ TRACEBACK_VARIABLE = "ANOMALIB_DEFECT_PLUGINS_TRACEBACK"
 
 WORKER = re.compile(r"DataLoader worker \(pid(?:\(s\))? [\d, ]+\) (is killed by signal: \w+|exited unexpectedly)")
 """What torch says of a process that read images and is gone."""
+
+
+def send_nothing() -> None:
+    """Keep OpenVINO and NNCF, which are not imported yet, from telling their makers that they are used.
+
+    Both do without this module where it does not hold what they look for.
+    """
+    sys.modules.setdefault("openvino_telemetry", ModuleType("openvino_telemetry"))
 
 
 def error_line(error: BaseException) -> str | None:

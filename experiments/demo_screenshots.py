@@ -15,7 +15,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
 from demo_results import write_demo
-from demo_server import LOOKS, browsing, open_tab, opened, serving
+from demo_server import LOOKS, browsing, open_tab, opened, serving, wait_for_file
 from results_folder import Layout
 
 VIEWS = {"Accuracy and latency": "#figures picture >> visible=true", "Categories": "#figures .heat"}
@@ -78,7 +78,7 @@ def _inspect(page: Any) -> None:
 
 def _train(page: Any) -> None:
     page.get_by_role("button", name="Take an example: bricks").click()
-    page.get_by_text("brick.png").wait_for()
+    wait_for_file(page, "brick")
     page.get_by_label("Quick").check()
     page.get_by_role("button", name="Train", exact=True).click()
     page.locator("#training .said b", has_text="Trained").wait_for()

@@ -38,6 +38,9 @@ FLAGS = [
     "--no-first-run",
 ]
 
+CLOSED = "Method not implemented."
+"""What Gradio says to itself when it closes a stream of events before it is open."""
+
 LOOKS = [(390, "light"), (390, "dark"), (1440, "light"), (1440, "dark")]
 """Widths of a telephone and a desk, and colour schemes."""
 
@@ -71,7 +74,8 @@ def serving(results: Path) -> Iterator[str]:
         except subprocess.TimeoutExpired:
             process.kill()
     reader.join()
-    assert not [line for line in said if line.startswith(REACHES)]
+    reached = [line for line in said if line.startswith(REACHES)]
+    assert not reached, reached
 
 
 def offline() -> dict[str, str]:
@@ -154,7 +158,7 @@ def opened(browser: Any, url: str, width: int = 1440, scheme: str = "light") -> 
     said: list[str] = []
     own = (url, "data:", "blob:")
     page.on("request", lambda it: None if it.url.startswith(own) else said.append(f"request to {it.url[:80]}"))
-    page.on("console", lambda it: said.append(f"{it.type}: {it.text}"))
+    page.on("console", lambda it: None if it.text == CLOSED else said.append(f"{it.type}: {it.text}"))
     page.on("pageerror", lambda it: said.append(f"error: {it}"))
     page.goto(url)
     yield page, said
@@ -163,7 +167,13 @@ def opened(browser: Any, url: str, width: int = 1440, scheme: str = "light") -> 
 
 def open_tab(page: Any, title: str) -> None:
     """Go to a tab of the demo, which is behind a button on a narrow page."""
+    page.get_by_role("tab").locator("visible=true").first.wait_for()
     tab = page.get_by_role("tab", name=title, exact=True).first
     if not tab.is_visible():
         page.get_by_role("button", name="Show more tabs", exact=False).first.click()
     tab.click()
+
+
+def wait_for_file(page: Any, stem: str) -> None:
+    """Wait until a file is in a field, which shows its name in two parts."""
+    page.get_by_text(stem, exact=True).locator("visible=true").first.wait_for()

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from demo_server import LOOKS, open_tab, opened
+from demo_server import LOOKS, open_tab, opened, wait_for_file
 
 pytestmark = pytest.mark.slow
 
@@ -19,7 +19,7 @@ def begin(page: Any, recipe: str = "Quick") -> None:
     """Train on the example."""
     open_tab(page, "One photo")
     page.get_by_role("button", name="Take an example: bricks").click()
-    page.get_by_text("brick.png").wait_for()
+    wait_for_file(page, "brick")
     page.get_by_label(re.compile(recipe)).check()
     page.get_by_role("button", name="Train", exact=True).click()
 

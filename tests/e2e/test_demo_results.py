@@ -280,6 +280,7 @@ def test_without_results_the_embedded_ones_can_be_made_and_stopped(browser: Any,
             other.get_by_text("Making results").wait_for()
             assert not other.get_by_role("button", name="Make the embedded results").is_visible()
         # The first results open the tab, as here those of another benchmark.
+        (tmp_path / "results").mkdir(exist_ok=True)
         write_results(tmp_path / "apart/made", Layout(images=2)).rename(tmp_path / "results/made")
         page.locator(ROWS).first.wait_for()
         page.locator(".walk figure img").first.wait_for()
