@@ -167,10 +167,11 @@ def opened(browser: Any, url: str, width: int = 1440, scheme: str = "light") -> 
 
 def open_tab(page: Any, title: str) -> None:
     """Go to a tab of the demo, which is behind a button on a narrow page."""
-    page.get_by_role("tab").locator("visible=true").first.wait_for()
-    tab = page.get_by_role("tab", name=title, exact=True).first
-    if not tab.is_visible():
-        page.get_by_role("button", name="Show more tabs", exact=False).first.click()
+    page.get_by_role("tab").first.wait_for()
+    tab = page.get_by_role("tab", name=title, exact=True)
+    if not tab.count():
+        page.get_by_role("button", name="More tabs").click()
+        tab = page.locator(".overflow-dropdown").get_by_role("button", name=title, exact=True)
     tab.click()
 
 

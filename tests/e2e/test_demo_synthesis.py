@@ -97,7 +97,7 @@ def test_paint_is_erased_cleared_put_everywhere_and_gone_with_its_image(page: An
     paint(page)
     assert page.evaluate(PAINTED) == 0
     for button, pixels in (("Paint everything", 300 * 400), ("Clear", 0), ("Paint everything", 300 * 400)):
-        page.get_by_role("button", name=button).click()
+        page.locator("#painted").get_by_role("button", name=button).click()
         assert page.evaluate(PAINTED) == pixels
     page.get_by_role("button", name="Take an example").click()  # of another size
     page.locator("#painted canvas[width='128']").wait_for()

@@ -1,7 +1,7 @@
 // Paints on the image. The value is what is painted: a PNG as large as the image, clear where there is no paint.
 const COLOUR = "#00c8ff";
 const [canvas, brush, eraser] = ["canvas", "[type=range]", "[type=checkbox]"].map((it) => element.querySelector(it));
-const context = canvas.getContext("2d");
+const context = canvas.getContext("2d", { willReadFrequently: true });
 let last;
 const scale = () => canvas.width / canvas.getBoundingClientRect().width;
 const place = (event) => {
