@@ -57,8 +57,8 @@ class Synthesis:
         self.work = gr.State(None, time_to_live=3600 * HOURS)
         self.made = gr.State(None, time_to_live=3600 * HOURS)
         with gr.Row():
-            self.source = gr.Dropdown([], label="Made by", scale=2)
-            self.category = gr.Dropdown([], label="Category of the defects")
+            self.source = gr.Dropdown([], label="Made by", scale=2, min_width=320)
+            self.category = gr.Dropdown([], label="Category of the defects", min_width=240)
         with gr.Row(equal_height=False):
             with gr.Column(scale=3, min_width=280):
                 photo = gr.File(file_types=["image"], label="Normal image", height=150)
