@@ -64,6 +64,7 @@ class Sidn(IterativeTraining, AnomalibModule):
         center_weight: Weight of L_td, lambda_4.
         fusion_weight: Weight of the defect branch in the fusion, lambda_f, in [0, 1].
         median_size: Side of the median filter in pixels, odd; 1 filters nothing.
+        score_share: Share of the pixels of an anomaly map, the highest ones, whose mean is the score; in (0, 1].
         mask_opening: Side of the square that a speck of a predicted mask must hold to stay, in pixels; 1 leaves masks
             as they are. Exported graphs never do it.
         pre_processor: As in anomalib.
@@ -100,6 +101,7 @@ class Sidn(IterativeTraining, AnomalibModule):
         center_weight: float = 0.01,
         fusion_weight: float = 0.5,
         median_size: int = 3,
+        score_share: float = 0.05,
         mask_opening: int = 1,
         pre_processor: PreProcessor | bool = True,
         post_processor: PostProcessor | bool = True,
@@ -116,9 +118,10 @@ class Sidn(IterativeTraining, AnomalibModule):
         )
         check_one_of("norm", norm, NORMS)
         _check_sizes(image_size, crop_size, median_size)
-        if not 0 < defect_share <= 1:
-            msg = f"defect_share is {defect_share}; it must be more than 0 and at most 1"
-            raise InvalidInputError(msg)
+        for name, share in (("defect_share", defect_share), ("score_share", score_share)):
+            if not 0 < share <= 1:
+                msg = f"{name} is {share}; it must be more than 0 and at most 1"
+                raise InvalidInputError(msg)
         super().__init__(
             self.configure_pre_processor(image_size) if pre_processor is True else pre_processor,
             OpeningPostProcessor(mask_opening) if post_processor is True else post_processor,
@@ -130,7 +133,7 @@ class Sidn(IterativeTraining, AnomalibModule):
         self.hparams["defect_content"] = self.defect_content.name
         self.clustering = clustering
         self.center_separation = center_separation and clustering
-        self.model = SidnModel(channels, clusters, gsrm and clustering, fusion_weight, median_size, norm=norm)
+        self.model = SidnModel(channels, clusters, gsrm and clustering, fusion_weight, median_size, score_share, norm)
         for branch in (self.model.texture, self.model.defect):
             branch.centers.requires_grad_(clustering)  # distributed training waits for a gradient of every weight
         self.defect_share = defect_share

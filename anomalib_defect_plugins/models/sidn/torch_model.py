@@ -158,7 +158,7 @@ class SidnModel(nn.Module):
         gsrm: bool = True,
         fusion_weight: float = 0.5,
         median_size: int = 3,
-        score_share: float = 0.01,
+        score_share: float = 0.05,
         norm: str = "group",
     ) -> None:
         super().__init__()

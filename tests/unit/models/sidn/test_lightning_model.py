@@ -100,6 +100,7 @@ def test_content_is_any_registered_generator_and_its_name_is_kept():
         ({"channels": -1}, "channels is -1"),
         ({"norm": "layer"}, "norm is 'layer'; it must be one of group, batch"),
         ({"defect_share": 0}, "defect_share is 0; it must be more than 0 and at most 1"),
+        ({"score_share": 1.5}, "score_share is 1.5; it must be more than 0 and at most 1"),
     ],
 )
 def test_what_cannot_be_is_refused_in_one_line(arguments, line):
