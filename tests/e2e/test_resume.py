@@ -1,17 +1,26 @@
 """HTP-GAN killed at any moment goes on from ``last.ckpt`` and ends with the weights of a run that was not killed.
 
-Run as a program, this file is the training that gets killed: ``test_resume.py DATA RESULTS MOMENT``.
+Run as a program, this file is the trainings that get killed: ``test_resume.py DATA FOLDER``. All is imported once; the
+trainings are forks.
 """
 
 import os
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # before anything computes: threads do not live through a fork
+
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import pytest
 import torch
+from faults.drill import fork
 from lightning.pytorch import Callback
 
 from anomalib_defect_plugins.models import checkpoints
@@ -95,11 +104,6 @@ def _write_half(descriptor: int) -> None:
     die()
 
 
-def start(data: Path, results: Path, moment: str) -> subprocess.Popen:
-    """Start the training that gets killed."""
-    return subprocess.Popen([sys.executable, "-W", "ignore", __file__, str(data), str(results), moment])
-
-
 def find_last(results: Path) -> Path | None:
     """Return ``last.ckpt`` if there is one yet."""
     return next(results.rglob("last.ckpt"), None)
@@ -124,26 +128,45 @@ def whole(data, tmp_path_factory) -> Run:
     return train(data, tmp_path_factory.mktemp("whole"))
 
 
+@pytest.fixture(scope="module")
+def killed(data, tmp_path_factory) -> Path:
+    """What killed runs have left: a folder for each moment, and one for ``from outside``."""
+    folder = tmp_path_factory.mktemp("killed")
+    subprocess.run([sys.executable, "-W", "ignore", __file__, str(data), str(folder)], check=True)
+    return folder
+
+
 @pytest.mark.parametrize("moment", LEFT)
-def test_a_killed_run_goes_on_to_the_same_weights_and_thresholds(data, whole, tmp_path, moment):
-    assert start(data, tmp_path, moment).wait(300) == -signal.SIGKILL
-    last = find_last(tmp_path)
+def test_a_killed_run_goes_on_to_the_same_weights_and_thresholds(data, whole, killed, tmp_path, moment):
+    results = Path(shutil.copytree(killed / moment, tmp_path / "results", symlinks=True))
+    last = find_last(results)
     assert (last is not None) == (LEFT[moment] > 0)
     if last:
         assert torch.load(last, weights_only=True)["epoch"] == LEFT[moment] - 1
-    resumed = resume(data, tmp_path)
+    resumed = resume(data, results)
     assert not differences(resumed.model.state_dict(), whole.model.state_dict())
     assert resumed.model.post_processor.pixel_threshold.isfinite()
 
 
-def test_a_run_killed_from_outside_goes_on_to_the_same_weights(data, whole, tmp_path):
-    process = start(data, tmp_path, "never")
-    while find_last(tmp_path) is None and process.poll() is None:
-        time.sleep(0.001)
-    process.kill()
-    process.wait(60)
-    assert not differences(resume(data, tmp_path).model.state_dict(), whole.model.state_dict())
+def test_a_run_killed_from_outside_goes_on_to_the_same_weights(data, whole, killed, tmp_path):
+    results = Path(shutil.copytree(killed / "from outside", tmp_path / "results", symlinks=True))
+    assert not differences(resume(data, results).model.state_dict(), whole.model.state_dict())
+
+
+def main(data: Path, folder: Path) -> None:
+    """Train, and be killed, at each of the moments; and once as soon as there is a checkpoint."""
+    for moment in (*LEFT, "from outside"):
+        results = folder / moment
+        results.mkdir()
+        child = fork(partial(train, data, results, Die(moment)), folder / f"{moment}.log")
+        while moment == "from outside" and find_last(results) is None:
+            time.sleep(0.001)
+        if moment == "from outside":
+            os.kill(child, signal.SIGKILL)
+        status = os.waitpid(child, 0)[1]
+        if not os.WIFSIGNALED(status) or os.WTERMSIG(status) != signal.SIGKILL:
+            sys.exit(f"{moment}: not killed\n" + (folder / f"{moment}.log").read_text())
 
 
 if __name__ == "__main__":
-    train(Path(sys.argv[1]), Path(sys.argv[2]), Die(sys.argv[3]))
+    main(Path(sys.argv[1]), Path(sys.argv[2]))
