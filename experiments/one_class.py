@@ -6,8 +6,9 @@
 F1 is that of the best threshold on the test images, for every method alike: a bound, and the rule by which anomalib
 sets thresholds where a data set has no validation images of its own. Images whose mask is empty as published count for
 the image figures only. A finished run is kept, and not repeated: figures as JSON, scores as CSV, maps as a numpy
-archive (float16). The seed of a run is the model's; of Magnetic Tile the split is always the same, of KolektorSDD seed
-1 tests fold 1, so that three seeds test each cracked image once.
+archive (float16). ``--latency`` times the kept models in OpenVINO, FP32, one image of 256 x 256 at a time. The seed of
+a run is the model's; of Magnetic Tile the split is always the same, of KolektorSDD seed 1 tests fold 1, so that three
+seeds test each cracked image once.
 """
 
 import json
@@ -17,8 +18,10 @@ from argparse import ArgumentParser, Namespace
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
+import openvino
 import pandas as pd
 import torch
 import yaml
@@ -31,8 +34,14 @@ from torch import Tensor
 from torchmetrics.functional.classification import binary_auroc, binary_average_precision, binary_precision_recall_curve
 
 from anomalib_defect_plugins import CutPaste, KolektorSdd, MagneticTile, Sidn
+from anomalib_defect_plugins.benchmark.latency import openvino_rows
 
 PRETRAINED = "mobilenetv2_100"
+SIZE = (256, 256)
+"""Height and width of the image that latency is measured with; the graphs resize it as they resize any other."""
+
+DIGITS = {"train s": 0, "parameters": 0, "OpenVINO ms": 1}
+
 QUIET = {"evaluator": False, "visualizer": False}
 
 DATA: dict[str, Callable[..., AnomalibDataModule]] = {
@@ -176,16 +185,33 @@ def run(options: Namespace, data_name: str, model_name: str, seed: int, stem: Pa
     measure(model, data, stem, options.precision if model_name in {"SIDN", "CutPaste"} else "32-true")
 
 
+def stem_of(options: Namespace, model: str, seed: int) -> str:
+    """Give the name of a run's files."""
+    return f"{options.name or model}-{seed}".replace(", ", "-").replace(" ", "-")
+
+
 def results(options: Namespace) -> Iterator[dict[str, object]]:
     """Give the figures of all runs, after doing those that are missing."""
     for data in options.data:
         for model in options.models:
             for seed in options.seeds:
-                name = f"{options.name or model}-{seed}".replace(", ", "-").replace(" ", "-")
-                stem = options.out / data / name
+                stem = options.out / data / stem_of(options, model, seed)
                 found = once(stem, partial(run, options, data, model, seed, stem))
                 print(stem.name, found, flush=True)
+                if options.latency:
+                    found["OpenVINO ms"] = openvino_ms(options, data, model, seed)
                 yield {"data": data, "model": options.name or model, "seed": seed, **found}
+
+
+def openvino_ms(options: Namespace, data: str, name: str, seed: int) -> float:
+    """Give the median time of the exported model for an image, in ms; of one that takes only two at once, half of it."""
+    folder = options.out / data / "models" / stem_of(options, name, seed)
+    kept = sorted(folder.rglob("v*/weights/lightning/*.ckpt"))[-1]
+    model = type(MODELS[name](options, data)).load_from_checkpoint(kept, map_location="cpu", **QUIET)
+    with TemporaryDirectory() as scratch:
+        network = openvino.Core().read_model(model.eval().to_openvino(scratch, input_size=SIZE))
+    row = next(row for row in openvino_rows(network, "FP32", SIZE, 3) if row["reason"] is None)
+    return row["median_ms"] / row["batch"]
 
 
 def markdown(rows: pd.DataFrame) -> str:
@@ -193,7 +219,7 @@ def markdown(rows: pd.DataFrame) -> str:
     names = [name for name in rows.columns if name not in {"data", "model", "seed"}]
     lines = ["| " + " | ".join(["data", "model", "runs", *names]) + " |", "|---" * (len(names) + 3) + "|"]
     for (data, model), group in rows.groupby(["data", "model"], sort=False):
-        cells = [spread(group[name], 0 if name in {"train s", "parameters"} else 3) for name in names]
+        cells = [spread(group[name], DIGITS.get(name, 3)) for name in names]
         lines.append("| " + " | ".join([data, model, str(len(group)), *cells]) + " |")
     return "\n".join(lines)
 
@@ -215,6 +241,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=8, help="training images of a step")
     parser.add_argument("--precision", default="32-true", help="of training; bf16-mixed is faster on a CPU with AMX")
     parser.add_argument("--name", help="name of the run, instead of the model's")
+    parser.add_argument("--latency", action="store_true", help="measure the exported models; on an idle machine")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--workers", type=int, default=0, help="processes that read images")
     parser.add_argument("--out", type=Path, default=Path("results/one_class"))

@@ -58,11 +58,19 @@ def openvino_rows(network: openvino.Model, precision: str, image_size: Size, sec
         seconds: Time for each figure, at most; more only for ``LEAST`` calls.
 
     Yields:
-        A row for each batch size; null with a reason where the graph cannot take so many images at once.
+        A row for each batch size; null with a reason where the graph cannot take so many images at once. If it can
+        take none of these numbers, but has one of its own, as the exported PatchCore does, there is a row for that.
     """
-    for batch in BATCHES:
-        figures = _or_reason(lambda batch=batch: _time_openvino(network, (batch, 3, *image_size), seconds))
-        yield openvino_row(precision, batch) | figures
+
+    def row(batch: int) -> Row:
+        figures = _or_reason(lambda: _time_openvino(network, (batch, 3, *image_size), seconds))
+        return openvino_row(precision, batch) | figures
+
+    rows = [row(batch) for batch in BATCHES]
+    yield from rows
+    own = network.inputs[0].partial_shape[0]
+    if own.is_static and own.get_length() not in BATCHES and all(it["reason"] for it in rows):
+        yield row(own.get_length())
 
 
 def openvino_row(precision: str, batch: int, reason: str | None = None) -> Row:

@@ -139,3 +139,11 @@ def test_slow_calls_are_timed_a_few_times_only(monkeypatch: pytest.MonkeyPatch):
     clock = iter(range(1000))
     monkeypatch.setattr(latency.time, "perf_counter", lambda: float(next(clock)))
     assert time_calls(lambda: None, batch=1, seconds=3)["repeats"] == latency.LEAST
+
+
+def test_a_graph_for_two_images_at_once_is_timed_with_two(quick: None):
+    images = ops.parameter([2, 3, *SIZE], np.float32)
+    joined = ops.concat([images, ops.constant(np.zeros((2, 1, *SIZE), np.float32))], 1)
+    rows = list(openvino_rows(openvino.Model([joined], [images]), "FP32", SIZE, 0.01))
+    assert [(row["batch"], row["reason"] is None) for row in rows] == [(1, False), (8, False), (2, True)]
+    assert rows[2]["median_ms"] > 0
