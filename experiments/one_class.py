@@ -204,7 +204,7 @@ def results(options: Namespace) -> Iterator[dict[str, object]]:
 
 
 def openvino_ms(options: Namespace, data: str, name: str, seed: int) -> float:
-    """Give the median time of the exported model for an image, in ms; of one that takes only two at once, half of it."""
+    """Give the median time of the exported model for an image, in ms; half of it if it takes two at once only."""
     folder = options.out / data / "models" / stem_of(options, name, seed)
     kept = sorted(folder.rglob("v*/weights/lightning/*.ckpt"))[-1]
     model = type(MODELS[name](options, data)).load_from_checkpoint(kept, map_location="cpu", **QUIET)
