@@ -2,7 +2,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: train test test-lowest drill campaign docs dist release-check
+.PHONY: train test test-lowest drill campaign mutate docs dist release-check
 
 # Train and test HTP-GAN on the embedded data; ends with the metrics and the folders of the heat maps.
 train: $(INSTALLED)
@@ -26,6 +26,10 @@ drill: $(INSTALLED)
 campaign: $(INSTALLED)
 	BAD_INPUT_PROFILE=campaign BAD_INPUT_PAGE=docs/fault-drill.md OMP_NUM_THREADS=1 \
 		$(BIN)/pytest -s --disable-warnings tests/faults/test_bad_input_campaign.py
+
+# Changes a line of each loss, and writes which test notices to docs/fault-drill.md.
+mutate: $(INSTALLED)
+	$(BIN)/python tests/faults/mutate.py --out docs/fault-drill.md
 
 # The lowest versions of our dependencies, and a choice of tests.
 test-lowest: $(INSTALLED)
