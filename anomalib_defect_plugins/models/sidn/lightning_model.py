@@ -172,9 +172,11 @@ class Sidn(IterativeTraining, AnomalibModule):
 
     def draw_defects(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Draw defects on ``defect_share`` of normal images (B, C, H, W), and give their masks (B, 1, H, W), bool."""
-        defective, mask = self.defect_content(images)  # eq. 1
-        chosen = (torch.rand(len(images)) < self.defect_share).to(images.device)[:, None, None, None]
-        return torch.where(chosen, defective, images), mask & chosen
+        chosen = (torch.rand(len(images)) < self.defect_share).to(images.device)
+        drawn, mask = images.clone(), torch.zeros_like(images[:, :1], dtype=torch.bool)
+        if chosen.any():
+            drawn[chosen], mask[chosen] = self.defect_content(images[chosen])  # eq. 1
+        return drawn, mask
 
     def losses(self, output: SidnOutput, mask: Tensor) -> dict[str, Tensor]:
         """Give the weighted losses of eq. 19 and 25.
