@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 from anomalib_defect_plugins.benchmark.commands_benchmark import add_parser as add_benchmark
 from anomalib_defect_plugins.benchmark.commands_report import add_parser as add_report
 from anomalib_defect_plugins.benchmark.inspect import add_parser as add_inspect
-from anomalib_defect_plugins.console import TRACEBACK_VARIABLE, error_line, send_nothing
 from anomalib_defect_plugins.demo.commands_demo import add_parser as add_demo
 from anomalib_defect_plugins.new.commands_new import add_parser as add_new
 from anomalib_defect_plugins.plugins.manager import Kind, Plugin, Registration, State
@@ -36,6 +35,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         The exit status: 0, or 1 after an error that is printed in one line.
     """
     options = _parse(arguments)
+    from anomalib_defect_plugins.console import TRACEBACK_VARIABLE, error_line, send_nothing
+
     send_nothing()
     try:
         return options.run(options)

@@ -4,8 +4,6 @@ import argparse
 import os
 from pathlib import Path
 
-from anomalib_defect_plugins.console import send_nothing
-
 
 def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Add the command."""
@@ -35,6 +33,8 @@ def run(options: argparse.Namespace) -> int:
     Raises:
         InvalidInputError: Gradio is not installed, or the options cannot be.
     """
+    from anomalib_defect_plugins.console import send_nothing
+
     send_nothing()
     try:
         from anomalib_defect_plugins.demo.app import launch

@@ -65,7 +65,7 @@ def test_a_training_is_stopped(browser: Any, demo: Any):
         wait_for(page, "Training")
         page.get_by_role("button", name="Stop", exact=True).locator("visible=true").click()
         wait_for(page, "Stopped")
-        assert page.get_by_role("button", name="Train", exact=True).is_visible()
+        page.get_by_role("button", name="Train", exact=True).wait_for()
         assert not page.get_by_text("Photos to inspect").is_visible()
         assert said == []
 

@@ -1,37 +1,13 @@
 """The report's page in a real browser: what a person sees, on a telephone and on a desk, in light and dark."""
 
-import shutil
-
 import pytest
 from results_folder import Layout, write_results
 
 from anomalib_defect_plugins.benchmark.report import write_report
 
-FLAGS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-dev-shm-usage",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--no-first-run",
-]
-
 LAYOUT = Layout(
     models=("HtpGan", "OneStage", "PaDiM"), supervisions=("normal", "masks"), seeds=(0, 1), failed=[("OneStage", 1)]
 )
-
-
-@pytest.fixture(scope="module")
-def browser():
-    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    path = shutil.which("chromium")
-    if path is None:
-        pytest.skip("there is no chromium on this machine")
-    with playwright.sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=path, args=FLAGS)
-        yield browser
-        browser.close()
 
 
 @pytest.fixture(scope="module")
