@@ -18,7 +18,7 @@ from anomalib_defect_plugins.errors import InvalidInputError, check_one_of
 
 RECIPES = {
     "Quick (128 pixels, some 20 seconds)": Recipe(128, 4, 60),
-    "Standard (256 pixels, some 2 minutes)": Recipe(256, 7, 100),
+    "Standard (256 pixels, 2 to 3 minutes)": Recipe(256, 7, 100),
 }
 """What can be chosen, and the default last."""
 
