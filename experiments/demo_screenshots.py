@@ -15,7 +15,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
 from demo_results import write_demo
-from demo_server import LOOKS, browsing, open_tab, opened, serving, wait_for_file
+from demo_server import LOOKS, browsing, open_tab, opened, paint, serving, wait_for_file
 from results_folder import Layout
 
 VIEWS = {"Accuracy and latency": "#figures picture >> visible=true", "Categories": "#figures .heat"}
@@ -88,15 +88,8 @@ def _train(page: Any) -> None:
 
 def _synthesise(page: Any) -> None:
     page.get_by_role("button", name="Take an example", exact=True).click()
-    canvas = page.locator("#painted canvas")
-    canvas.wait_for()
-    canvas.scroll_into_view_if_needed()
-    box = canvas.bounding_box()
-    x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
-    page.mouse.move(x - 60, y - 30)
-    page.mouse.down()
-    page.mouse.move(x + 60, y + 30, steps=10)
-    page.mouse.up()
+    page.locator("#painted canvas").wait_for()
+    paint(page)
     page.get_by_role("button", name="Make defects").click()
     page.locator("#made li:nth-child(4)").wait_for()
 

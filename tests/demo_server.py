@@ -178,3 +178,15 @@ def open_tab(page: Any, title: str) -> None:
 def wait_for_file(page: Any, stem: str) -> None:
     """Wait until a file is in a field, which shows its name in two parts."""
     page.get_by_text(stem, exact=True).locator("visible=true").first.wait_for()
+
+
+def paint(page: Any) -> None:
+    """Paint a stroke across the middle of the image to make defects on."""
+    canvas = page.locator("#painted canvas").first
+    canvas.scroll_into_view_if_needed()
+    box = canvas.bounding_box()
+    x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+    page.mouse.move(x - 40, y - 20)
+    page.mouse.down()
+    page.mouse.move(x + 40, y + 20, steps=10)
+    page.mouse.up()

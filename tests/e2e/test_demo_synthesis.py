@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from demo_server import LOOKS, open_tab, opened
+from demo_server import LOOKS, open_tab, opened, paint
 
 from anomalib_defect_plugins.data import DefectFolder
 
@@ -30,18 +30,6 @@ def page(browser: Any, demo: Any) -> Iterator[Any]:
         page.locator("#painted canvas").wait_for()
         yield page
         assert said == []
-
-
-def paint(page: Any) -> None:
-    """Paint a stroke across the middle of the image."""
-    canvas = page.locator("#painted canvas").first
-    canvas.scroll_into_view_if_needed()
-    box = canvas.bounding_box()
-    x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
-    page.mouse.move(x - 40, y - 20)
-    page.mouse.down()
-    page.mouse.move(x + 40, y + 20, steps=10)
-    page.mouse.up()
 
 
 def make(page: Any, category: str, count: int) -> None:
