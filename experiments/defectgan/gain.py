@@ -94,10 +94,11 @@ def make_data(options: Namespace, seed: int, batch_size: int, folder: Path | Non
     return WithFolder(base, options.per_type, seed, folder)
 
 
-def make_engine(folder: Path) -> Engine:
+def make_engine(folder: Path, precision: str) -> Engine:
     """Give an engine that trains and says nothing."""
     return Engine(
         default_root_dir=folder,
+        precision=precision,
         accelerator="auto",
         devices=1,
         limit_val_batches=0,
@@ -117,12 +118,14 @@ def train_gan(options: Namespace, seed: int, checkpoint: Path) -> None:
         channels=options.channels,
         residual_blocks=options.residual_blocks,
         iterations=options.gan_iterations,
+        critic_updates=options.critic_updates,
+        learning_rate=options.gan_learning_rate,
         evaluator=False,
         visualizer=False,
     )
     folder = checkpoint.parent / "gan"
     last = max(folder.rglob("last.ckpt"), key=lambda path: path.stat().st_mtime, default=None)
-    engine = make_engine(folder)
+    engine = make_engine(folder, options.precision)
     engine.fit(model, datamodule=make_data(options, seed, 8), ckpt_path=last)
     partial = checkpoint.with_suffix(".part")
     engine.trainer.save_checkpoint(partial)
@@ -183,6 +186,7 @@ def classify(options: Namespace, seed: int, name: str, folder: Path | None) -> d
     )
     trainer = Trainer(
         max_steps=options.iterations,
+        precision=options.precision,
         accelerator="auto",
         devices=1,
         logger=False,
@@ -217,7 +221,7 @@ def segment(options: Namespace, seed: int, folder: Path | None) -> dict[str, flo
         evaluator=False,
         visualizer=False,
     )
-    make_engine(options.out / "engine").fit(model, datamodule=data)
+    make_engine(options.out / "engine", options.precision).fit(model, datamodule=data)
     maps, masks, scores, labels = look(model, data.test_data)
     return {
         "pixel AP": binary_average_precision(maps, masks, None).item(),
@@ -270,7 +274,8 @@ def once(path: Path, work: Callable[[], dict[str, float]]) -> dict[str, float]:
 
 def run(options: Namespace, seed: int, name: str) -> dict[str, float]:
     """Train and test a variant."""
-    size = f"{options.size}-{options.channels}-{options.residual_blocks}-{options.gan_iterations}"
+    size = f"{options.size}-{options.channels}-{options.residual_blocks}-{options.gan_iterations}-{options.precision}"
+    size += f"-{options.critic_updates}-{options.gan_learning_rate:g}"
     root = options.out / f"{size}-{options.num}-{options.threshold}-{options.per_type}" / f"seed-{seed}"
 
     def work() -> dict[str, float]:
@@ -306,6 +311,8 @@ def main() -> None:
     parser.add_argument("--channels", type=int, default=64, help="channels of Defect-GAN's first layer")
     parser.add_argument("--residual-blocks", type=int, default=6)
     parser.add_argument("--gan-iterations", type=int, default=500000)
+    parser.add_argument("--critic-updates", type=int, default=5)
+    parser.add_argument("--gan-learning-rate", type=float, default=2e-4)
     parser.add_argument("--num", type=int, default=350, help="synthetic images; the paper has 7 for each real one")
     parser.add_argument("--threshold", type=float, default=0.5, help="Defect-GAN's maps above it are defect in masks")
     parser.add_argument("--per-type", type=int, default=10, help="real defective training images of each type")
@@ -320,6 +327,7 @@ def main() -> None:
     parser.add_argument("--mask-iterations", type=int, default=2000, help="steps of OneStage")
     parser.add_argument("--variants", nargs="*", choices=CLASSIFIERS + SEGMENTERS, default=CLASSIFIERS + SEGMENTERS)
     parser.add_argument("--seeds", nargs="*", type=int, default=[0, 1, 2, 3, 4])
+    parser.add_argument("--precision", default="32-true", help="of training; bf16-mixed is faster on a CPU with AMX")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--workers", type=int, default=0, help="processes that read images")
     parser.add_argument("--out", type=Path, default=Path("results/defectgan/gain"))
