@@ -33,12 +33,17 @@ def conv_block(conv: nn.Module, slope: float = 0.0) -> nn.Sequential:
 
 def down(in_channels: int, out_channels: int) -> nn.Sequential:
     """Halve the size by a 3x3 convolution."""
-    return conv_block(nn.Conv2d(in_channels, out_channels, 3, 2, 1, bias=False))
+    return conv_block(nn.Conv2d(in_channels, out_channels, 3, 2, 1, bias=False, padding_mode="reflect"))
 
 
 def up(in_channels: int, out_channels: int) -> nn.Sequential:
-    """Double the size by a 4x4 transposed convolution."""
-    return conv_block(nn.ConvTranspose2d(in_channels, out_channels, 4, 2, 1, bias=False))
+    """Double the size by a 4x4 transposed convolution; its map reaches a pixel beyond the border, mirrored.
+
+    Without, pixels of the border are made of half as many as others, and come out too dark or too bright.
+    """
+    return nn.Sequential(
+        nn.ReflectionPad2d(1), *conv_block(nn.ConvTranspose2d(in_channels, out_channels, 4, 2, 3, bias=False))
+    )
 
 
 def squeeze_excite(channels: int, used: bool) -> nn.Module:
@@ -74,7 +79,7 @@ class Skip(nn.Module):
     def __init__(self, channels: int, squeeze_excitation: bool) -> None:
         super().__init__()
         self.scale = squeeze_excite(channels, squeeze_excitation)
-        self.merge = conv_block(nn.Conv2d(2 * channels, channels, 3, padding=1, bias=False))
+        self.merge = conv_block(nn.Conv2d(2 * channels, channels, 3, padding=1, bias=False, padding_mode="reflect"))
 
     def forward(self, deep: Tensor, shallow: Tensor) -> Tensor:
         """Merge (B, C, H, W) and a map that may lack a few rows or columns, where sides were odd."""
@@ -121,7 +126,7 @@ class Generator(nn.Module):
         )
         self.up = nn.ModuleList([up(deep, 2 * width), up(2 * width, width)])
         self.skips = nn.ModuleList([Skip(part, squeeze_excitation) for part in (2 * width, width) if skip])
-        self.last = initialised(nn.ConvTranspose2d(width, channels, 4, 2, 1))
+        self.last = nn.Sequential(nn.ReflectionPad2d(1), initialised(nn.ConvTranspose2d(width, channels, 4, 2, 3)))
 
     def forward(self, image: Tensor) -> Tensor:
         """Map images (B, C, H, W) in [-1, 1] to images of the same shape and range; sides of 16 or more."""
