@@ -32,8 +32,11 @@ def conv_block(conv: nn.Module, slope: float = 0.0) -> nn.Sequential:
 
 
 def down(in_channels: int, out_channels: int) -> nn.Sequential:
-    """Halve the size by a 3x3 convolution."""
-    return conv_block(nn.Conv2d(in_channels, out_channels, 3, 2, 1, bias=False, padding_mode="reflect"))
+    """Halve the size by a 3x3 convolution.
+
+    Beyond the border there is zero: by nothing else can a network with instance norms see how bright an image is.
+    """
+    return conv_block(nn.Conv2d(in_channels, out_channels, 3, 2, 1, bias=False))
 
 
 def up(in_channels: int, out_channels: int) -> nn.Sequential:

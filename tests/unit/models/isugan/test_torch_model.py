@@ -51,12 +51,19 @@ def test_weights_of_the_papers_discriminator_are_as_many_as_by_hand():
     assert count(make_discriminator()) == 16 * (1 * 128 + 128 * 256 + 256 * 512 + 512 * 1) + 1
 
 
-@pytest.mark.parametrize("make", [torch_model.down, torch_model.up], ids=["down", "up"])
-def test_a_border_is_like_the_rest_where_the_surface_goes_on_as_it_is(make):
+def test_what_doubles_the_size_treats_the_border_as_the_rest():
     torch.manual_seed(0)
     stripes = torch.rand(1, 4, 32, 1).expand(-1, -1, -1, 32)  # the same in each column, so nothing ends at the border
-    pairs = make(4, 6)(stripes).unflatten(-1, (-1, 2))  # what doubles the size has a pattern of two columns
+    pairs = torch_model.up(4, 6)(stripes).unflatten(-1, (-1, 2))  # its pattern has two columns
     torch.testing.assert_close(pairs, pairs[..., :1, :].expand_as(pairs), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("variant", [{}, {"skip": False, "involution": False, "squeeze_excitation": False}])
+def test_brighter_images_are_told_from_darker_ones_in_spite_of_the_norms(variant):
+    torch.manual_seed(0)
+    network = Generator(width=8, residual_blocks=2, **variant).eval()
+    image = 0.2 * torch.rand(1, 1, 64, 64)
+    assert (network(image) - network(image - 0.5)).abs().max() > 1e-3
 
 
 def test_the_generator_has_four_se_blocks_and_involutions_around_nine_residual_blocks():
