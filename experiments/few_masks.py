@@ -26,7 +26,7 @@ def run(options: Namespace, seed: int, stem: Path) -> None:
     seed_everything(seed)
     root = Path(os.environ["DEFECT_DATA_ROOT"]) / "magnetic_tile"
     base = MagneticTile(root, train_batch_size=options.batch, eval_batch_size=8, num_workers=options.workers)
-    data = WithDefects(base, real=options.masks, balanced=True, seed=seed)
+    data = WithDefects(base, real=options.masks, per_object=options.per_object, balanced=True, seed=seed)
     model = OneStage(
         (256, 256), "small", iterations=options.iterations, augment=True, evaluator=False, visualizer=False
     )
@@ -46,7 +46,7 @@ def kept(stem: Path) -> tuple[pd.DataFrame, dict[str, torch.Tensor]]:
 def rows(options: Namespace) -> Iterator[dict[str, object]]:
     """Give the figures of OneStage, and of each one-class run on the same images."""
     for seed in options.seeds:
-        stem = options.out / f"OneStage-{options.masks}-{seed}"
+        stem = options.out / f"OneStage-{options.masks}-{options.per_object}-{options.iterations}-{seed}"
         found = once(stem, lambda seed=seed, stem=stem: run(options, seed, stem))
         yield {"data": "magnetic_tile", "model": f"OneStage, {options.masks} masks", "seed": seed, **found}
         tested = set(pd.read_csv(stem.with_suffix(".csv")).image_path)
@@ -61,6 +61,7 @@ def main() -> None:
     """Run what is missing, and print the table."""
     parser = ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--masks", type=int, default=40)
+    parser.add_argument("--per-object", type=int, default=1, help="at most so many masks of a tile")
     parser.add_argument("--iterations", type=int, default=2000)
     parser.add_argument("--batch", type=int, default=4)
     parser.add_argument("--seeds", nargs="*", type=int, default=[0, 1, 2])

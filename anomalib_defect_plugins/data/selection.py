@@ -13,7 +13,9 @@ Amount = int | float | Literal["all"]
 """A number of images, a share of them in (0, 1], or ``all``."""
 
 
-def select(defects: DataFrame, real: Amount, per_type: int | None, seed: int, source: str) -> list[str]:
+def select(
+    defects: DataFrame, real: Amount, per_type: int | None, seed: int, source: str, per_object: int | None = None
+) -> list[str]:
     """Choose defective images at random, object by object where the table knows objects.
 
     Args:
@@ -24,6 +26,7 @@ def select(defects: DataFrame, real: Amount, per_type: int | None, seed: int, so
             a type that goes along with another, but never fewer.
         seed: The same seed chooses the same images, and with a larger number the same and more.
         source: Where they come from, for the message.
+        per_object: At most so many of each object; by default all. Without ``group`` each image is an object.
 
     Returns:
         Paths of the images.
@@ -32,6 +35,12 @@ def select(defects: DataFrame, real: Amount, per_type: int | None, seed: int, so
         InvalidInputError: There are fewer than asked for, or the amount cannot be.
     """
     order = _shuffled(defects, seed)
+    if per_object is not None and per_object < 1:
+        msg = f"per_object is {per_object}; it must be 1 or more"
+        raise InvalidInputError(msg)
+    if per_object is not None and "group" in order:
+        order = order[order.groupby("group").cumcount() < per_object]
+        source += f", {per_object} of an object,"
     if per_type is None:
         return list(order.image_path.iloc[: _count(real, len(order), source)])
     if real:

@@ -49,13 +49,16 @@ class WithDefects(AnomalibDataModule):
         base: The data module: an instance, or a mapping with ``class_path`` and ``init_args``.
         real: How many real defective images train: a number, a share in (0, 1], or ``all``.
         per_type: Instead of ``real``: how many of each defect type.
+        per_object: At most so many of each object, where the data module knows objects: 40 defects of 40 parts teach
+            more than 40 photographs of seven. By default objects are taken whole, which leaves most to test with.
         train_on_real: Whether the real ones train; if not, they are but kept out of validation and test.
         balanced: Whether training draws defective images as often as normal ones, however few there are. An epoch has
             as many images as without; they are drawn with replacement.
         masks: Whether the defects in training come with pixel masks, or with their image label only.
         synthetic: Generator of synthetic defects: an instance, a name such as ``cutpaste``, or a mapping.
         synthetic_ratio: Share of the normal training images that get a synthetic defect, in (0, 1].
-        split_file: A ``split.csv`` of a former run, whose split is repeated; ``real`` and ``per_type`` are left out.
+        split_file: A ``split.csv`` of a former run, whose split is repeated; ``real``,
+            ``per_type`` and ``per_object`` are left out.
         seed: Seed of the choice, and of the splits of ``base`` if it has none.
 
     Raises:
@@ -68,6 +71,7 @@ class WithDefects(AnomalibDataModule):
         base: AnomalibDataModule,
         real: Amount = 0,
         per_type: int | None = None,
+        per_object: int | None = None,
         train_on_real: bool = True,
         balanced: bool = False,
         masks: bool = True,
@@ -95,12 +99,13 @@ class WithDefects(AnomalibDataModule):
         if not 0 < synthetic_ratio <= 1:
             msg = f"synthetic_ratio is {synthetic_ratio}; it must be in (0, 1]"
             raise InvalidInputError(msg)
-        if split_file is not None and (real or per_type):
-            msg = f"split_file {split_file} says which defects train: leave out real and per_type"
+        if split_file is not None and (real or per_type or per_object):
+            msg = f"split_file {split_file} says which defects train: leave out real, per_type and per_object"
             raise InvalidInputError(msg)
         self.base = base
         self.real = real
         self.per_type = per_type
+        self.per_object = per_object
         self.train_on_real = train_on_real
         self.balanced = balanced
         self.masks = masks
@@ -186,7 +191,7 @@ class WithDefects(AnomalibDataModule):
         if self.masks and "marked" in defects:
             defects = defects[defects.marked]
         source = f"the {'test' if published is None else 'training'} split of {base.name}"
-        chosen = select(defects, self.real, self.per_type, cast(int, self.seed), source)
+        chosen = select(defects, self.real, self.per_type, cast(int, self.seed), source, self.per_object)
         split["train"].update(chosen)
         if chosen and published is None:
             self._leave_evaluation(split, chosen)

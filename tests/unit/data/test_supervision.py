@@ -131,6 +131,15 @@ def test_same_seed_gives_the_same_split_another_one_another_and_a_larger_number_
     assert paths(first.train_data, 1) < paths(objects(tmp_path, real=9, seed=3).train_data, 1)
 
 
+@pytest.mark.parametrize(("per_object", "count"), [(1, 6), (2, 3), (9, 3)])
+def test_no_object_gives_more_defects_than_asked_for(tmp_path, per_object, count):
+    datamodule = objects(tmp_path, real=6, per_object=per_object)
+    table = datamodule.train_data.samples
+    assert table[table.label_index == 1].group.nunique() == count
+    assert not groups(datamodule.train_data) & groups(datamodule.test_data)
+    assert paths(datamodule.train_data, 1) < paths(objects(tmp_path, real=8, per_object=per_object).train_data, 1)
+
+
 def test_every_type_is_there_as_often_as_asked_for(tmp_path):
     kinds = objects(tmp_path, per_type=3).train_data.samples.defect_type
     # The three with a dent have a scratch too, so the scratches are there already.
@@ -155,7 +164,9 @@ def test_published_training_defects_train_and_the_test_split_stays(tmp_path):
         ({"per_type": 9}, "per_type is 9, but the test split of Objects has 8 images of type 'dent'"),
         ({"per_type": 0}, "per_type is 0"),
         ({"per_type": 1, "real": 2}, "give one of them"),
-        ({"split_file": "x.csv", "real": 2}, "leave out real and per_type"),
+        ({"real": 9, "per_object": 1}, "the test split of Objects, 1 of an object, has 8 defective images to give"),
+        ({"real": 2, "per_object": 0}, "per_object is 0; it must be 1 or more"),
+        ({"split_file": "x.csv", "real": 2}, "leave out real, per_type and per_object"),
         ({"synthetic_ratio": 0.0}, "synthetic_ratio is 0"),
         ({"synthetic": "glitter"}, "generator synthetic 'glitter' cannot be made: there is no such class; choose one"),
     ],
