@@ -13,6 +13,8 @@ images that were published with an empty mask count as images, but not as pixels
 grey levels added to the repaired image, which nobody would see. If the second is far above the first, the repaired
 image hides the defect instead of lacking it.
 
+The score of an image is the mean of its map's highest pixels, of a share chosen on the training images.
+
 A finished run is kept and not repeated: figures as JSON, scores as CSV, and a PNG of ten images, a row each: input,
 repaired, anomaly map (white is 0.5), mask at the ``training`` threshold, true mask.
 """
@@ -37,6 +39,7 @@ from torch import Tensor
 from torchmetrics.functional.classification import binary_auroc, binary_average_precision
 
 from anomalib_defect_plugins.data import MagneticTile, WithDefects
+from anomalib_defect_plugins.layers import top_mean
 from anomalib_defect_plugins.models.isugan import IsuGan
 from anomalib_defect_plugins.models.isugan.post_processing import otsu_mask
 from anomalib_defect_plugins.models.isugan.similarity import repair_error
@@ -222,21 +225,21 @@ def make_model(options: Namespace, name: str) -> IsuGan:
         width=options.width,
         residual_blocks=options.residual_blocks,
         iterations=options.iterations,
-        score_share=options.score_share,
         **VARIANTS[name],
         evaluator=False,
         visualizer=False,
     )
 
 
-def run(options: Namespace, name: str, stem: Path) -> None:
-    """Train a variant, and keep what it says."""
-    seed_everything(options.seed)
-    root = Path(os.environ["DEFECT_DATA_ROOT"]) / "magnetic_tile"
-    base = MagneticTile(root, eval_batch_size=1, num_workers=options.workers)
-    data, model = FewNormals(base, options.defective, options.normal), make_model(options, name)
+def train(options: Namespace, model: IsuGan, data: FewNormals, folder: Path) -> float:
+    """Train a model, or take the weights that a former run has left; gives the seconds that it took."""
+    checkpoint = folder / "trained.ckpt"
+    if checkpoint.exists():
+        kept = torch.load(checkpoint, weights_only=True)
+        model.load_state_dict(kept["state_dict"])
+        return kept["seconds"]
     engine = Engine(
-        default_root_dir=stem.parent / "models" / stem.name,
+        default_root_dir=folder,
         accelerator="auto",
         devices=1,
         precision=options.precision,
@@ -247,8 +250,31 @@ def run(options: Namespace, name: str, stem: Path) -> None:
     start = time.perf_counter()
     engine.fit(model, datamodule=data)
     seconds = time.perf_counter() - start
+    partial = checkpoint.with_suffix(".part")
+    torch.save({"state_dict": model.state_dict(), "seconds": seconds}, partial)
+    os.replace(partial, checkpoint)
+    return seconds
+
+
+def best_share(shares: list[float], trained: list[Seen]) -> float:
+    """The share of pixels whose mean tells the training images best apart."""
+    maps = torch.stack([one.anomaly_map for one in trained])[:, None]
+    labels = torch.tensor([one.label for one in trained])
+    return max(shares, key=lambda share: binary_auroc(top_mean(maps, share), labels).item())
+
+
+def run(options: Namespace, name: str, stem: Path) -> None:
+    """Train a variant, and keep what it says."""
+    seed_everything(options.seed)
+    root = Path(os.environ["DEFECT_DATA_ROOT"]) / "magnetic_tile"
+    base = MagneticTile(root, eval_batch_size=1, num_workers=options.workers)
+    data, model = FewNormals(base, options.defective, options.normal), make_model(options, name)
+    data.prepare_data()
+    data.setup()
+    seconds = train(options, model, data, stem.parent / "models" / stem.name)
+    model.model.score_share = best_share(options.score_shares, list(look(model, data.train_data)))
     trained, tested = (list(look(model, dataset)) for dataset in (data.train_data, data.test_data))
-    found = figures(model, trained, tested) | {"training s": seconds}
+    found = figures(model, trained, tested) | {"score share": model.model.score_share, "training s": seconds}
     rows = [
         (kind, str(s.path), s.label, s.score, s.error) for kind, x in (("train", trained), ("test", tested)) for s in x
     ]
@@ -267,7 +293,13 @@ def main() -> None:
     parser.add_argument("--width", type=int, default=64)
     parser.add_argument("--residual-blocks", type=int, default=9)
     parser.add_argument("--iterations", type=int, default=5000)
-    parser.add_argument("--score-share", type=float, default=0.001)
+    parser.add_argument(
+        "--score-shares",
+        nargs="*",
+        type=float,
+        default=[0.001, 0.01, 0.05],
+        help="of the highest pixels, whose mean is the score; the one is taken that tells training images best apart",
+    )
     parser.add_argument("--normal", type=int, default=100, help="normal training images")
     parser.add_argument("--defective", type=int, default=50, help="defective training images")
     parser.add_argument("--variants", nargs="*", choices=VARIANTS, default=["isugan", "cyclegan"])
@@ -279,7 +311,7 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     shape = f"{options.size}-{options.width}-{options.residual_blocks}-{options.iterations}"
-    setting = f"{shape}-{options.score_share}-{options.normal}-{options.defective}-{options.precision}-{options.seed}"
+    setting = f"{shape}-{options.normal}-{options.defective}-{options.precision}-{options.seed}"
     rows = []
     for name in options.variants:
         stem = options.out / setting / name

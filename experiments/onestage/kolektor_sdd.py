@@ -53,7 +53,9 @@ VARIANTS: dict[str, Variant | None] = {
     "cbs": Variant({"fine_iterations": 0}),
     "fbs": Variant({"coarse_suppression": False}),
     "unet": Variant({"coarse_suppression": False, "fine_iterations": 0}),
-    "group-norm-4": Variant({}, 4),
+    "group-norm": Variant({"norm": "group"}),
+    "instance-norm": Variant({"norm": "instance"}),
+    "group-norm-4": Variant({"norm": "group"}, 4),
     "batch-norm-4": Variant({"norm": "batch"}, 4),
     "padim": None,
 }

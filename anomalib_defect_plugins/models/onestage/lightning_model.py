@@ -43,7 +43,7 @@ class OneStage(IterativeTraining, AnomalibModule):
         image_size: Height and width that images are resized to, in pixels, multiples of 8. Images are made grey. A
             ``pre_processor`` of your own decides it instead.
         width: ``paper`` or ``small``, which trains on a CPU.
-        norm: ``group`` or ``batch``; the latter needs batches of several images.
+        norm: ``group``, ``instance`` or ``batch``; the last needs batches of several images.
         coarse_suppression: Whether the maps of the three decoder stages are added up, each with its own loss (CBS);
             without, there is the last stage's map and the loss of the result.
         fine_iterations: Multiplications with the deepest map, n of FBS; 0 is without. With neither it is a U-Net.
