@@ -52,7 +52,9 @@ def test_defaults_are_the_papers():
     assert model.supervision.name == "PIXEL_MASKS"
 
 
-@pytest.mark.parametrize("arguments", [{}, {"norm": "batch", "augment": True}], ids=["group", "batch"])
+@pytest.mark.parametrize(
+    "arguments", [{}, {"norm": "instance"}, {"norm": "batch", "augment": True}], ids=["group", "instance", "batch"]
+)
 def test_training_learns_where_the_spots_are(datamodule, tmp_path, arguments):
     """The spots of the generated data are brighter than anything else, so that few steps find them."""
     settings = {"iterations": 40, "learning_rate": 1e-2, "prior": 0.05}

@@ -146,7 +146,7 @@ def test_only_the_first_channel_is_seen():
     ("arguments", "line"),
     [
         ({"width": "wide"}, "width is 'wide'; it must be one of paper, small"),
-        ({"norm": "layer"}, "norm is 'layer'; it must be one of group, batch"),
+        ({"norm": "layer"}, "norm is 'layer'; it must be one of group, instance, batch"),
         ({"fine_iterations": -1}, "fine_iterations is -1; it must be 0 or more"),
         ({"prior": 0.0}, "prior is 0.0; it must be more than 0 and less than 1"),
         ({"prior": 1.0}, "prior is 1.0; it must be more than 0 and less than 1"),

@@ -98,7 +98,7 @@ def test_content_is_any_registered_generator_and_its_name_is_kept():
         ({"median_size": 4}, "median_size is 4; it must be odd"),
         ({"iterations": 0}, "iterations is 0"),
         ({"channels": -1}, "channels is -1"),
-        ({"norm": "layer"}, "norm is 'layer'; it must be one of group, batch"),
+        ({"norm": "layer"}, "norm is 'layer'; it must be one of group, instance, batch"),
         ({"defect_share": 0}, "defect_share is 0; it must be more than 0 and at most 1"),
         ({"score_share": 1.5}, "score_share is 1.5; it must be more than 0 and at most 1"),
     ],
