@@ -101,11 +101,12 @@ def look(model: IsuGan, dataset: AnomalibDataset) -> Iterator[Seen]:
     model = model.to(DEVICE).eval()
     for index in range(len(dataset)):
         item = dataset[index]
-        mask = None if item.gt_mask is None else item.gt_mask[None]
-        image, mask = model.pre_processor.transform(item.image[None], mask)
+        # Without a batch dimension, which would make a plain tensor of a mask, and then it would not be resized.
+        image, mask = model.pre_processor.transform(item.image, item.gt_mask)
+        image = image[None].to(DEVICE)
         with torch.inference_mode():
-            repaired, output = model.model.inspect(image.to(DEVICE))
-        grey = image[:, :1].to(DEVICE)
+            repaired, output = model.model.inspect(image)
+        grey = image[:, :1]
         yield Seen(
             Path(item.image_path),
             dataset.samples.defect_type.iloc[index],
@@ -113,7 +114,7 @@ def look(model: IsuGan, dataset: AnomalibDataset) -> Iterator[Seen]:
             float(output.pred_score),
             float(repair_error(grey, repaired)),
             *(part.reshape(image.shape[-2:]).float().cpu() for part in (grey, repaired, output.anomaly_map)),
-            None if mask is None else mask[0].bool(),
+            None if mask is None else mask.bool(),
         )
 
 
