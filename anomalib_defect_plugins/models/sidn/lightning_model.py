@@ -44,8 +44,8 @@ class Sidn(IterativeTraining, AnomalibModule):
             by and are left out too (method A of the paper's Table II).
         center_separation: Whether the centres of the branches are kept apart (L_td; without: method B).
         gsrm: Whether the global semantic relation module is used (without: method C; with all: method D).
-        norm: Layers that normalise, ``group`` or ``batch``; the paper does not say which. Batch norm is faster once
-            exported, but its statistics fit the training images only (measured in the README).
+        norm: Layers that normalise, ``group``, ``instance`` or ``batch``; the paper does not say which. Batch norm is
+            faster once exported, but its statistics fit the training images only (measured in the README).
         defect_content: Generator of the artificial defects: a registered name, an instance, or a mapping with
             ``class_path`` and ``init_args``. ``noise`` is the paper's; what a network learns of it is noise, and not
             what is unlike its surroundings (measured in the README).
