@@ -32,6 +32,9 @@ logger = logging.getLogger(__name__)
 IMAGE_SIZE = (1408, 512)
 """Height and width that the paper resizes KolektorSDD's upright images to, in pixels."""
 
+MIN_SIDE = 16
+"""Of what is an eighth of this, instance norm still has something to normalise."""
+
 SIGMA = 100 / (1408 * 512)
 """The paper's threshold: eq. 5 sums over the pixels of an image and compares with 100; here is the mean."""
 
@@ -40,10 +43,10 @@ class OneStage(IterativeTraining, AnomalibModule):
     """One-stage segmenter: learns from pixel masks of a few defects, suppresses background twice, has no classifier.
 
     Args:
-        image_size: Height and width that images are resized to, in pixels, multiples of 8. Images are made grey. A
-            ``pre_processor`` of your own decides it instead.
+        image_size: Height and width that images are resized to, in pixels, multiples of 8, each at least 16. Images are
+            made grey. A ``pre_processor`` of your own decides it instead.
         width: ``paper`` or ``small``, which trains on a CPU.
-        norm: ``group``, ``instance`` or ``batch``; the last needs batches of several images.
+        norm: ``instance``, ``group`` or ``batch``; the last needs batches of several images.
         coarse_suppression: Whether the maps of the three decoder stages are added up, each with its own loss (CBS);
             without, there is the last stage's map and the loss of the result.
         fine_iterations: Multiplications with the deepest map, n of FBS; 0 is without. With neither it is a U-Net.
@@ -69,7 +72,7 @@ class OneStage(IterativeTraining, AnomalibModule):
         self,
         image_size: tuple[int, int] = IMAGE_SIZE,
         width: str = "paper",
-        norm: str = "group",
+        norm: str = "instance",
         coarse_suppression: bool = True,
         fine_iterations: int = 3,
         prior: float = 0.01,
@@ -174,7 +177,7 @@ def _thresholds(sigma: float | None) -> PostProcessor:
 
 
 def _check_size(size: tuple[int, ...]) -> None:
-    if any(side <= 0 or side % 8 for side in size):
+    if any(side < MIN_SIDE or side % 8 for side in size):
         given = " x ".join(map(str, size))
-        msg = f"images are to be {given} pixels, but sides must be multiples of 8: change --model.image_size"
-        raise InvalidInputError(msg)
+        msg = f"images are to be {given} pixels, but sides must be multiples of 8 and at least {MIN_SIDE}: "
+        raise InvalidInputError(msg + "change --model.image_size")

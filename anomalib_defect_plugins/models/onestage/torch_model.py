@@ -97,7 +97,7 @@ class OneStageModel(nn.Module):
 
     Args:
         width: ``paper`` or ``small``, see ``WIDTHS``.
-        norm: ``group``, ``instance`` or ``batch``, see ``NORMS``.
+        norm: ``instance``, ``group`` or ``batch``, see ``NORMS``.
         coarse_suppression: Whether the stages' maps are added up and each has a loss of its own (CBS). Without, the
             last stage's map alone gives C, as in a U-Net.
         fine_iterations: Multiplications with the sigmoid of f_1 (FBS); 0 is without.
@@ -110,7 +110,7 @@ class OneStageModel(nn.Module):
     def __init__(
         self,
         width: str = "paper",
-        norm: str = "group",
+        norm: str = "instance",
         coarse_suppression: bool = True,
         fine_iterations: int = 3,
         prior: float = 0.01,
@@ -135,9 +135,10 @@ class OneStageModel(nn.Module):
         used = {"f_1": coarse_suppression or fine_iterations > 0, "f_2": coarse_suppression, "f_3": True}
         channels = dict(zip(STAGES, (quarter, half, full), strict=True))
         self.heads = nn.ModuleDict({name: head(channels[name], prior) for name in STAGES if used[name]})
+        self.to(memory_format=torch.channels_last)  # a quarter to a third off the time of a step on a CPU
 
     def forward(self, image: Tensor) -> OneStageOutput | InferenceBatch:
-        """Segment images (B, C, H, W) in [0, 1], H and W multiples of 8, of which only the first channel is seen.
+        """Segment images (B, C, H, W) in [0, 1], H and W multiples of 8, at least 16; only the first channel is seen.
 
         Returns:
             In training what the losses need; else the anomaly map F (B, 1, H, W) and its mean (B,), both in [0, 1].

@@ -53,7 +53,7 @@ def test_defaults_are_the_papers():
 
 
 @pytest.mark.parametrize(
-    "arguments", [{}, {"norm": "instance"}, {"norm": "batch", "augment": True}], ids=["group", "instance", "batch"]
+    "arguments", [{"norm": "group"}, {}, {"norm": "batch", "augment": True}], ids=["group", "instance", "batch"]
 )
 def test_training_learns_where_the_spots_are(datamodule, tmp_path, arguments):
     """The spots of the generated data are brighter than anything else, so that few steps find them."""
@@ -70,8 +70,13 @@ def test_training_learns_where_the_spots_are(datamodule, tmp_path, arguments):
 
 @pytest.mark.parametrize(
     "arguments",
-    [{"norm": "batch"}, {"coarse_suppression": False}, {"coarse_suppression": False, "fine_iterations": 0}],
-    ids=["batch norm", "FBS", "U-Net"],
+    [
+        {"norm": "group"},
+        {"norm": "batch"},
+        {"coarse_suppression": False},
+        {"coarse_suppression": False, "fine_iterations": 0},
+    ],
+    ids=["group norm", "batch norm", "FBS", "U-Net"],
 )
 def test_each_variant_is_exported_as_it_is(datamodule, tmp_path, arguments):
     run = trained(datamodule, tmp_path, prior=0.3, **arguments)
@@ -197,7 +202,8 @@ def test_without_sigma_thresholds_come_from_labelled_validation_images(datamodul
 @pytest.mark.parametrize(
     ("arguments", "line"),
     [
-        ({"image_size": (36, 40)}, "images are to be 36 x 40 pixels, but sides must be multiples of 8: .*image_size"),
+        ({"image_size": (36, 40)}, "images are to be 36 x 40 pixels, but sides must be multiples of 8 .*image_size"),
+        ({"image_size": (8, 8)}, "images are to be 8 x 8 pixels, but sides must be .* at least 16: .*image_size"),
         ({"image_size": (0, 40)}, "images are to be 0 x 40 pixels"),
         ({"iterations": 0}, "iterations is 0; it must be more than 0"),
         ({"learning_rate": -1.0}, "learning_rate is -1.0; it must be more than 0"),

@@ -108,7 +108,7 @@ def test_reducing_before_enlarging_is_what_the_paper_does_the_other_way_round():
         assert torch.allclose(enlarge(convolution(features), factor), convolution(enlarged), atol=1e-6)
 
 
-@pytest.mark.parametrize("size", [(8, 8), (64, 24), (24, 64)])
+@pytest.mark.parametrize("size", [(16, 16), (64, 24), (24, 64)])
 def test_map_is_as_large_as_the_image_and_the_score_is_its_mean(size):
     """Eq. 5, divided by the number of pixels."""
     with torch.inference_mode():
