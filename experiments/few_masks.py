@@ -3,8 +3,8 @@
     DEFECT_DATA_ROOT=... python experiments/one_class.py --data magnetic_tile      # first, for the one-class rows
     DEFECT_DATA_ROOT=... python experiments/few_masks.py --masks 40 --seeds 0 1 2
 
-The defects that train, and all images of the same tiles, leave the test split. The maps that the one-class runs have
-kept are measured again on the images that remain.
+The defects that train, and all images of the same tiles, leave the test split, so each seed has its own. The maps
+that the one-class runs have kept, of whatever seed, are measured again on the images that remain.
 """
 
 import os
@@ -28,7 +28,14 @@ def run(options: Namespace, seed: int, stem: Path) -> None:
     base = MagneticTile(root, train_batch_size=options.batch, eval_batch_size=8, num_workers=options.workers)
     data = WithDefects(base, real=options.masks, per_object=options.per_object, balanced=True, seed=seed)
     model = OneStage(
-        (256, 256), "small", iterations=options.iterations, augment=True, evaluator=False, visualizer=False
+        (options.size, options.size),
+        "small",
+        prior=options.prior,
+        augment=True,
+        iterations=options.iterations,
+        learning_rate=options.learning_rate,
+        evaluator=False,
+        visualizer=False,
     )
     measure(model, data, stem, options.precision)
 
@@ -46,11 +53,12 @@ def kept(stem: Path) -> tuple[pd.DataFrame, dict[str, torch.Tensor]]:
 def rows(options: Namespace) -> Iterator[dict[str, object]]:
     """Give the figures of OneStage, and of each one-class run on the same images."""
     for seed in options.seeds:
-        stem = options.out / f"OneStage-{options.masks}-{options.per_object}-{options.iterations}-{seed}"
+        sizes = f"{options.masks}-{options.per_object}-{options.size}-{options.iterations}"
+        stem = options.out / f"OneStage-{sizes}-{options.learning_rate:g}-{options.prior:g}-{seed}"
         found = once(stem, lambda seed=seed, stem=stem: run(options, seed, stem))
         yield {"data": "magnetic_tile", "model": f"OneStage, {options.masks} masks", "seed": seed, **found}
         tested = set(pd.read_csv(stem.with_suffix(".csv")).image_path)
-        for path in sorted((options.one_class / "magnetic_tile").glob(f"*-{seed}.json")):
+        for path in sorted((options.one_class / "magnetic_tile").glob("*.json")):
             table, seen = kept(path)
             own = table.image_path.isin(tested).to_numpy()
             part = {name: values[torch.from_numpy(own)] for name, values in seen.items()}
@@ -62,7 +70,10 @@ def main() -> None:
     parser = ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--masks", type=int, default=40)
     parser.add_argument("--per-object", type=int, default=1, help="at most so many masks of a tile")
+    parser.add_argument("--size", type=int, default=128, help="side of the images that OneStage sees")
     parser.add_argument("--iterations", type=int, default=2000)
+    parser.add_argument("--learning-rate", type=float, default=5e-3)
+    parser.add_argument("--prior", type=float, default=0.03)
     parser.add_argument("--batch", type=int, default=4)
     parser.add_argument("--seeds", nargs="*", type=int, default=[0, 1, 2])
     parser.add_argument("--precision", default="32-true", help="of training; bf16-mixed is faster on a CPU with AMX")

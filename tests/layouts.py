@@ -1,4 +1,4 @@
-"""Writes tiny data sets in the layout of real ones."""
+"""Writes tiny data sets in the layout of real ones, and tells what is in a folder."""
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -183,3 +183,8 @@ def write_dagm2007(root: Path, category: int, counts: Mapping[str, tuple[int, in
                 (folder / "Label" / f"{number:04}_label.PNG").hardlink_to(label)
     image.unlink()
     label.unlink()
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """Give what is in a folder and the folders in it, by path."""
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}

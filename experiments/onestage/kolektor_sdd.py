@@ -56,6 +56,7 @@ VARIANTS: dict[str, Variant | None] = {
     "group-norm": Variant({"norm": "group"}),
     "instance-norm": Variant({"norm": "instance"}),
     "group-norm-4": Variant({"norm": "group"}, 4),
+    "instance-norm-4": Variant({"norm": "instance"}, 4),
     "batch-norm-4": Variant({"norm": "batch"}, 4),
     "padim": None,
 }

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from layouts import contents
 from PIL import Image
 
 from anomalib_defect_plugins import cli
@@ -63,10 +64,6 @@ def run(arguments: list[str]) -> subprocess.CompletedProcess[str]:
     return subprocess.run(arguments, capture_output=True, text=True, check=False)
 
 
-def files(root: Path) -> dict[str, bytes]:
-    return {path.relative_to(root).as_posix(): path.read_bytes() for path in root.rglob("*") if path.is_file()}
-
-
 def test_a_killed_run_goes_on_and_ends_as_the_undisturbed_one(folder: Path, tmp_path: Path):
     done = run(words(folder, tmp_path / "undisturbed", 60, "--restored"))
     assert done.returncode == 0, done.stderr
@@ -79,7 +76,7 @@ def test_a_killed_run_goes_on_and_ends_as_the_undisturbed_one(folder: Path, tmp_
     assert killed.wait() == -signal.SIGKILL
     done = run(words(folder, tmp_path / "killed", 60, "--restored"))
     assert done.returncode == 0, done.stderr
-    assert files(tmp_path / "killed") == files(tmp_path / "undisturbed")
+    assert contents(tmp_path / "killed") == contents(tmp_path / "undisturbed")
     data = DefectFolder(tmp_path / "killed", num_workers=0)
     data.setup()
     assert all(item.gt_mask.any() == bool(item.gt_label) for item in data.test_data)
@@ -102,11 +99,11 @@ def test_bad_input_is_one_line_and_leaves_nothing(
 ):
     Image.fromarray(np.full((8, 8), 255, np.uint8)).save(folder / "small.png")
     Image.fromarray(np.zeros((SIDE, SIDE), np.uint8)).save(folder / "black.png")
-    before = files(folder / "data")
+    before = contents(folder / "data")
     given = words(folder, tmp_path / "out", 3, *(word.format(folder=folder) for word in more))
     assert cli.main(given[1:]) == 1  # in this process, which takes a tenth of the time
     errors = [text for text in capsys.readouterr().err.splitlines() if text.startswith("error: ")]
     assert len(errors) == 1
     assert line in errors[0]
     assert not (tmp_path / "out").exists()
-    assert files(folder / "data") == before
+    assert contents(folder / "data") == before
