@@ -48,13 +48,15 @@ class Variant(NamedTuple):
     batch_size: int = 1
 
 
+UNET = {"coarse_suppression": False, "fine_iterations": 0}
+
 VARIANTS: dict[str, Variant | None] = {
     "onestage": Variant({}),
     "cbs": Variant({"fine_iterations": 0}),
     "fbs": Variant({"coarse_suppression": False}),
-    "unet": Variant({"coarse_suppression": False, "fine_iterations": 0}),
+    "unet": Variant(UNET),
     "group-norm": Variant({"norm": "group"}),
-    "instance-norm": Variant({"norm": "instance"}),
+    "unet-group-norm": Variant(UNET | {"norm": "group"}),
     "group-norm-4": Variant({"norm": "group"}, 4),
     "instance-norm-4": Variant({"norm": "instance"}, 4),
     "batch-norm-4": Variant({"norm": "batch"}, 4),
@@ -62,10 +64,8 @@ VARIANTS: dict[str, Variant | None] = {
 }
 """``unet`` is the same network without CBS and FBS; norms are compared at equal batches; PaDiM is anomalib's own."""
 
-PRINTED = {
-    "onestage": dict.fromkeys((0, 5, 9, 13, 17), 100),
-    "unet": {0: 1000, 5: 1350, 9: 1300, 13: 1250, 17: 1250},
-}
+OF_ONESTAGE, OF_UNET = dict.fromkeys((0, 5, 9, 13, 17), 100), {0: 1000, 5: 1350, 9: 1300, 13: 1250, 17: 1250}
+PRINTED = {"onestage": OF_ONESTAGE, "group-norm": OF_ONESTAGE, "unet": OF_UNET, "unet-group-norm": OF_UNET}
 """The paper's thresholds on the sum over an image of 1408 x 512 pixels, by dilation."""
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
