@@ -26,14 +26,18 @@ def run(options: Namespace, seed: int, stem: Path) -> None:
     seed_everything(seed)
     root = Path(os.environ["DEFECT_DATA_ROOT"]) / "magnetic_tile"
     base = MagneticTile(root, train_batch_size=options.batch, eval_batch_size=8, num_workers=options.workers)
-    data = WithDefects(base, real=options.masks, per_object=options.per_object, balanced=True, seed=seed)
+    amount = {"real": options.masks, "per_object": options.per_object, "synthetic": options.synthetic}
+    data = WithDefects(base, **amount, balanced=True, seed=seed)
     model = OneStage(
         (options.size, options.size),
         "small",
+        norm=options.norm,
         prior=options.prior,
+        defect_weight=options.defect_weight,
         augment=True,
         iterations=options.iterations,
         learning_rate=options.learning_rate,
+        annealing=True,
         evaluator=False,
         visualizer=False,
     )
@@ -52,11 +56,13 @@ def kept(stem: Path) -> tuple[pd.DataFrame, dict[str, torch.Tensor]]:
 
 def rows(options: Namespace) -> Iterator[dict[str, object]]:
     """Give the figures of OneStage, and of each one-class run on the same images."""
+    setting = f"{options.masks}-{options.per_object}-{options.synthetic}-{options.size}-{options.iterations}-"
+    setting += f"{options.learning_rate}-{options.norm}-{options.prior}-{options.defect_weight}-{options.precision}"
+    name = f"OneStage, {options.masks} masks" + (f" and {options.synthetic}" if options.synthetic else "")
     for seed in options.seeds:
-        sizes = f"{options.masks}-{options.per_object}-{options.size}-{options.iterations}"
-        stem = options.out / f"OneStage-{sizes}-{options.learning_rate:g}-{options.prior:g}-{seed}"
+        stem = options.out / setting / str(seed)  # a dot in the last part would count as a suffix
         found = once(stem, lambda seed=seed, stem=stem: run(options, seed, stem))
-        yield {"data": "magnetic_tile", "model": f"OneStage, {options.masks} masks", "seed": seed, **found}
+        yield {"data": "magnetic_tile", "model": name, "seed": seed, **found}
         tested = set(pd.read_csv(stem.with_suffix(".csv")).image_path)
         for path in sorted((options.one_class / "magnetic_tile").glob("*.json")):
             table, seen = kept(path)
@@ -71,9 +77,12 @@ def main() -> None:
     parser.add_argument("--masks", type=int, default=40)
     parser.add_argument("--per-object", type=int, default=1, help="at most so many masks of a tile")
     parser.add_argument("--size", type=int, default=128, help="side of the images that OneStage sees")
-    parser.add_argument("--iterations", type=int, default=2000)
-    parser.add_argument("--learning-rate", type=float, default=5e-3)
-    parser.add_argument("--prior", type=float, default=0.03)
+    parser.add_argument("--iterations", type=int, default=6000)
+    parser.add_argument("--synthetic", help="generator that draws defects on half of the normal images")
+    parser.add_argument("--learning-rate", type=float, default=3e-3)
+    parser.add_argument("--norm", choices=["group", "instance"], default="instance")
+    parser.add_argument("--prior", type=float, default=0.3)
+    parser.add_argument("--defect-weight", type=float, default=0.5)
     parser.add_argument("--batch", type=int, default=4)
     parser.add_argument("--seeds", nargs="*", type=int, default=[0, 1, 2])
     parser.add_argument("--precision", default="32-true", help="of training; bf16-mixed is faster on a CPU with AMX")

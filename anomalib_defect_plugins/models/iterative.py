@@ -6,7 +6,10 @@ from typing import TYPE_CHECKING, Any, cast
 from anomalib import LearningType
 from anomalib.data import Batch, InferenceBatch
 from lightning.pytorch import Callback
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import CosineAnnealingLR
 
 from .checkpoints import Checkpointed
 from .training import (
@@ -59,6 +62,11 @@ class IterativeTraining(Checkpointed, _Model):  # type: ignore[misc]
         if stage == "fit" and datamodule is not None:
             check_evaluation_data(datamodule)
             allow_no_validation(self.trainer, self.post_processor)
+
+    def annealed(self, optimizer: Optimizer) -> OptimizerLRScheduler:
+        """Give an optimizer whose learning rate falls to 0 along a cosine, step by step."""
+        schedule = CosineAnnealingLR(optimizer, self.iterations)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def add_up(self, losses: dict[str, Tensor], batch_idx: int, batch_size: int) -> Tensor:
         """Give the sum of losses; show them, and stop training when one is not finite.

@@ -16,10 +16,10 @@ from anomalib.post_processing import PostProcessor
 from anomalib.pre_processing import PreProcessor
 from anomalib.visualization import Visualizer
 from lightning.pytorch import Callback
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 from torch.nn import functional
 from torch.optim import SGD
-from torch.optim.lr_scheduler import CosineAnnealingLR
 from torchvision.transforms.v2 import Compose, InterpolationMode, Resize
 
 from anomalib_defect_plugins.data.training_set import new_rng
@@ -143,15 +143,14 @@ class CutPaste(IterativeTraining, AnomalibModule):
         callbacks = super().configure_callbacks()
         return callbacks if self.iterations else [each for each in callbacks if not isinstance(each, StopAfter)]
 
-    def configure_optimizers(self) -> dict[str, Any] | None:
+    def configure_optimizers(self) -> OptimizerLRScheduler | None:
         """SGD with a learning rate that falls as a cosine from step to step; nothing for the null model."""
         if self.iterations == 0:
             return None
         optimizer = SGD(
             self.model.parameters(), lr=self.learning_rate, momentum=self.momentum, weight_decay=self.weight_decay
         )
-        schedule = CosineAnnealingLR(optimizer, T_max=self.iterations)
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+        return self.annealed(optimizer)
 
     def setup(self, stage: str) -> None:
         """Look at the data before training.

@@ -6,18 +6,19 @@ Paper: A one-stage approach for surface anomaly detection with background suppre
 
 import logging
 
-import torch
 from anomalib.data import Batch
 from anomalib.metrics import Evaluator
 from anomalib.models.components import AnomalibModule
 from anomalib.post_processing import PostProcessor
 from anomalib.pre_processing import PreProcessor
 from anomalib.visualization import Visualizer
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
-from torch.optim import Adam, Optimizer
+from torch.optim import Adam
 from torchvision.transforms.v2 import Compose, Grayscale, InterpolationMode, Resize
 
 from anomalib_defect_plugins.errors import InvalidInputError
+from anomalib_defect_plugins.models.augmentation import Augmentation
 from anomalib_defect_plugins.models.iterative import IterativeTraining
 from anomalib_defect_plugins.models.training import check_positive
 from anomalib_defect_plugins.post_processing import FixedPostProcessor, UnitPostProcessor
@@ -46,14 +47,17 @@ class OneStage(IterativeTraining, AnomalibModule):
         image_size: Height and width that images are resized to, in pixels, multiples of 8, each at least 16. Images are
             made grey. A ``pre_processor`` of your own decides it instead.
         width: ``paper`` or ``small``, which trains on a CPU.
-        norm: ``instance``, ``group`` or ``batch``; the last needs batches of several images.
+        norm: ``group``, ``instance`` or ``batch``; the last needs batches of several images.
         coarse_suppression: Whether the maps of the three decoder stages are added up, each with its own loss (CBS);
             without, there is the last stage's map and the loss of the result.
         fine_iterations: Multiplications with the deepest map, n of FBS; 0 is without. With neither it is a U-Net.
         prior: Share of defect pixels that the maps start from, in (0, 1).
-        augment: Whether training images are mirrored at random, upside down and left to right.
+        defect_weight: Weight, in (0, 1), of the defect pixels of an image in its loss, however few they are; by default
+            each pixel counts alike, as in the paper, and large defects more than small ones.
+        augment: Whether training images are mirrored, turned, scaled and lit at random, their masks with them.
         iterations: Training steps.
         learning_rate: Learning rate of Adam.
+        annealing: Whether it falls to 0 along a cosine; the paper's does not.
         sigma: Image threshold known beforehand, as a mean of the map in (0, 1): ``SIGMA`` = 1.39e-4 is the paper's.
             Pixels are then defective above 0.5. ``None`` leaves thresholds to anomalib and labelled validation images.
         pre_processor: As in anomalib.
@@ -72,13 +76,15 @@ class OneStage(IterativeTraining, AnomalibModule):
         self,
         image_size: tuple[int, int] = IMAGE_SIZE,
         width: str = "paper",
-        norm: str = "instance",
+        norm: str = "group",
         coarse_suppression: bool = True,
         fine_iterations: int = 3,
         prior: float = 0.01,
+        defect_weight: float | None = None,
         augment: bool = False,
         iterations: int = 6000,
         learning_rate: float = 1e-3,
+        annealing: bool = False,
         sigma: float | None = None,
         pre_processor: PreProcessor | bool = True,
         post_processor: PostProcessor | bool = True,
@@ -88,6 +94,8 @@ class OneStage(IterativeTraining, AnomalibModule):
         image_size = tuple(image_size)
         check_positive(iterations=iterations, learning_rate=learning_rate)
         _check_size(image_size)
+        _check_share("defect_weight", defect_weight)
+        _check_share("sigma", sigma, f", the paper's is {SIGMA:.3g}")
         super().__init__(
             self.configure_pre_processor(image_size) if pre_processor is True else pre_processor,
             _thresholds(sigma) if post_processor is True else post_processor,
@@ -95,9 +103,11 @@ class OneStage(IterativeTraining, AnomalibModule):
             visualizer,
         )
         self.model = OneStageModel(width, norm, coarse_suppression, fine_iterations, prior)
-        self.augment = augment
+        self.defect_weight = defect_weight
+        self.augmentation = Augmentation(None, vary=True) if augment else None
         self.iterations = iterations
         self.learning_rate = learning_rate
+        self.annealing = annealing
         self._vanished: set[str] = set()
 
     @staticmethod
@@ -109,30 +119,36 @@ class OneStage(IterativeTraining, AnomalibModule):
         resize = Resize(image_size or IMAGE_SIZE, interpolation=InterpolationMode.BICUBIC, antialias=True)
         return AntialiasedPreProcessor(Compose([resize, Grayscale(num_output_channels=3)]))
 
-    def configure_optimizers(self) -> Optimizer:
+    def configure_optimizers(self) -> OptimizerLRScheduler:
         """Adam, as in section 3."""
-        return Adam(self.model.parameters(), lr=self.learning_rate)
+        optimizer = Adam(self.model.parameters(), lr=self.learning_rate)
+        return self.annealed(optimizer) if self.annealing else optimizer
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Learn from the masks of a batch."""
         _check_size(tuple(batch.image.shape[-2:]))
         images, masks = batch.image.as_subclass(Tensor), batch.gt_mask.as_subclass(Tensor)[:, None]
         counts = self._marked(batch, masks)
-        if self.augment:
-            images, masks = mirror(images, masks)
-        return self.add_up(self.losses(self.model(images), masks, counts), batch_idx, len(images))
+        if self.augmentation is not None:
+            images, masks = self.augmentation.with_masks(images, masks)
+        losses = self.losses(self.model(images), masks, counts, self.defect_weight)
+        return self.add_up(losses, batch_idx, len(images))
 
     @staticmethod
-    def losses(output: OneStageOutput, masks: Tensor, counts: Tensor | None = None) -> dict[str, Tensor]:
+    def losses(
+        output: OneStageOutput, masks: Tensor, counts: Tensor | None = None, defect_weight: float | None = None
+    ) -> dict[str, Tensor]:
         """Give the loss of each stage's map (eq. 3) and that of the result.
 
         Args:
             output: What the network gives in training.
             masks: (B, 1, H, W), bool, true on defects.
             counts: (B,), bool: the images that count, all by default.
+            defect_weight: See :func:`cross_entropy`.
         """
-        losses = {f"{name}_loss": stage_loss(logits, masks, counts) for name, logits in output.stages.items()}
-        return {**losses, "final_loss": cross_entropy(output.log_defect, output.log_normal, masks, counts)}
+        rest = (masks, counts, defect_weight)
+        losses = {f"{name}_loss": stage_loss(logits, *rest) for name, logits in output.stages.items()}
+        return {**losses, "final_loss": cross_entropy(output.log_defect, output.log_normal, *rest)}
 
     def _marked(self, batch: Batch, masks: Tensor) -> Tensor:
         """Tell, (B,), which images can be learnt from: not a defect whose mask lost its last pixel on resizing."""
@@ -154,26 +170,14 @@ class OneStage(IterativeTraining, AnomalibModule):
         return super().validation_step(batch, batch_idx)
 
 
-def mirror(images: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
-    """Turn each image, and its mask with it, upside down and left to right at random.
-
-    Args:
-        images: (B, C, H, W).
-        masks: (B, 1, H, W).
-    """
-    for axis in (-2, -1):
-        turned = torch.rand(len(images)).to(images.device)[:, None, None, None] < 0.5
-        images, masks = (torch.where(turned, part.flip(axis), part) for part in (images, masks))
-    return images, masks
-
-
 def _thresholds(sigma: float | None) -> PostProcessor:
-    if sigma is None:
-        return UnitPostProcessor()
-    if not 0 < sigma < 1:
-        msg = f"sigma is {sigma}; it must be more than 0 and less than 1, the paper's is {SIGMA:.3g}"
+    return UnitPostProcessor() if sigma is None else FixedPostProcessor(sigma)
+
+
+def _check_share(name: str, value: float | None, more: str = "") -> None:
+    if value is not None and not 0 < value < 1:
+        msg = f"{name} is {value}; it must be more than 0 and less than 1{more}"
         raise InvalidInputError(msg)
-    return FixedPostProcessor(sigma)
 
 
 def _check_size(size: tuple[int, ...]) -> None:

@@ -97,7 +97,7 @@ class OneStageModel(nn.Module):
 
     Args:
         width: ``paper`` or ``small``, see ``WIDTHS``.
-        norm: ``instance``, ``group`` or ``batch``, see ``NORMS``.
+        norm: ``group``, ``instance`` or ``batch``, see ``NORMS``.
         coarse_suppression: Whether the stages' maps are added up and each has a loss of its own (CBS). Without, the
             last stage's map alone gives C, as in a U-Net.
         fine_iterations: Multiplications with the sigmoid of f_1 (FBS); 0 is without.
@@ -110,7 +110,7 @@ class OneStageModel(nn.Module):
     def __init__(
         self,
         width: str = "paper",
-        norm: str = "instance",
+        norm: str = "group",
         coarse_suppression: bool = True,
         fine_iterations: int = 3,
         prior: float = 0.01,

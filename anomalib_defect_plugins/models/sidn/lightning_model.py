@@ -15,12 +15,12 @@ from anomalib.visualization import Visualizer
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 from torch.optim import Adam
-from torch.optim.lr_scheduler import CosineAnnealingLR
 from torchvision.transforms.v2 import Compose, Grayscale, InterpolationMode, Resize
 
 from anomalib_defect_plugins.errors import InvalidInputError, check_one_of
 from anomalib_defect_plugins.generators.base import DefectGenerator
 from anomalib_defect_plugins.layers import NORMS
+from anomalib_defect_plugins.models.augmentation import Augmentation
 from anomalib_defect_plugins.models.iterative import IterativeTraining
 from anomalib_defect_plugins.models.training import check_positive
 from anomalib_defect_plugins.post_processing import OpeningPostProcessor
@@ -28,7 +28,6 @@ from anomalib_defect_plugins.pre_processing import AntialiasedPreProcessor
 from anomalib_defect_plugins.specification import build
 from anomalib_defect_plugins.supervision import Supervision
 
-from .augmentation import Augmentation
 from .loss import center_loss, clustering_loss, segmentation_loss, similarity_loss
 from .torch_model import SidnModel, SidnOutput
 
@@ -159,10 +158,7 @@ class Sidn(IterativeTraining, AnomalibModule):
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Adam, as in section III-E."""
         optimizer = Adam(self.model.parameters(), lr=self.learning_rate)
-        if not self.annealing:
-            return optimizer
-        scheduler = CosineAnnealingLR(optimizer, self.iterations)
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+        return self.annealed(optimizer) if self.annealing else optimizer
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Draw defects on the normal images of a batch and learn to segment them."""

@@ -28,6 +28,20 @@ def test_loss_does_not_depend_on_how_many_pixels_or_images_there_are():
     assert float(many) == pytest.approx(EXPECTED, rel=1e-5)
 
 
+@pytest.mark.parametrize("background", [1, 7])
+def test_a_weight_of_the_defect_holds_however_few_its_pixels_are(background):
+    """0.3 times -log 0.8, and 0.7 times -log 0.6."""
+    logits = SHARES.logit()[..., [0] + [1] * background]
+    mask = torch.arange(1 + background).reshape(1, 1, 1, -1) == 0
+    expected = -0.3 * math.log(0.8) - 0.7 * math.log(0.6)
+    assert float(stage_loss(logits, mask, defect_weight=0.3)) == pytest.approx(expected, rel=1e-5)
+
+
+def test_an_image_without_a_defect_has_the_weight_of_its_background():
+    loss = stage_loss(SHARES.logit(), torch.zeros_like(MASK), defect_weight=0.3)
+    assert float(loss) == pytest.approx(-0.7 * (math.log(0.2) + math.log(0.6)) / 2, rel=1e-5)
+
+
 def test_images_that_do_not_count_change_nothing():
     logits = torch.cat([SHARES.logit(), torch.full_like(SHARES, 30.0)]).requires_grad_()
     masks = torch.cat([MASK, ~MASK])

@@ -1,7 +1,7 @@
-"""How SIDN's normal images are varied, so that the network learns a texture and not the photographs of it.
+"""How training images are varied, so that a network learns what is in them and not the photographs.
 
-The paper says nothing of it. Without, a network that learns on forty photographs marks what is new in others: another
-light, another tilt (measured in the README).
+The papers say nothing of it. Without, a network that learns on forty photographs marks what is new in others: another
+light, another tilt (measured in the READMEs of SIDN and OneStage).
 """
 
 import torch
@@ -40,6 +40,13 @@ class Augmentation:
         # Coordinates of half precision are pixels off.
         with torch.autocast(images.device.type, enabled=False):
             return self.steps(images.float()).clamp(0, 1)
+
+    @torch.no_grad()
+    def with_masks(self, images: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
+        """Do the same with images and their masks (B, 1, H, W), bool, which stay on what they mark."""
+        with torch.autocast(images.device.type, enabled=False):
+            varied, moved = self.steps(images.float(), masks.float(), data_keys=["input", "mask"])
+        return varied.clamp(0, 1), moved > 0.5
 
 
 def variations() -> list[nn.Module]:

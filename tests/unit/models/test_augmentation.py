@@ -1,11 +1,11 @@
-"""How SIDN's normal images are varied."""
+"""How training images are varied."""
 
 import pytest
 import torch
 from torch import Tensor
 
+from anomalib_defect_plugins.models.augmentation import Augmentation
 from anomalib_defect_plugins.models.sidn import Sidn
-from anomalib_defect_plugins.models.sidn.augmentation import Augmentation
 
 
 @pytest.fixture
@@ -42,6 +42,20 @@ def test_mixed_precision_does_not_move_pixels(ramp):
     with torch.autocast("cpu", torch.bfloat16):
         mixed = Augmentation(None, vary=True)(ramp)
     assert torch.equal(full, mixed)
+
+
+def test_masks_stay_on_what_they_mark():
+    torch.manual_seed(0)
+    masks = torch.zeros(16, 1, 64, 96, dtype=torch.bool)
+    masks[:, :, 20:40, 30:70] = True
+    images = torch.where(masks, 0.7, 0.2).expand(-1, 3, -1, -1)
+    varied, moved = Augmentation(None, vary=True).with_masks(images, masks)
+    middle = (varied.amin((1, 2, 3), keepdim=True) + varied.amax((1, 2, 3), keepdim=True)) / 2
+    bright = varied[:, :1] > middle
+    common = (moved & bright).sum((1, 2, 3)) / (moved | bright).sum((1, 2, 3))
+    assert common.min() > 0.9
+    assert (moved != masks).flatten(1).any(1).sum() > 8
+    assert moved.dtype == torch.bool
 
 
 def test_a_crop_larger_than_the_image_is_the_image(ramp):
