@@ -47,7 +47,7 @@ from anomalib_defect_plugins.testing.runs import fit, seed_all
 
 pytestmark = pytest.mark.slow
 
-PROFILES = {"ci": 1, "campaign": 50}
+PROFILES = {"ci": 1, "campaign": 20}
 
 PROFILE = os.environ.get("BAD_INPUT_PROFILE", "ci")
 
