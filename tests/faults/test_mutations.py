@@ -1,0 +1,12 @@
+"""The lines that ``make mutate`` changes."""
+
+from pathlib import Path
+
+import pytest
+from faults.mutate import MUTATIONS, PACKAGE, ROOT, mutate
+
+
+@pytest.mark.parametrize(("model", "function", "old", "new"), MUTATIONS)
+def test_each_line_that_is_to_be_changed_is_there(model, function, old, new):
+    text = Path(ROOT, PACKAGE, "models", model, "loss.py").read_text()
+    assert mutate(text, function, old, new) != text
