@@ -32,7 +32,7 @@ class DefectGenerator(ABC):
 
         Args:
             images: (B, C, H, W), float32 in [0, 1], C 1 or 3, H and W at least ``MIN_SIDE``, on any device. They are
-                not changed.
+                not changed. B may be 0.
             rng: Source of all randomness, a generator of the CPU: the same state gives the same defects on one device.
                 By default torch's own.
 
@@ -45,6 +45,8 @@ class DefectGenerator(ABC):
         """
         _check(images)
         images = images.as_subclass(Tensor)
+        if not len(images):
+            return images.clone(), torch.zeros_like(images[:, :1], dtype=torch.bool)
         # Models ask for defects in a training step, where mixed precision would shorten some of the tensors here.
         with torch.autocast(images.device.type, enabled=False):
             defective, mask = self.draw(images, torch.default_generator if rng is None else rng)
@@ -57,7 +59,7 @@ class DefectGenerator(ABC):
         """Draw the defects; what it leaves outside the masks, and values beyond [0, 1], do not matter.
 
         Args:
-            images: As in ``__call__``, never a subclass of ``Tensor``. They must not be changed.
+            images: As in ``__call__``, one at least, never a subclass of ``Tensor``. They must not be changed.
             rng: A generator of the CPU, the source of all randomness.
 
         Returns:

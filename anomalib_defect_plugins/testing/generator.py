@@ -66,6 +66,13 @@ class GeneratorContract:
         assert (change * ~masks).max() <= 1 / 255, "a pixel outside the mask changed"
         assert ((change * masks).flatten(1).amax(1) > VISIBLE).all(), "a mask marks a defect that cannot be seen"
 
+    def test_no_image_gets_no_defect(self) -> None:
+        images = textures()[:0]
+        defective, masks = self.defects(images)
+        assert defective.shape == images.shape
+        assert masks.shape == images[:, :1].shape
+        assert masks.dtype == torch.bool
+
     def test_images_that_are_given_stay_as_they_are(self) -> None:
         images = textures()
         before = images.clone()
