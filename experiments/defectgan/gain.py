@@ -22,6 +22,8 @@ A finished run is kept in its own file and not repeated; a Defect-GAN goes on fr
 
 import json
 import os
+import sys
+import time
 from argparse import ArgumentParser, Namespace
 from collections.abc import Callable
 from pathlib import Path
@@ -32,6 +34,7 @@ import torch
 from anomalib.data import AnomalibDataset
 from anomalib.engine import Engine
 from lightning import Trainer, seed_everything
+from lightning.pytorch.loggers import CSVLogger
 from pasted import write_pasted
 from torch import Tensor
 from torch.utils.data import ConcatDataset, DataLoader, WeightedRandomSampler
@@ -64,12 +67,15 @@ class WithFolder(WithDefects):
     Args:
         base: The data module.
         per_type: Real defective images of each type.
+        per_object: At most so many of them of a tile.
         seed: Seed of their choice.
         folder: Synthetic images that train too.
     """
 
-    def __init__(self, base: MagneticTile, per_type: int, seed: int, folder: Path | None = None) -> None:
-        super().__init__(base, per_type=per_type, balanced=True, seed=seed)
+    def __init__(
+        self, base: MagneticTile, per_type: int, per_object: int | None, seed: int, folder: Path | None = None
+    ) -> None:
+        super().__init__(base, per_type=per_type, per_object=per_object, balanced=True, seed=seed)
         self.folder = folder
 
     def train_dataloader(self) -> DataLoader:
@@ -91,18 +97,18 @@ def make_data(options: Namespace, seed: int, batch_size: int, folder: Path | Non
     base = MagneticTile(
         root, seed=seed, train_batch_size=batch_size, eval_batch_size=batch_size, num_workers=options.workers
     )
-    return WithFolder(base, options.per_type, seed, folder)
+    return WithFolder(base, options.per_type, options.per_object, seed, folder)
 
 
 def make_engine(folder: Path, precision: str) -> Engine:
-    """Give an engine that trains and says nothing."""
+    """Give an engine that trains and leaves its losses in a table, ``metrics.csv``."""
     return Engine(
         default_root_dir=folder,
         precision=precision,
         accelerator="auto",
         devices=1,
         limit_val_batches=0,
-        logger=False,
+        logger=CSVLogger(folder),
         enable_progress_bar=False,
     )
 
@@ -117,9 +123,13 @@ def train_gan(options: Namespace, seed: int, checkpoint: Path) -> None:
         (options.size, options.size),
         channels=options.channels,
         residual_blocks=options.residual_blocks,
+        grey=True,
+        augment=options.gan_augment,
+        batch_size=options.gan_batch_size,
         iterations=options.gan_iterations,
         critic_updates=options.critic_updates,
         learning_rate=options.gan_learning_rate,
+        ema_decay=options.gan_ema_decay,
         evaluator=False,
         visualizer=False,
     )
@@ -210,14 +220,19 @@ def collate(items: list[InspectionBatch]) -> InspectionBatch:
 
 
 def segment(options: Namespace, seed: int, folder: Path | None) -> dict[str, float]:
-    """Train ``OneStage`` on the masks, and test it."""
+    """Train ``OneStage`` on the masks, with what its page says of few masks, and test it."""
     seed_everything(seed)
     data = make_data(options, seed, 4, folder)
     model = OneStage(
         (options.mask_size, options.mask_size),
         width=options.width,
+        norm="instance",
+        prior=0.3,
+        defect_weight=0.5,
         augment=True,
         iterations=options.mask_iterations,
+        learning_rate=options.mask_learning_rate,
+        annealing=True,
         evaluator=False,
         visualizer=False,
     )
@@ -275,8 +290,10 @@ def once(path: Path, work: Callable[[], dict[str, float]]) -> dict[str, float]:
 def run(options: Namespace, seed: int, name: str) -> dict[str, float]:
     """Train and test a variant."""
     size = f"{options.size}-{options.channels}-{options.residual_blocks}-{options.gan_iterations}-{options.precision}"
-    size += f"-{options.critic_updates}-{options.gan_learning_rate:g}"
-    root = options.out / f"{size}-{options.num}-{options.threshold}-{options.per_type}" / f"seed-{seed}"
+    size += f"-{options.gan_batch_size}-{options.critic_updates}-{options.gan_learning_rate:g}-{options.gan_ema_decay}"
+    size += "-augment" * options.gan_augment
+    amount = f"{options.num}-{options.threshold}-{options.per_type}-{options.per_object}"
+    root = options.out / f"{size}-{amount}" / f"seed-{seed}"
 
     def work() -> dict[str, float]:
         folder = write_images(options, seed, SOURCES[name], root) if name in SOURCES else None
@@ -287,8 +304,12 @@ def run(options: Namespace, seed: int, name: str) -> dict[str, float]:
         setting = f"{options.backbone}-{weights}-{options.inspection_size}-{options.batch_size}-"
         setting += f"{options.learning_rate}-{options.iterations}"
     else:
-        setting = f"{options.mask_size}-{options.width}-{options.mask_iterations}"
-    return once(root / f"{name}-{setting}.json", work)
+        setting = f"{options.mask_size}-{options.width}-{options.mask_learning_rate}-{options.mask_iterations}"
+    start = time.monotonic()
+    found = once(root / f"{name}-{setting}.json", work)
+    figures = ", ".join(f"{key} {value:.3f}" for key, value in found.items())
+    print(f"seed {seed}, {name}, {(time.monotonic() - start) / 60:.1f} min: {figures}", file=sys.stderr, flush=True)
+    return found
 
 
 def print_table(rows: dict[str, list[dict[str, float]]]) -> None:
@@ -311,11 +332,15 @@ def main() -> None:
     parser.add_argument("--channels", type=int, default=64, help="channels of Defect-GAN's first layer")
     parser.add_argument("--residual-blocks", type=int, default=6)
     parser.add_argument("--gan-iterations", type=int, default=500000)
+    parser.add_argument("--gan-batch-size", type=int, default=4, help="normal images, and as many defective ones")
     parser.add_argument("--critic-updates", type=int, default=5)
     parser.add_argument("--gan-learning-rate", type=float, default=2e-4)
+    parser.add_argument("--gan-ema-decay", type=float, default=0.999)
+    parser.add_argument("--gan-augment", action="store_true", help="vary Defect-GAN's training images")
     parser.add_argument("--num", type=int, default=350, help="synthetic images; the paper has 7 for each real one")
     parser.add_argument("--threshold", type=float, default=0.5, help="Defect-GAN's maps above it are defect in masks")
     parser.add_argument("--per-type", type=int, default=10, help="real defective training images of each type")
+    parser.add_argument("--per-object", type=int, help="at most so many of them of a tile")
     parser.add_argument("--backbone", default="resnet34")
     parser.add_argument("--random", action="store_true", help="the backbone starts at random")
     parser.add_argument("--inspection-size", type=int, default=224)
@@ -324,6 +349,7 @@ def main() -> None:
     parser.add_argument("--iterations", type=int, default=2000, help="steps of the classifier")
     parser.add_argument("--mask-size", type=int, default=256, help="side of OneStage's images")
     parser.add_argument("--width", choices=["small", "paper"], default="small")
+    parser.add_argument("--mask-learning-rate", type=float, default=3e-3)
     parser.add_argument("--mask-iterations", type=int, default=2000, help="steps of OneStage")
     parser.add_argument("--variants", nargs="*", choices=CLASSIFIERS + SEGMENTERS, default=CLASSIFIERS + SEGMENTERS)
     parser.add_argument("--seeds", nargs="*", type=int, default=[0, 1, 2, 3, 4])

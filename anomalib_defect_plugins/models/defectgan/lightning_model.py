@@ -23,6 +23,7 @@ from torchvision.transforms.v2 import Compose, InterpolationMode, Resize
 
 from anomalib_defect_plugins.errors import ConfigurationError, InvalidInputError
 from anomalib_defect_plugins.generators.draws import device_rng
+from anomalib_defect_plugins.models.augmentation import Augmentation
 from anomalib_defect_plugins.models.iterative import IterativeTraining
 from anomalib_defect_plugins.models.own_batches import OwnBatches
 from anomalib_defect_plugins.models.pairs import flip, paired_loader
@@ -48,6 +49,7 @@ FIXED = (
     "spatial_control",
     "noise_injection",
     "layer_composition",
+    "grey",
 )
 """Arguments that the weights of a checkpoint depend on."""
 
@@ -74,6 +76,9 @@ class DefectGan(OwnBatches, IterativeTraining, AnomalibModule):
         layer_composition: Whether defects are a layer on the image (LWC); if not, G gives the whole image.
         spatial_constraint: Whether L_sd-cyc and L_sd-con are used (SC); they need ``layer_composition``, and are left
             out without it.
+        grey: Whether defects are painted grey. For grey images, which else have to teach the network what grey is.
+        augment: Whether training images are turned, scaled and lit at random too; they are mirrored in any case. Where
+            all images of a type are of a few parts, the discriminator else tells the type by the part.
         iterations: Training steps. Each is an update of the discriminator; each ``critic_updates``-th one of the
             generator too. The paper's are 500,000.
         batch_size: Normal images in a step, and as many defective ones.
@@ -120,6 +125,8 @@ class DefectGan(OwnBatches, IterativeTraining, AnomalibModule):
         noise_injection: bool = True,
         layer_composition: bool = True,
         spatial_constraint: bool = True,
+        grey: bool = False,
+        augment: bool = False,
         iterations: int = 500000,
         batch_size: int = 4,
         learning_rate: float = 2e-4,
@@ -164,7 +171,7 @@ class DefectGan(OwnBatches, IterativeTraining, AnomalibModule):
             discriminator_channels=discriminator_channels or channels,
             discriminator_layers=discriminator_layers or default_layers(self.image_size),
         )
-        self._networks = (channels, residual_blocks, spatial_control, noise_injection, layer_composition)
+        self._networks = (channels, residual_blocks, spatial_control, noise_injection, layer_composition, grey)
         self._asked_for = (None if categories is None else _checked(categories), multi_label)
         self._settled = categories is not None
         self._build(self._asked_for[0] or (UNNAMED,), bool(multi_label))
@@ -181,6 +188,7 @@ class DefectGan(OwnBatches, IterativeTraining, AnomalibModule):
         self.batch_size = batch_size
         self.critic_updates = critic_updates
         self.identity_share = identity_share
+        self.augmentation = Augmentation(None, vary=True) if augment else None
         self.automatic_optimization = False
         self.register_buffer("seed", torch.tensor(-1))
 
@@ -269,7 +277,7 @@ class DefectGan(OwnBatches, IterativeTraining, AnomalibModule):
         These are the two halves of a batch, see ``paired_loader``.
         """
         rng = self.rng(self.current_epoch, batch_idx, self.global_rank)
-        images = 2 * flip(batch.image.as_subclass(Tensor), rng) - 1
+        images = 2 * self._varied(batch.image.as_subclass(Tensor), rng) - 1
         labels = batch_labels(batch, self.categories)
         task = Task(images, labels, self._targets(labels, rng), self.multi_label)
         networks = (self.generator, self.discriminator)
@@ -281,6 +289,14 @@ class DefectGan(OwnBatches, IterativeTraining, AnomalibModule):
             shown["map_mean"] = maps[: len(maps) // 2].mean()  # of the normal images
             self._average((step + 1) // self.critic_updates)
         self.log_dict(shown, prog_bar=True, batch_size=len(images))
+
+    def _varied(self, images: Tensor, rng: torch.Generator) -> Tensor:
+        """Mirror images, or vary them in all ways, by a source of chance of the step's own."""
+        if self.augmentation is None:
+            return flip(images, rng)
+        with torch.random.fork_rng():
+            torch.manual_seed(int(torch.randint(2**62, (), generator=rng)))
+            return self.augmentation(images)
 
     def _targets(self, labels: Tensor, rng: torch.Generator) -> Tensor:
         """Give what images shall become: a normal one what its partner is, and that one normal; some what they are."""

@@ -97,6 +97,7 @@ class Generator(nn.Module):
         spatial_control: Whether the map goes to SPADE in the decoder; if not, it joins the image, as in StarGAN.
         noise_injection: Whether there is adaptive noise after each convolutional block.
         layer_composition: Whether the result is a foreground laid on the image; if not, the network gives all of it.
+        grey: Whether what the network paints is grey: its three channels are equal.
     """
 
     def __init__(
@@ -107,6 +108,7 @@ class Generator(nn.Module):
         spatial_control: bool = True,
         noise_injection: bool = True,
         layer_composition: bool = True,
+        grey: bool = False,
     ) -> None:
         super().__init__()
         self.spatial_control = spatial_control
@@ -135,7 +137,7 @@ class Generator(nn.Module):
             ]
         )
         self.decoder = nn.ModuleList([block(up(one, two), two, control) for one, two in pairwise(widths[::-1])])
-        self.head = conv(channels, 4 if layer_composition else 3, 7, 1)
+        self.head = conv(channels, (1 if grey else 3) + layer_composition, 7, 1)
 
     def forward(self, image: Tensor, control: Tensor, rng: torch.Generator | None = None) -> Synthesized:
         """Put defects on images or take them away.
@@ -156,9 +158,9 @@ class Generator(nn.Module):
             x = block(x, control, rng)
         layers = self.head(self._decode(x, control, rng))
         if not self.layer_composition:
-            made = layers.tanh()
+            made = layers.tanh().expand_as(image)
             return Synthesized(made, (made - image).abs().mean(1, keepdim=True) / 2)
-        return compose(image, layers[:, :3].tanh(), layers[:, 3:].sigmoid())  # eq. 1, 3
+        return compose(image, layers[:, :-1].tanh(), layers[:, -1:].sigmoid())  # eq. 1, 3
 
     def _decode(self, x: Tensor, control: Tensor, rng: torch.Generator | None) -> Tensor:
         """Go from the features of the encoder, (B, 4 C, H / 4, W / 4), to those of the head, (B, C, H, W)."""
@@ -192,7 +194,7 @@ def compose(image: Tensor, foreground: Tensor, maps: Tensor) -> Synthesized:
 
     Args:
         image: (B, C, H, W).
-        foreground: The same.
+        foreground: The same, or (B, 1, H, W), which goes on every channel.
         maps: Share of the foreground, (B, 1, H, W), in [0, 1].
     """
     return Synthesized(image * (1 - maps) + foreground * maps, maps)

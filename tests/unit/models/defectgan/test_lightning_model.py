@@ -99,6 +99,20 @@ def test_normal_images_become_what_their_partners_are_and_these_normal_but_for_s
     assert stays == pytest.approx(0.3, abs=0.05)  # five standard deviations
 
 
+def test_images_are_mirrored_or_varied_by_the_chance_of_the_step_alone(tiny):
+    images = torch.rand(4, 3, 32, 36)
+    values = images.flatten(1).sort().values
+    for augment in (False, True):
+        model, state = tiny(augment=augment), torch.get_rng_state()
+        one, same, other = (model._varied(images, rng(seed)) for seed in (0, 0, 1))
+        assert torch.equal(one, same)
+        assert not torch.equal(one, other)
+        assert one.min() >= 0
+        assert one.max() <= 1
+        assert torch.equal(one.flatten(1).sort().values, values) != augment
+        assert torch.equal(torch.get_rng_state(), state)
+
+
 @pytest.mark.parametrize(
     "arguments",
     [
@@ -106,6 +120,7 @@ def test_normal_images_become_what_their_partners_are_and_these_normal_but_for_s
         {"noise_injection": False},
         {"layer_composition": False},
         {"spatial_constraint": False},
+        {"grey": True, "augment": True},
         {"multi_label": True},
         {"critic_updates": 1, "residual_blocks": 0, "discriminator_layers": 2, "discriminator_channels": 8},
     ],

@@ -143,6 +143,16 @@ def test_without_composition_the_map_is_half_of_the_mean_change():
     torch.testing.assert_close(maps, ((made - images()) / 2).abs().mean(1, keepdim=True))
 
 
+@pytest.mark.parametrize("layer_composition", [True, False])
+def test_grey_images_stay_grey_where_it_paints_grey(layer_composition):
+    grey = images()[:, :1].expand(-1, 3, -1, -1)
+    for paints_grey in (True, False):
+        made = noisy(grey=paints_grey, layer_composition=layer_composition)(grey, torch.ones(2, 2, 1, 1), rng()).images
+        assert made.shape == grey.shape
+        assert (made - grey).abs().amax() > 0.1
+        assert ((made.amax(1) - made.amin(1)).max() < 1e-6) == paints_grey
+
+
 def test_inspection_takes_the_map_of_the_restoration_for_the_anomaly_map():
     model, image = DefectGanModel(noisy(), 2, score_share=1.0), images() / 2 + 0.5
     result, restored = model(image), model.restore(image)
