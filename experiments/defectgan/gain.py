@@ -192,6 +192,7 @@ def classify(options: Namespace, seed: int, name: str, folder: Path | None) -> d
         backbone=options.backbone,
         pre_trained=not options.random,
         source_classifier=name == "grl",
+        frozen_norm=options.frozen_norm,
         learning_rate=options.learning_rate,
     )
     trainer = Trainer(
@@ -287,13 +288,18 @@ def once(path: Path, work: Callable[[], dict[str, float]]) -> dict[str, float]:
     return json.loads(path.read_text())
 
 
-def run(options: Namespace, seed: int, name: str) -> dict[str, float]:
-    """Train and test a variant."""
+def folder_of(options: Namespace, seed: int) -> Path:
+    """Give the folder of a seed's synthetic images and results, which names how they were made."""
     size = f"{options.size}-{options.channels}-{options.residual_blocks}-{options.gan_iterations}-{options.precision}"
     size += f"-{options.gan_batch_size}-{options.critic_updates}-{options.gan_learning_rate:g}-{options.gan_ema_decay}"
     size += "-augment" * options.gan_augment
     amount = f"{options.num}-{options.threshold}-{options.per_type}-{options.per_object}"
-    root = options.out / f"{size}-{amount}" / f"seed-{seed}"
+    return options.out / f"{size}-{amount}" / f"seed-{seed}"
+
+
+def run(options: Namespace, seed: int, name: str) -> dict[str, float]:
+    """Train and test a variant."""
+    root = folder_of(options, seed)
 
     def work() -> dict[str, float]:
         folder = write_images(options, seed, SOURCES[name], root) if name in SOURCES else None
@@ -302,7 +308,7 @@ def run(options: Namespace, seed: int, name: str) -> dict[str, float]:
     if name in CLASSIFIERS:
         weights = "random" if options.random else "timm"
         setting = f"{options.backbone}-{weights}-{options.inspection_size}-{options.batch_size}-"
-        setting += f"{options.learning_rate}-{options.iterations}"
+        setting += f"{options.learning_rate}-{options.iterations}" + "-frozen" * options.frozen_norm
     else:
         setting = f"{options.mask_size}-{options.width}-{options.mask_learning_rate}-{options.mask_iterations}"
     start = time.monotonic()
@@ -325,8 +331,8 @@ def print_table(rows: dict[str, list[dict[str, float]]]) -> None:
         print(f"| {variant} | {len(found)} | " + " | ".join(cells) + " |")
 
 
-def main() -> None:
-    """Run what is missing, and print the tables."""
+def read_arguments() -> Namespace:
+    """Read the command line."""
     parser = ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--size", type=int, default=128, help="side of Defect-GAN's images")
     parser.add_argument("--channels", type=int, default=64, help="channels of Defect-GAN's first layer")
@@ -343,6 +349,7 @@ def main() -> None:
     parser.add_argument("--per-object", type=int, help="at most so many of them of a tile")
     parser.add_argument("--backbone", default="resnet34")
     parser.add_argument("--random", action="store_true", help="the backbone starts at random")
+    parser.add_argument("--frozen-norm", action="store_true", help="batch norms keep their statistics")
     parser.add_argument("--inspection-size", type=int, default=224)
     parser.add_argument("--batch-size", type=int, default=16)
     parser.add_argument("--learning-rate", type=float, default=1e-3)
@@ -357,7 +364,12 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--workers", type=int, default=0, help="processes that read images")
     parser.add_argument("--out", type=Path, default=Path("results/defectgan/gain"))
-    options = parser.parse_args()
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Run what is missing, and print the tables."""
+    options = read_arguments()
     torch.set_num_threads(options.threads)
     found = {name: [run(options, seed, name) for seed in options.seeds] for name in options.variants}
     for group in (CLASSIFIERS, SEGMENTERS):

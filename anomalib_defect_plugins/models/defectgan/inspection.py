@@ -129,6 +129,8 @@ class InspectionClassifier(LightningModule):
         backbone: Name of a timm model; the paper's are ``resnet34`` and ``densenet121``.
         pre_trained: Whether the backbone starts from timm's weights. The paper does not say.
         source_classifier: Whether the source classifier takes part. Without synthetic images it has nothing to learn.
+        frozen_norm: Whether the backbone's batch norms keep the statistics that they came with: for few images, for
+            batches of real and synthetic ones, and for weights whose norms were folded into the convolutions.
         learning_rate: Learning rate of SGD.
         momentum: Momentum of SGD, on which the paper is silent.
 
@@ -143,6 +145,7 @@ class InspectionClassifier(LightningModule):
         backbone: str = "resnet34",
         pre_trained: bool = True,
         source_classifier: bool = True,
+        frozen_norm: bool = False,
         learning_rate: float = 1e-3,
         momentum: float = 0.9,
     ) -> None:
@@ -156,6 +159,7 @@ class InspectionClassifier(LightningModule):
         self.categories = tuple(categories)
         self.multi_label = multi_label
         self.source_classifier = source_classifier
+        self.frozen_norm = frozen_norm
         self.learning_rate = learning_rate
         self.momentum = momentum
         classes = len(categories) + (not multi_label)
@@ -163,6 +167,16 @@ class InspectionClassifier(LightningModule):
         self.metrics = nn.ModuleDict(
             {stage: MetricCollection(_metrics(classes, multi_label)) for stage in ("val", "test")}
         )
+        self.train()  # which Lightning does not call before it fits
+
+    def train(self, mode: bool = True) -> "InspectionClassifier":
+        """Switch between training and evaluation; frozen norms stay in evaluation."""
+        super().train(mode)
+        if self.frozen_norm:
+            for module in self.model.backbone.modules():
+                if isinstance(module, nn.BatchNorm2d):
+                    module.eval()
+        return self
 
     def forward(self, image: Tensor) -> Tensor:
         """Give the probabilities of (B, 3, H, W) in [0, 1]: (B, K), or (B, 1 + K) with the normal class first."""

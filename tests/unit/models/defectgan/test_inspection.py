@@ -171,6 +171,17 @@ def test_it_trains_and_a_checkpoint_gives_the_same_classifier(data: DefectFolder
     torch.testing.assert_close(loaded(image), model.cpu().eval()(image))
 
 
+@pytest.mark.parametrize("frozen", [True, False])
+def test_frozen_norms_keep_their_statistics_and_the_weights_learn(data: DefectFolder, tmp_path: Path, frozen: bool):
+    model = InspectionClassifier(CATEGORIES, frozen_norm=frozen, **TINY)
+    before = {name: value.clone() for name, value in model.model.backbone.state_dict().items()}
+    fit(model, data, tmp_path, 1)
+    after = model.model.backbone.state_dict()
+    changed = {name for name, value in after.items() if not torch.equal(value, before[name])}
+    assert any(name.endswith("running_mean") for name in changed) != frozen
+    assert any("conv" in name for name in changed)
+
+
 def test_a_resumed_training_goes_on_where_it_was(data: DefectFolder, tmp_path: Path):
     torch.manual_seed(0)
     trainer = fit(InspectionClassifier(CATEGORIES, **TINY), data, tmp_path, 1)
