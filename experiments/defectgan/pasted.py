@@ -52,6 +52,8 @@ def write_generated(
     def paint(normal: Tensor, number: int, rng: torch.Generator) -> tuple[Tensor, Tensor, str]:
         del number
         image, mask = generator(normal[None], rng)
+        while not mask.any():  # a scar on a small image may fall between its pixels
+            image, mask = generator(normal[None], rng)
         return image[0], mask[0, 0], generator.name
 
     _write(root, {"what": generator.name, "size": list(size), "seed": seed}, dataset, num, paint)
