@@ -220,7 +220,7 @@ def collate(items: list[InspectionBatch]) -> InspectionBatch:
 # Segmentation
 
 
-def segment(options: Namespace, seed: int, folder: Path | None) -> dict[str, float]:
+def segment(options: Namespace, seed: int, folder: Path | None, out: Path) -> dict[str, float]:
     """Train ``OneStage`` on the masks, with what its page says of few masks, and test it."""
     seed_everything(seed)
     data = make_data(options, seed, 4, folder)
@@ -237,7 +237,7 @@ def segment(options: Namespace, seed: int, folder: Path | None) -> dict[str, flo
         evaluator=False,
         visualizer=False,
     )
-    make_engine(options.out / "engine", options.precision).fit(model, datamodule=data)
+    make_engine(out, options.precision).fit(model, datamodule=data)
     maps, masks, scores, labels = look(model, data.test_data)
     return {
         "pixel AP": binary_average_precision(maps, masks, None).item(),
@@ -303,7 +303,9 @@ def run(options: Namespace, seed: int, name: str) -> dict[str, float]:
 
     def work() -> dict[str, float]:
         folder = write_images(options, seed, SOURCES[name], root) if name in SOURCES else None
-        return classify(options, seed, name, folder) if name in CLASSIFIERS else segment(options, seed, folder)
+        if name in CLASSIFIERS:
+            return classify(options, seed, name, folder)
+        return segment(options, seed, folder, root / name)
 
     if name in CLASSIFIERS:
         weights = "random" if options.random else "timm"
