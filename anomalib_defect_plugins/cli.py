@@ -119,7 +119,13 @@ def _add_synthesize(commands: "argparse._SubParsersAction[argparse.ArgumentParse
     command.add_argument("--category", help="type of the defects, or several joined by '+'; each in turn by default")
     command.add_argument("--region", type=Path, help="image, black where no defect is wanted; anywhere by default")
     command.add_argument("--seed", type=int, default=0, help="image i depends on it and on i alone")
-    command.add_argument("--threshold", type=float, default=0.5, help="the map above it is defect in the mask")
+    command.add_argument(
+        "--threshold",
+        type=lambda word: word if word == "otsu" else float(word),
+        default=0.5,
+        metavar="NUMBER|otsu",
+        help="the map above it is defect in the mask; otsu: of each map its own",
+    )
     command.add_argument("--restored", action="store_true", help="keep the images with the defect taken away too")
     command.add_argument(
         "--report", metavar="EXTRACTOR", help="write how real they are, by the features of inception or a timm model"

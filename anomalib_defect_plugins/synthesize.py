@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 from rich.text import Text
+from skimage.filters import threshold_otsu
 from torch import Tensor
 from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2.functional import resize
@@ -39,6 +40,10 @@ HOPELESS = 10
 """So many images without a usable defect, and none with one, end the run."""
 
 
+OTSU = "otsu"
+"""The threshold that splits a map's values such that those of both sides are most alike."""
+
+
 @dataclass(frozen=True)
 class Request:
     """What is to be made.
@@ -48,7 +53,8 @@ class Request:
         category: Type of their defects, or several joined by ``+``; by default each type in turn.
         region: Image of the model's size, in which the defects are to be where it is not black; by default anywhere.
         seed: Seed. Image i depends on it and on i alone.
-        threshold: A pixel is of a defect where the map m is above it, in (0, 1).
+        threshold: A pixel is of a defect where the map m is above it, in (0, 1); or ``otsu``, for each map its own:
+            where maps are never low, as those of a short training, no number would tell a defect from the rest.
         restored: Whether the images with the defect taken away again are kept too.
 
     Raises:
@@ -59,7 +65,7 @@ class Request:
     category: str | None = None
     region: Path | None = None
     seed: int = 0
-    threshold: float = 0.5
+    threshold: float | Literal["otsu"] = 0.5
     restored: bool = False
 
     def __post_init__(self) -> None:
@@ -70,8 +76,8 @@ class Request:
         if self.seed < 0:
             msg = f"--seed is {self.seed}; it must be 0 or more"
             raise InvalidInputError(msg)
-        if not 0 < self.threshold < 1:
-            msg = f"--threshold is {self.threshold}; it must be more than 0 and less than 1"
+        if self.threshold != OTSU and not (isinstance(self.threshold, float) and 0 < self.threshold < 1):
+            msg = f"--threshold is {self.threshold}; it must be more than 0 and less than 1, or {OTSU}"
             raise InvalidInputError(msg)
 
 
@@ -169,7 +175,7 @@ class Painter:
             source = self.sources[int(torch.randint(len(self.sources), (), generator=rng))]
             normal = self.dataset[source].image.as_subclass(Tensor)[None]
             image, maps = (part.cpu() for part in self.model.synthesize(normal, control, rng))
-            mask = self._mask(image, maps * reached(control, self.model.image_size), normal)
+            mask = self._mask(image, maps, reached(control, self.model.image_size), normal)
             row |= {"source": self._path(source), "mean_map": float(maps.mean())}
             row |= {"defect_share": float(mask.float().mean())}
             if mask.any():
@@ -187,9 +193,12 @@ class Painter:
         types = torch.tensor([float(name in split_types(category)) for name in self.model.categories])
         return types[None, :, None, None] * self.region
 
-    def _mask(self, image: Tensor, maps: Tensor, normal: Tensor) -> Tensor:
+    def _mask(self, image: Tensor, maps: Tensor, region: Tensor, normal: Tensor) -> Tensor:
         """Where the defect is, (1, 1, H, W), bool; nowhere if nothing is to be seen of it."""
-        mask = defect_masks(maps, self.request.threshold)
+        threshold = self.request.threshold
+        if threshold == OTSU:
+            threshold = float(threshold_otsu(maps[region].numpy()))  # type: ignore[no-untyped-call]
+        mask = defect_masks(maps * region, threshold)
         return mask & (((image - self._resized(normal)).abs() * mask).max() > VISIBLE)
 
     def _resized(self, image: Tensor) -> Tensor:
@@ -258,13 +267,13 @@ def _check_data(model: DefectGan, datamodule: AnomalibDataModule, checkpoint: Pa
         raise ConfigurationError(msg + "give the data it was trained with, or data of normal images alone")
 
 
-def _check_hope(folder: SyntheticFolder, checkpoint: Path, threshold: float, least: int) -> None:
+def _check_hope(folder: SyntheticFolder, checkpoint: Path, threshold: float | str, least: int) -> None:
     """Stop when ``least`` images have come out, and none with a defect."""
     if len(folder.rows) < least or any(row["image"] for row in folder.rows.values()):
         return
     mean = float(np.mean([row["mean_map"] for row in folder.rows.values()]))
     msg = f"{checkpoint} makes no usable defects: its maps have a mean of {mean:.3g}, and none marks a part of the "
-    raise InvalidInputError(msg + f"image above --threshold {threshold:g}; train longer, or choose another threshold")
+    raise InvalidInputError(msg + f"image above --threshold {threshold}; train longer, or choose another threshold")
 
 
 def _digest(data: bytes) -> str:

@@ -19,6 +19,7 @@ class SquareGan:
         categories: Its types of defect.
         image_size: Height and width of its images.
         blind: Share of the images that it leaves as they are.
+        floor: Its maps outside of the square.
     """
 
     def __init__(
@@ -26,17 +27,19 @@ class SquareGan:
         categories: tuple[str, ...] = ("crack", "dent"),
         image_size: tuple[int, int] = (32, 48),
         blind: float = 0,
+        floor: float = 0,
     ) -> None:
         self.categories = categories
         self.image_size = image_size
         self.blind = blind
+        self.floor = floor
         self.controls: list[Tensor] = []
 
     def synthesize(self, images: Tensor, control: Tensor, rng: torch.Generator | None = None) -> Made:
         """Paint."""
         self.controls.append(control)
         images = interpolate(images, self.image_size, mode="bicubic", antialias=True).clamp(0, 1)
-        maps = torch.zeros_like(images[:, :1])
+        maps = torch.full_like(images[:, :1], self.floor)
         free = control.amax(1).expand(1, *self.image_size)[0, :-8, :-8].nonzero()
         if torch.rand((), generator=rng) >= self.blind:
             top, left = free[torch.randint(len(free), (), generator=rng)]

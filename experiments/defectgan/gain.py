@@ -150,10 +150,11 @@ def write_images(options: Namespace, seed: int, source: str, root: Path) -> Path
     if source == "cutpaste":
         write_pasted(folder, data.train_data, (options.size, options.size), options.num, seed)
         return folder
+    threshold = options.threshold if options.threshold == "otsu" else float(options.threshold)
     checkpoint = root / "model.ckpt"
     if not checkpoint.exists():
         train_gan(options, seed, checkpoint)
-    synthesize(checkpoint, data, folder, Request(options.num, seed=seed, threshold=options.threshold, restored=True))
+    synthesize(checkpoint, data, folder, Request(options.num, seed=seed, threshold=threshold, restored=True))
     return folder
 
 
@@ -346,7 +347,7 @@ def read_arguments() -> Namespace:
     parser.add_argument("--gan-ema-decay", type=float, default=0.999)
     parser.add_argument("--gan-augment", action="store_true", help="vary Defect-GAN's training images")
     parser.add_argument("--num", type=int, default=350, help="synthetic images; the paper has 7 for each real one")
-    parser.add_argument("--threshold", type=float, default=0.5, help="Defect-GAN's maps above it are defect in masks")
+    parser.add_argument("--threshold", default="otsu", help="Defect-GAN's maps above it are defect in masks")
     parser.add_argument("--per-type", type=int, default=10, help="real defective training images of each type")
     parser.add_argument("--per-object", type=int, help="at most so many of them of a tile")
     parser.add_argument("--backbone", default="resnet34")

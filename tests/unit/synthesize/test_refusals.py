@@ -24,6 +24,7 @@ from anomalib_defect_plugins.synthesize import Request, synthesize
         ({"num": 0}, "--num is 0; it must be 1 or more"),
         ({"seed": -1}, "--seed is -1; it must be 0 or more"),
         ({"threshold": 1.0}, "--threshold is 1.0; it must be"),
+        ({"threshold": "high"}, "--threshold is high; it must be more than 0 and less than 1, or otsu"),
         ({"region": Path("no.png")}, "region mask no.png does not exist"),
     ],
 )

@@ -39,6 +39,18 @@ def test_the_mask_is_where_the_image_differs_from_its_source(make, out: Path):
         assert any((image == normal)[mask == 0].all() for normal in normals)
 
 
+@pytest.mark.parametrize("half", [False, True])
+def test_otsu_finds_the_defect_in_a_map_that_is_high_everywhere(make, gan: SquareGan, out: Path, tmp_path: Path, half):
+    gan.floor = 0.6
+    region = np.zeros(gan.image_size, np.uint8)
+    region[:, : 24 if half else 48] = 255
+    Image.fromarray(region).save(tmp_path / "region.png")
+    with pytest.raises(InvalidInputError, match=r"maps have a mean of 0\.6.*above --threshold 0\.5"):
+        make(tmp_path / "fixed", threshold=0.5)
+    make(threshold="otsu", region=tmp_path / "region.png")
+    assert read_table(out).defect_share.tolist() == pytest.approx([64 / 1536] * 4)
+
+
 def test_defect_folder_reads_it(make, out: Path):
     make(num=6)
     data = DefectFolder(out, num_workers=0)
