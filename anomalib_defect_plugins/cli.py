@@ -121,7 +121,7 @@ def _add_synthesize(commands: "argparse._SubParsersAction[argparse.ArgumentParse
     command.add_argument("--seed", type=int, default=0, help="image i depends on it and on i alone")
     command.add_argument(
         "--threshold",
-        type=lambda word: word if word == "otsu" else float(word),
+        type=_number_or_word,
         default=0.5,
         metavar="NUMBER|otsu",
         help="the map above it is defect in the mask; otsu: of each map its own",
@@ -293,6 +293,13 @@ def _in_one_line(name: str) -> Iterator[None]:
             f"{TRACEBACK_VARIABLE}=1 shows where it failed"
         )
         raise InvalidInputError(msg) from error
+
+
+def _number_or_word(text: str) -> float | str:
+    try:
+        return float(text)
+    except ValueError:
+        return text
 
 
 def _synthesize(options: argparse.Namespace) -> int:

@@ -89,6 +89,7 @@ def test_a_killed_run_goes_on_and_ends_as_the_undisturbed_one(folder: Path, tmp_
         (["--ckpt", "nothing.ckpt"], "nothing.ckpt is missing; "),
         (["--ckpt", "{folder}/threshold"], "threshold is no checkpoint of DefectGan"),
         (["--ckpt", "{folder}/other.ckpt"], "other.ckpt is no checkpoint of DefectGan"),
+        (["--threshold", "high"], "--threshold is high; it must be more than 0 and less than 1, or otsu"),
         (["--region", "{folder}/small.png"], "small.png is 8x8 pixels, and the checkpoint makes images of 64x64"),
         (["--region", "{folder}/black.png"], "black.png is all black"),
         (["--out", "{folder}/data"], "data holds something else"),
