@@ -198,6 +198,7 @@ def classify(options: Namespace, seed: int, name: str, folder: Path | None) -> d
     )
     trainer = Trainer(
         max_steps=options.iterations,
+        gradient_clip_val=options.clip,
         precision=options.precision,
         accelerator="auto",
         devices=1,
@@ -209,6 +210,8 @@ def classify(options: Namespace, seed: int, name: str, folder: Path | None) -> d
     loading = {"batch_size": options.batch_size, "num_workers": options.workers, "collate_fn": collate}
     sampler = balanced(training, options.iterations * options.batch_size)
     trainer.fit(model, DataLoader(training, sampler=sampler, **loading))
+    learnt = {name: f"{float(value):.3f}" for name, value in trainer.callback_metrics.items()}
+    print(f"seed {seed}, {name}, last step: {learnt}", file=sys.stderr, flush=True)
     found = trainer.test(model, DataLoader(testing, **loading), verbose=False)[0]
     return {"accuracy": found["test_accuracy"], "macro-F1": found["test_macro_f1"]}
 
@@ -312,6 +315,7 @@ def run(options: Namespace, seed: int, name: str) -> dict[str, float]:
         weights = "random" if options.random else "timm"
         setting = f"{options.backbone}-{weights}-{options.inspection_size}-{options.batch_size}-"
         setting += f"{options.learning_rate}-{options.iterations}" + "-frozen" * options.frozen_norm
+        setting += "" if options.clip is None else f"-clip{options.clip:g}"
     else:
         setting = f"{options.mask_size}-{options.width}-{options.mask_learning_rate}-{options.mask_iterations}"
     start = time.monotonic()
@@ -356,6 +360,7 @@ def read_arguments() -> Namespace:
     parser.add_argument("--inspection-size", type=int, default=224)
     parser.add_argument("--batch-size", type=int, default=16)
     parser.add_argument("--learning-rate", type=float, default=1e-3)
+    parser.add_argument("--clip", type=float, help="greatest norm of the classifier's gradient")
     parser.add_argument("--iterations", type=int, default=2000, help="steps of the classifier")
     parser.add_argument("--mask-size", type=int, default=256, help="side of OneStage's images")
     parser.add_argument("--width", choices=["small", "paper"], default="small")
