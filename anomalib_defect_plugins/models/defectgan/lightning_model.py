@@ -77,8 +77,8 @@ class DefectGan(OwnBatches, IterativeTraining, AnomalibModule):
         spatial_constraint: Whether L_sd-cyc and L_sd-con are used (SC); they need ``layer_composition``, and are left
             out without it.
         grey: Whether defects are painted grey. For grey images, which else have to teach the network what grey is.
-        augment: Whether training images are turned, scaled and lit at random too; they are mirrored in any case. Where
-            all images of a type are of a few parts, the discriminator else tells the type by the part.
+        augment: Whether training images are turned, scaled and lit at random too; they are mirrored in any case. The
+            discriminator then knows few images less by heart, and takes longer to tell their types.
         iterations: Training steps. Each is an update of the discriminator; each ``critic_updates``-th one of the
             generator too. The paper's are 500,000.
         batch_size: Normal images in a step, and as many defective ones.
