@@ -1,6 +1,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
+PROCESSES ?= 3
 
 .PHONY: train test coverage test-lowest drill campaign mutate docs dist release-check
 
@@ -10,17 +11,18 @@ train: $(INSTALLED)
 	@echo "Heat maps:"
 	@cd results/HtpGan/TextureDefects && find -L */latest/images -mindepth 1 -type d | sed "s|^|$$PWD/|" | sort
 
-# Lint, types and every test, the slow ones too. One thread a process: two processes fill two cores. Warnings of the
-# libraries would push the failures out of a shortened log.
+# Lint, types and every test, the slow ones too. One thread a process, and one process more than the two cores: tests wait
+# for the programs and kills that they start. On more cores, say PROCESSES=9. Warnings of the libraries would push the
+# failures out of a shortened log.
 test: $(INSTALLED)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist worksteal --disable-warnings
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n $(PROCESSES) --dist worksteal --disable-warnings
 
 # Every test, and then the share of our lines that they ran in their own process; fails below 90 %.
 coverage: $(INSTALLED)
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist worksteal --disable-warnings \
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n $(PROCESSES) --dist worksteal --disable-warnings \
 		--cov=anomalib_defect_plugins --cov-report=term:skip-covered --cov-fail-under=90
 
 # Hurts each model while it trains, and writes what came of it to docs/fault-drill.md.
