@@ -137,20 +137,21 @@ def one_of_two(rank: int, port: int, root: Path, out: Path) -> None:
     }
     found: dict[str, Any] = {}
     for name in EXACT:
-        run = train(name, root, out / f"pair-{name}", exact=True, devices=WORLD)
+        # A folder for each: anomalib gives a run's folder its number in every process, and two may want the same.
+        run = train(name, root, out / f"pair-{name}-{rank}", exact=True, devices=WORLD)
         found[name] = seen(run)
         if rank == 0:
             torch.save(run.model.state_dict(), out / f"{name}.pt")
-        short = train(name, root, out / f"short-{name}", exact=False, devices=WORLD, precision="bf16-mixed")
+        short = train(name, root, out / f"short-{name}-{rank}", exact=False, devices=WORLD, precision="bf16-mixed")
         found[name]["bf16-mixed"] = short.watch.losses
-    found["htpgan"] = refusal(root, out)
+    found["htpgan"] = refusal(root, out / f"refused-{rank}")
     (out / f"rank{rank}.json").write_text(json.dumps(found))
 
 
 def refusal(root: Path, out: Path) -> str:
     """Give the line of a model that cannot be trained by a pair."""
     try:
-        fit(make_model("htpgan"), make_data("htpgan", root), out / "htpgan", {"strategy": "ddp", "devices": WORLD})
+        fit(make_model("htpgan"), make_data("htpgan", root), out, {"strategy": "ddp", "devices": WORLD})
     except Exception as error:  # noqa: BLE001 - whatever it is, it must be one line
         return error_line(error) or repr(error)
     return ""
