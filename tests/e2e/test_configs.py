@@ -7,7 +7,15 @@ import numpy as np
 import pytest
 import yaml
 from anomalib.cli.cli import main
-from layouts import write_codebrim, write_crack_forest, write_dagm2007, write_kolektor_sdd, write_magnetic_tile
+from layouts import (
+    write_codebrim,
+    write_crack_forest,
+    write_dagm2007,
+    write_image,
+    write_kolektor_sdd,
+    write_magnetic_tile,
+    write_mask,
+)
 
 CONFIGS = sorted(
     path for path in Path(__file__).parents[2].glob("configs/**/*.yaml") if path.parent.name != "benchmark"
@@ -32,10 +40,28 @@ CROPS = {
 }
 """Crops of CODEBRIM: of the background, with a crack, and with two types of defect."""
 
+
+def write_windows(root: Path) -> None:
+    """Write what ``experiments/defectgan/windows.py`` does, so many that a twentieth can test."""
+    image, mask = write_image(root / "image.png"), write_mask(root / "mask.png")
+    for kind in ("good", "crack"):
+        for number in range(400):
+            path = root / kind / f"{number}.png"
+            path.parent.mkdir(exist_ok=True)
+            path.hardlink_to(image)
+            if kind != "good":
+                path = root / "masks" / kind / path.name
+                path.parent.mkdir(exist_ok=True, parents=True)
+                path.hardlink_to(mask)
+    image.unlink()
+    mask.unlink()
+
+
 WRITERS = {
     "Codebrim": lambda root: write_codebrim(root, CROPS),
     "CrackForest": lambda root: write_crack_forest(root, np.tile(np.array([[1, 2]], np.uint8), (32, 20))),
     "Dagm2007": lambda root: write_dagm2007(root, 6, {"Train": (492, 83), "Test": (508, 67)}),
+    "DefectFolder": write_windows,
     "KolektorSdd": write_kolektor_sdd,
     "MagneticTile": write_magnetic_tile,
 }

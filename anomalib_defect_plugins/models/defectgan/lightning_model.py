@@ -4,7 +4,7 @@ Paper: Defect-GAN: high-fidelity defect synthesis for automated defect inspectio
 https://arxiv.org/abs/2103.15158.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from typing import Any
 
@@ -94,6 +94,8 @@ class DefectGan(OwnBatches, IterativeTraining, AnomalibModule):
         reconstruction_weight: Weight of L_rec.
         map_cycle_weight: Weight of L_sd-cyc.
         map_size_weight: Weight of L_sd-con.
+        map_size_warmup: Steps before L_sd-con has a weight above the paper's 1. Maps become smaller with it, but vanish
+            while the discriminator does not yet know what to ask for.
         penalty_weight: Weight of the gradient penalty.
         score_share: Share of the pixels of an anomaly map, the highest ones, whose mean is the score; in (0, 1].
         pre_processor: As in anomalib.
@@ -139,6 +141,7 @@ class DefectGan(OwnBatches, IterativeTraining, AnomalibModule):
         reconstruction_weight: float = 5.0,
         map_cycle_weight: float = 5.0,
         map_size_weight: float = 1.0,
+        map_size_warmup: int = 0,
         penalty_weight: float = 10.0,
         score_share: float = 0.01,
         pre_processor: PreProcessor | bool = True,
@@ -156,7 +159,8 @@ class DefectGan(OwnBatches, IterativeTraining, AnomalibModule):
             critic_updates=critic_updates,
             score_share=score_share,
         )
-        _check_numbers(residual_blocks, score_share, identity_share=identity_share, ema_decay=ema_decay)
+        counts = {"residual_blocks": residual_blocks, "map_size_warmup": map_size_warmup}
+        _check_numbers(counts, score_share, identity_share=identity_share, ema_decay=ema_decay)
         super().__init__(
             self.configure_pre_processor(image_size) if pre_processor is True else pre_processor,
             UnitPostProcessor() if post_processor is True else post_processor,
@@ -184,6 +188,7 @@ class DefectGan(OwnBatches, IterativeTraining, AnomalibModule):
             map_size_weight if constrained else 0.0,
             penalty_weight,
         )
+        self.map_size_warmup = map_size_warmup
         self.iterations = iterations
         self.batch_size = batch_size
         self.critic_updates = critic_updates
@@ -282,9 +287,10 @@ class DefectGan(OwnBatches, IterativeTraining, AnomalibModule):
         task = Task(images, labels, self._targets(labels, rng), self.multi_label)
         networks = (self.generator, self.discriminator)
         noise, step = device_rng(rng, images.device), self.step
-        shown = self._update(0, discriminator_losses(*networks, task, self.weights, rng, noise), step)
+        weights = self.weights_in(step)
+        shown = self._update(0, discriminator_losses(*networks, task, weights, rng, noise), step)
         if (step + 1) % self.critic_updates == 0:
-            losses, maps = generator_losses(*networks, task, self.weights, noise)
+            losses, maps = generator_losses(*networks, task, weights, noise)
             shown |= self._update(1, losses, step)
             shown["map_mean"] = maps[: len(maps) // 2].mean()  # of the normal images
             self._average((step + 1) // self.critic_updates)
@@ -318,6 +324,12 @@ class DefectGan(OwnBatches, IterativeTraining, AnomalibModule):
         """Learning rate of a step, from 0: it falls linearly, and the last step has the final one."""
         first, last = self.hparams.learning_rate, self.hparams.final_learning_rate
         return first + (last - first) * min(1.0, step / max(1, self.iterations - 1))
+
+    def weights_in(self, step: int) -> LossWeights:
+        """Weights of the losses in a step, from 0: that of L_sd-con is at most 1 until ``map_size_warmup``."""
+        if step >= self.map_size_warmup:
+            return self.weights
+        return self.weights._replace(map_size=min(1.0, self.weights.map_size))
 
     def _reaching_all(self, loss: Tensor, index: int) -> Tensor:
         """Distributed training waits for a gradient of every weight: give the resting network's a gradient of 0."""
@@ -376,10 +388,11 @@ def _checked(categories: Sequence[str]) -> tuple[str, ...]:
     return tuple(categories)
 
 
-def _check_numbers(residual_blocks: int, score_share: float, **shares: float) -> None:
-    if residual_blocks < 0:
-        msg = f"residual_blocks is {residual_blocks}; it must be at least 0"
-        raise InvalidInputError(msg)
+def _check_numbers(counts: Mapping[str, int], score_share: float, **shares: float) -> None:
+    for name, count in counts.items():
+        if count < 0:
+            msg = f"{name} is {count}; it must be at least 0"
+            raise InvalidInputError(msg)
     for name, share in shares.items():
         if not 0 <= share < 1:
             msg = f"{name} is {share}; it must be in [0, 1)"
