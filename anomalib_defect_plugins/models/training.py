@@ -59,6 +59,21 @@ def check_positive(**arguments: float) -> None:
             raise InvalidInputError(msg)
 
 
+def check_not_negative(**arguments: float) -> None:
+    """Refuse numbers that must be 0 or more.
+
+    Args:
+        arguments: The numbers, by the names that the user knows them by.
+
+    Raises:
+        InvalidInputError: Names the first that is not.
+    """
+    for name, value in arguments.items():
+        if value < 0:
+            msg = f"{name} is {value}; it must be 0 or more"
+            raise InvalidInputError(msg)
+
+
 def set_up_data(trainer: Trainer) -> None:
     """Set the trainer's data module up, such that data which cannot be used is told of in one line.
 

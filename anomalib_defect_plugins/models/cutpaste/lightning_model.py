@@ -27,7 +27,7 @@ from anomalib_defect_plugins.errors import ConfigurationError, InvalidInputError
 from anomalib_defect_plugins.generators import CutPasteDefects, CutPasteScarDefects
 from anomalib_defect_plugins.generators.base import MIN_SIDE
 from anomalib_defect_plugins.models.iterative import IterativeTraining
-from anomalib_defect_plugins.models.training import StopAfter, check_finite, check_positive
+from anomalib_defect_plugins.models.training import StopAfter, check_finite, check_not_negative, check_positive
 from anomalib_defect_plugins.pre_processing import AntialiasedPreProcessor
 from anomalib_defect_plugins.supervision import Supervision
 
@@ -97,7 +97,7 @@ class CutPaste(IterativeTraining, AnomalibModule):
         image_size = tuple(image_size)
         check_positive(learning_rate=learning_rate, sigma=1.0 if sigma is None else sigma)
         _check_shares(translation=translation, jitter=jitter)
-        _check_counts(iterations=iterations, head_layers=head_layers)
+        check_not_negative(iterations=iterations, head_layers=head_layers)
         super().__init__(
             self.configure_pre_processor(image_size) if pre_processor is True else pre_processor,
             post_processor,
@@ -256,13 +256,6 @@ def _check_shares(**arguments: float) -> None:
     for name, value in arguments.items():
         if not 0 <= value <= 0.5:
             msg = f"{name} is {value}; it must be within 0 and 0.5"
-            raise InvalidInputError(msg)
-
-
-def _check_counts(**arguments: int) -> None:
-    for name, value in arguments.items():
-        if value < 0:
-            msg = f"{name} is {value}; it must be 0 or more"
             raise InvalidInputError(msg)
 
 

@@ -4,7 +4,7 @@ Paper: Defect-GAN: high-fidelity defect synthesis for automated defect inspectio
 https://arxiv.org/abs/2103.15158.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from copy import deepcopy
 from typing import Any
 
@@ -27,31 +27,15 @@ from anomalib_defect_plugins.models.augmentation import Augmentation
 from anomalib_defect_plugins.models.iterative import IterativeTraining
 from anomalib_defect_plugins.models.own_batches import OwnBatches
 from anomalib_defect_plugins.models.pairs import flip, paired_loader
-from anomalib_defect_plugins.models.training import StopAfter, check_finite, check_positive
+from anomalib_defect_plugins.models.training import StopAfter, check_finite, check_not_negative, check_positive
 from anomalib_defect_plugins.post_processing import UnitPostProcessor
 from anomalib_defect_plugins.pre_processing import AntialiasedPreProcessor
 from anomalib_defect_plugins.supervision import Supervision
 
+from .arguments import check_numbers, check_origin, check_same, check_sizes, checked
 from .categories import UNNAMED, batch_labels, check_known, training_types
 from .loss import LossWeights, Task, discriminator_losses, generator_losses
 from .torch_model import DefectGanModel, Discriminator, Generator, Synthesized, default_layers, everywhere
-
-MIN_SIDE = 32
-
-FIXED = (
-    "image_size",
-    "categories",
-    "multi_label",
-    "channels",
-    "residual_blocks",
-    "discriminator_channels",
-    "discriminator_layers",
-    "spatial_control",
-    "noise_injection",
-    "layer_composition",
-    "grey",
-)
-"""Arguments that the weights of a checkpoint depend on."""
 
 
 class DefectGan(OwnBatches, IterativeTraining, AnomalibModule):
@@ -159,8 +143,8 @@ class DefectGan(OwnBatches, IterativeTraining, AnomalibModule):
             critic_updates=critic_updates,
             score_share=score_share,
         )
-        counts = {"residual_blocks": residual_blocks, "map_size_warmup": map_size_warmup}
-        _check_numbers(counts, score_share, identity_share=identity_share, ema_decay=ema_decay)
+        check_not_negative(map_size_warmup=map_size_warmup)
+        check_numbers(residual_blocks, score_share, identity_share=identity_share, ema_decay=ema_decay)
         super().__init__(
             self.configure_pre_processor(image_size) if pre_processor is True else pre_processor,
             UnitPostProcessor() if post_processor is True else post_processor,
@@ -169,14 +153,14 @@ class DefectGan(OwnBatches, IterativeTraining, AnomalibModule):
         )
         # The discriminator is built for one size: what the pre-processor gives, which a checkpoint must know again.
         self.image_size: tuple[int, int] = tuple(self.input_size or image_size)
-        _check_sizes(self.image_size, discriminator_layers)
+        check_sizes(self.image_size, discriminator_layers)
         self.hparams.update(
             image_size=self.image_size,
             discriminator_channels=discriminator_channels or channels,
             discriminator_layers=discriminator_layers or default_layers(self.image_size),
         )
         self._networks = (channels, residual_blocks, spatial_control, noise_injection, layer_composition, grey)
-        self._asked_for = (None if categories is None else _checked(categories), multi_label)
+        self._asked_for = (None if categories is None else checked(categories), multi_label)
         self._settled = categories is not None
         self._build(self._asked_for[0] or (UNNAMED,), bool(multi_label))
         constrained = spatial_constraint and layer_composition
@@ -187,8 +171,8 @@ class DefectGan(OwnBatches, IterativeTraining, AnomalibModule):
             map_cycle_weight if constrained else 0.0,
             map_size_weight if constrained else 0.0,
             penalty_weight,
+            map_size_warmup,
         )
-        self.map_size_warmup = map_size_warmup
         self.iterations = iterations
         self.batch_size = batch_size
         self.critic_updates = critic_updates
@@ -263,17 +247,11 @@ class DefectGan(OwnBatches, IterativeTraining, AnomalibModule):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Refuse a checkpoint that does not fit; take its categories where none are known yet."""
         stored = checkpoint["hyper_parameters"]
-        if not set(FIXED) <= set(stored):
-            msg = "the checkpoint is of another model; give one that a training of DefectGan has left"
-            raise ConfigurationError(msg)
+        check_origin(stored)
         if not self._settled:
             self._build(tuple(stored["categories"]), stored["multi_label"])
             self._settled = True
-        for name in FIXED:
-            there, here = _plain(stored[name]), _plain(self.hparams[name])
-            if there != here:
-                msg = f"the checkpoint has {name} {there}, this model {here}: give the same --model.{name} and data"
-                raise ConfigurationError(msg)
+        check_same(stored, self.hparams)
         super().on_load_checkpoint(checkpoint)
 
     def training_step(self, batch: Batch, batch_idx: int) -> None:
@@ -287,7 +265,7 @@ class DefectGan(OwnBatches, IterativeTraining, AnomalibModule):
         task = Task(images, labels, self._targets(labels, rng), self.multi_label)
         networks = (self.generator, self.discriminator)
         noise, step = device_rng(rng, images.device), self.step
-        weights = self.weights_in(step)
+        weights = self.weights.at(step)
         shown = self._update(0, discriminator_losses(*networks, task, weights, rng, noise), step)
         if (step + 1) % self.critic_updates == 0:
             losses, maps = generator_losses(*networks, task, weights, noise)
@@ -324,12 +302,6 @@ class DefectGan(OwnBatches, IterativeTraining, AnomalibModule):
         """Learning rate of a step, from 0: it falls linearly, and the last step has the final one."""
         first, last = self.hparams.learning_rate, self.hparams.final_learning_rate
         return first + (last - first) * min(1.0, step / max(1, self.iterations - 1))
-
-    def weights_in(self, step: int) -> LossWeights:
-        """Weights of the losses in a step, from 0: that of L_sd-con is at most 1 until ``map_size_warmup``."""
-        if step >= self.map_size_warmup:
-            return self.weights
-        return self.weights._replace(map_size=min(1.0, self.weights.map_size))
 
     def _reaching_all(self, loss: Tensor, index: int) -> Tensor:
         """Distributed training waits for a gradient of every weight: give the resting network's a gradient of 0."""
@@ -375,38 +347,3 @@ class DefectGan(OwnBatches, IterativeTraining, AnomalibModule):
         """Give images (B, 3, h, w) at the size of the network, (B, 3, *image_size), in [0, 1], on its device."""
         images = images.to(self.device)
         return images if self.pre_processor is None else self.pre_processor(images).clamp(0, 1)
-
-
-def _plain(value: Any) -> Any:
-    return list(value) if isinstance(value, tuple) else value
-
-
-def _checked(categories: Sequence[str]) -> tuple[str, ...]:
-    if isinstance(categories, str) or not categories or len(set(categories)) < len(categories):
-        msg = f"categories is {categories!r}; it must be a list of different defect types"
-        raise InvalidInputError(msg)
-    return tuple(categories)
-
-
-def _check_numbers(counts: Mapping[str, int], score_share: float, **shares: float) -> None:
-    for name, count in counts.items():
-        if count < 0:
-            msg = f"{name} is {count}; it must be at least 0"
-            raise InvalidInputError(msg)
-    for name, share in shares.items():
-        if not 0 <= share < 1:
-            msg = f"{name} is {share}; it must be in [0, 1)"
-            raise InvalidInputError(msg)
-    if score_share > 1:
-        msg = f"score_share is {score_share}; it must be in (0, 1]"
-        raise InvalidInputError(msg)
-
-
-def _check_sizes(image_size: tuple[int, ...], layers: int | None) -> None:
-    if min(image_size) < MIN_SIDE or any(side % 4 for side in image_size):
-        msg = f"image_size is {image_size}; the sides must be multiples of 4, {MIN_SIDE} at least"
-        raise InvalidInputError(msg)
-    most = min(image_size).bit_length() - 1
-    if layers is not None and not 1 <= layers <= most:
-        msg = f"discriminator_layers is {layers}; at an image size of {image_size} it must be 1 to {most}"
-        raise InvalidInputError(msg)

@@ -23,6 +23,12 @@ class LossWeights(NamedTuple):
     map_cycle: float = 5.0
     map_size: float = 1.0
     penalty: float = 10.0
+    map_size_warmup: int = 0
+    """Steps before ``map_size`` may be above 1."""
+
+    def at(self, step: int) -> "LossWeights":
+        """Give the weights of a step, from 0: before ``map_size_warmup``, that of L_sd-con is at most the paper's 1."""
+        return self if step >= self.map_size_warmup else self._replace(map_size=min(1.0, self.map_size))
 
 
 class Task(NamedTuple):

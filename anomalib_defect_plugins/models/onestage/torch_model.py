@@ -14,6 +14,7 @@ from torch.nn import functional
 
 from anomalib_defect_plugins.errors import InvalidInputError, check_one_of
 from anomalib_defect_plugins.layers import NORMS
+from anomalib_defect_plugins.models.training import check_not_negative
 
 from .suppression import coarse_logits, log_suppress, suppress
 
@@ -180,9 +181,7 @@ def enlarge(maps: Tensor, factor: int) -> Tensor:
 def _check_arguments(width: str, norm: str, fine_iterations: int, prior: float) -> None:
     check_one_of("width", width, WIDTHS)
     check_one_of("norm", norm, NORMS)
-    if fine_iterations < 0:
-        msg = f"fine_iterations is {fine_iterations}; it must be 0 or more"
-        raise InvalidInputError(msg)
+    check_not_negative(fine_iterations=fine_iterations)
     if not 0 < prior < 1:
         msg = f"prior is {prior}; it must be more than 0 and less than 1"
         raise InvalidInputError(msg)

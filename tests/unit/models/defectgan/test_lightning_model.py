@@ -84,11 +84,11 @@ def test_the_average_follows_quickly_at_first_and_is_what_inspects(tiny, folder,
 
 def test_maps_are_held_small_by_a_weight_above_1_only_after_its_warm_up(tiny, folder, tmp_path):
     model = tiny(map_size_weight=5, map_size_warmup=3)
-    assert [model.weights_in(step).map_size for step in range(5)] == [1, 1, 1, 5, 5]
-    assert model.weights_in(0)._replace(map_size=5) == model.weights == model.weights_in(3)
+    assert [model.weights.at(step).map_size for step in range(5)] == [1, 1, 1, 5, 5]
+    assert model.weights.at(0)._replace(map_size=5) == model.weights == model.weights.at(3)
     for light in ({"map_size_weight": 0.5}, {"map_size_weight": 5, "spatial_constraint": False}):
         model = tiny(map_size_warmup=3, **light)
-        assert model.weights_in(0) == model.weights_in(3)
+        assert model.weights.at(0) == model.weights.at(3)
 
     def weights(name, **arguments):
         return train(tiny(iterations=4, **arguments), folder, tmp_path / name).model.state_dict()
@@ -298,7 +298,7 @@ def test_data_loaders_are_refused(tiny, folder, tmp_path):
         ({"identity_share": -0.1}, r"identity_share is -0.1; it must be in \[0, 1\)"),
         ({"ema_decay": 1.0}, r"ema_decay is 1.0; it must be in \[0, 1\)"),
         ({"residual_blocks": -1}, "residual_blocks is -1; it must be at least 0"),
-        ({"map_size_warmup": -1}, "map_size_warmup is -1; it must be at least 0"),
+        ({"map_size_warmup": -1}, "map_size_warmup is -1; it must be 0 or more"),
         ({"score_share": 1.5}, r"score_share is 1.5; it must be in \(0, 1\]"),
         ({"critic_updates": 0}, "critic_updates is 0; it must be more than 0"),
     ],
