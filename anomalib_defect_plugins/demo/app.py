@@ -44,8 +44,8 @@ def build(results: Path) -> gr.Blocks:
         gr.HTML(ABOUT, elem_classes="demo-head")
         with gr.Tabs():
             for title, tab in TABS.items():
-                with gr.Tab(title):
-                    tab.add_tab(store)
+                with gr.Tab(title) as it:
+                    tab.add_tab(store, it)
         free_when_closed(page)
     return page
 

@@ -21,13 +21,14 @@ NO_MODEL = (
 )
 
 
-def add_tab(store: Store) -> None:
+def add_tab(store: Store, tab: gr.Tab) -> None:
     """Add what is in the tab.
 
     Args:
         store: The results.
+        tab: The tab.
     """
-    Inspect(store)
+    Inspect(store, tab)
 
 
 class Inspect:
@@ -35,13 +36,15 @@ class Inspect:
 
     Args:
         store: The results.
+        tab: The tab; going to it shows which models there are by then.
     """
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, tab: gr.Tab) -> None:
         self.store = store
         self.missing = gr.HTML(NO_MODEL, visible=False, apply_default_css=False)
-        self.model = gr.Dropdown([], label="Trained model")
-        with gr.Row(equal_height=False) as self.body:
+        # Hidden until it is known which models there are: without one, images could not be looked at.
+        self.model = gr.Dropdown([], label="Trained model", visible=False)
+        with gr.Row(equal_height=False, visible=False) as self.body:
             with gr.Column(scale=3, min_width=280):
                 self.photos = gr.File(
                     file_count="multiple", file_types=["image"], label="Images to inspect", height=220
@@ -49,7 +52,7 @@ class Inspect:
                 examples = gr.Button("Take some of its test images", size="sm")
             with gr.Column(scale=8, min_width=300):
                 self.viewer = Viewer("inspect")
-        gr.on(None, self.open, None, [self.missing, self.body, self.model], **DIRECT)
+        tab.select(self.open, self.model, [self.missing, self.body, self.model], **DIRECT)
         self.model.focus(self.offer, None, self.model, **DIRECT)
         examples.click(self.take, self.model, self.photos, **QUIET)
         gr.on(
@@ -69,10 +72,11 @@ class Inspect:
         several = len({run.benchmark for run in runs}) > 1
         return [(f"{run.title} · {run.benchmark}" if several else run.title, run.key) for run in runs]
 
-    def open(self) -> Updates:
-        """Offer the models that there are, for someone who has just come."""
+    def open(self, chosen: str | None) -> Updates:
+        """Offer the models that there are, for someone who has just come to the tab; what is chosen stays."""
         choices = self._choices()
-        value = choices[0][1] if choices else None
+        keys = [key for _, key in choices]
+        value = chosen if chosen in keys else next(iter(keys), None)
         return {
             self.missing: gr.update(visible=not choices),
             self.body: gr.update(visible=bool(choices)),

@@ -28,13 +28,14 @@ PERIOD = 0.5
 """Seconds between two looks at a training."""
 
 
-def add_tab(store: Store) -> None:
+def add_tab(store: Store, tab: gr.Tab) -> None:
     """Add what is in the tab.
 
     Args:
         store: The results, of which nothing is needed.
+        tab: The tab, of which nothing is needed either.
     """
-    del store
+    del store, tab
     OnePhoto()
 
 

@@ -59,12 +59,14 @@ Updates = dict[Any, Any]
 """New values by component."""
 
 
-def add_tab(store: Store) -> None:
+def add_tab(store: Store, tab: gr.Tab) -> None:
     """Add what is in the tab.
 
     Args:
         store: The results.
+        tab: The tab, of which nothing is needed: it is the first one.
     """
+    del tab
     making = Making(Maker(store.root / "embedded"))
     with gr.Column(visible=False) as body:
         figures, walk = Figures(store), Walk(store)

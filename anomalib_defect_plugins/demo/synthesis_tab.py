@@ -35,13 +35,14 @@ Work = tuple[str, np.ndarray]
 """Name and pixels, (H, W, 3), uint8, of the normal image."""
 
 
-def add_tab(store: Store) -> None:
+def add_tab(store: Store, tab: gr.Tab) -> None:
     """Add what is in the tab.
 
     Args:
         store: The results, whose trained Defect-GANs are offered, and below which is saved.
+        tab: The tab.
     """
-    Synthesis(store)
+    Synthesis(store, tab)
 
 
 class Synthesis:
@@ -49,16 +50,18 @@ class Synthesis:
 
     Args:
         store: The results.
+        tab: The tab; going to it shows what can make defects by then.
     """
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, tab: gr.Tab) -> None:
         self.store = store
         self.sources = Sources(store)
         self.work = gr.State(None, time_to_live=3600 * HOURS)
         self.made = gr.State(None, time_to_live=3600 * HOURS)
         with gr.Row():
-            self.source = gr.Dropdown([], label="Made by", scale=2, min_width=320)
-            self.category = gr.Dropdown([], label="Category of the defects", min_width=240)
+            self.source = gr.Dropdown(self._choices(), value=FIRST, label="Made by", scale=2, min_width=320)
+            known = list(self.sources.get(FIRST).categories)
+            self.category = gr.Dropdown(known, value=known[0], label="Category of the defects", min_width=240)
         with gr.Row(equal_height=False):
             with gr.Column(scale=3, min_width=280):
                 photo = gr.File(file_types=["image"], label="Normal image", height=150)
@@ -83,7 +86,7 @@ class Synthesis:
                     again = gr.Button("Start over", min_width=120)
                 self.saved = gr.HTML(apply_default_css=False, js_on_load=None, elem_id="saved")
                 self.zip = gr.DownloadButton("Download as ZIP", visible=False)
-        self._connect(photo, example)
+        self._connect(tab, photo, example)
         outputs = [self.made, self.shown, self.saving, self.saved, self.zip]
         make.click(
             self.make,
@@ -97,21 +100,18 @@ class Synthesis:
         save.click(self.save, [self.made, name], [self.saved, self.zip], api_visibility="private")
         again.click(self.start_over, None, outputs, **DIRECT)
 
-    def _connect(self, photo: gr.File, example: gr.Button) -> None:
-        gr.on(None, self.open, None, [self.source, self.category], **DIRECT)
-        self.source.focus(self.offer, None, self.source, **DIRECT)
+    def _connect(self, tab: gr.Tab, photo: gr.File, example: gr.Button) -> None:
+        gr.on([tab.select, self.source.focus], self.offer, None, self.source, **DIRECT)
         self.source.input(self.turn, self.source, self.category, **QUIET)
         photo.change(self.take, [photo, self.work], [self.work, self.hint, self.board, self.canvas], **QUIET)
         example.click(self.take_example, self.source, photo, **QUIET)
 
-    def open(self) -> Updates:
-        """Offer what makes defects, for someone who has just come."""
-        choices = [(title, name) for name, title in self.sources.titles().items()]
-        return {self.source: gr.update(choices=choices, value=FIRST), self.category: self.turn(FIRST)}
+    def _choices(self) -> list[tuple[str, str]]:
+        return [(title, name) for name, title in self.sources.titles().items()]
 
     def offer(self) -> Any:
         """Offer what has come since; what is chosen stays."""
-        return gr.update(choices=[(title, name) for name, title in self.sources.titles().items()])
+        return gr.update(choices=self._choices())
 
     @told
     def turn(self, source: str) -> Any:

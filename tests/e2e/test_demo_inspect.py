@@ -8,8 +8,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from demo_server import LOOKS, best, open_tab, opened
+from demo_results import write_demo
+from demo_server import LOOKS, best, open_tab, opened, serving
 from PIL import Image
+from results_folder import Layout
 
 pytestmark = pytest.mark.slow
 
@@ -153,6 +155,40 @@ def test_test_images_of_the_model_are_there_for_who_has_none(page: Any):
     assert (
         page.get_by_label("Image", exact=True).locator("visible=true").input_value().startswith("1 · defective_00001")
     )
+
+
+def test_nothing_can_be_handed_in_before_the_models_are_known(page: Any):
+    late: list[Any] = []
+    page.route("**/gradio_api/run/predict", lambda route: late.append(route))
+    page.reload()
+    open_tab(page, "Inspect")
+    taking = page.get_by_role("button", name="Take some of its test images")
+    page.wait_for_timeout(1000)
+    assert late
+    assert not taking.is_visible()
+    for route in late:
+        route.continue_()
+    page.unroute("**/gradio_api/run/predict")
+    taking.click()
+    page.locator("#inspect-verdict .verdict").wait_for()
+
+
+def test_models_that_have_come_since_are_there_when_the_tab_is_chosen_again(browser: Any, tmp_path: Path):
+    with serving(tmp_path / "results") as url, opened(browser, url) as (page, said):
+        open_tab(page, "Inspect")
+        page.get_by_text("There is no trained model in the results yet").wait_for()
+        open_tab(page, "Results")
+        write_demo(tmp_path, Layout(images=2))
+        open_tab(page, "Inspect")
+        page.get_by_role("button", name="Take some of its test images").wait_for()
+        assert not page.get_by_text("There is no trained model in the results yet").is_visible()
+        page.get_by_label("Trained model").click()
+        page.get_by_role("option", name="Broken").click()
+        open_tab(page, "Results")
+        open_tab(page, "Inspect")
+        page.wait_for_timeout(1000)
+        assert "Broken" in page.get_by_label("Trained model").input_value()
+        assert said == []
 
 
 @pytest.mark.parametrize(("width", "scheme"), LOOKS)

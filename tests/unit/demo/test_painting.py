@@ -198,8 +198,8 @@ def test_the_file_to_download_holds_the_folder(tmp_path: Path, monkeypatch: pyte
 
 
 def test_the_tab_says_what_is_missing_in_one_line(sources: Sources):
-    with gr.Blocks():
-        tab = Synthesis(sources.store)
+    with gr.Blocks(), gr.Tab() as it:
+        tab = Synthesis(sources.store, it)
     with pytest.raises(gr.Error, match="there is no normal image yet"):
         tab.make(None, "", "procedural", "hole", 1, 0, None)
     with pytest.raises(gr.Error, match="nothing is painted yet"):
