@@ -107,7 +107,8 @@ def _add_synthesize(commands: "argparse._SubParsersAction[argparse.ArgumentParse
         help="make a data set of synthetic defects",
         description=about,
         usage="anomalib-defects synthesize --ckpt MODEL.ckpt --data NAME --out DIR [--num N] [--category TYPE] "
-        "[--region MASK.png] [--seed S] [--restored] [--report EXTRACTOR] [options of the data module]",
+        "[--region MASK.png] [--seed S] [--threshold T] [--max-share P] [--restored] [--report EXTRACTOR] "
+        "[options of the data module]",
         epilog="Options of the data module are given as for anomalib: --data.root R, or --root R where it is none of "
         "the above. 'anomalib train --data.help NAME' lists them.",
         allow_abbrev=False,
@@ -125,6 +126,9 @@ def _add_synthesize(commands: "argparse._SubParsersAction[argparse.ArgumentParse
         default=0.5,
         metavar="NUMBER|otsu",
         help="the map above it is defect in the mask; otsu: of each map its own",
+    )
+    command.add_argument(
+        "--max-share", type=float, default=0.5, help="images with a defect on more of them than this are drawn anew"
     )
     command.add_argument("--restored", action="store_true", help="keep the images with the defect taken away too")
     command.add_argument(
@@ -307,7 +311,7 @@ def _synthesize(options: argparse.Namespace) -> int:
     from anomalib_defect_plugins.metrics.features import make_extractor
     from anomalib_defect_plugins.synthesize import Request, summary_table, synthesize
 
-    names = ("num", "category", "region", "seed", "threshold", "restored")
+    names = ("num", "category", "region", "seed", "threshold", "max_share", "restored")
     request = Request(**{name: getattr(options, name) for name in names})
     extractor = make_extractor(options.report) if options.report else None  # before hours are spent on images
     datamodule = _set_up(cls, options.data, options.rest, options.seed)

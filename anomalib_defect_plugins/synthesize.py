@@ -31,7 +31,7 @@ from anomalib_defect_plugins.errors import ConfigurationError, InvalidInputError
 from anomalib_defect_plugins.generators.base import VISIBLE
 from anomalib_defect_plugins.models.defectgan import DefectGan
 from anomalib_defect_plugins.models.defectgan.categories import UNNAMED
-from anomalib_defect_plugins.models.defectgan.synthesis import defect_masks, load, reached
+from anomalib_defect_plugins.models.defectgan.synthesis import LARGEST, defect_masks, load, reached
 
 ATTEMPTS = 10
 """How often an image is drawn anew, on another normal image, when no usable defect came out."""
@@ -55,6 +55,8 @@ class Request:
         seed: Seed. Image i depends on it and on i alone.
         threshold: A pixel is of a defect where the map m is above it, in (0, 1); or ``otsu``, for each map its own:
             where maps are never low, as those of a short training, no number would tell a defect from the rest.
+        max_share: Greatest share of the image that a defect may cover, in (0, 1]; an image with a larger one is drawn
+            anew, for a map that marks nearly everything has most often collapsed. Some types do cover much, though.
         restored: Whether the images with the defect taken away again are kept too.
 
     Raises:
@@ -66,6 +68,7 @@ class Request:
     region: Path | None = None
     seed: int = 0
     threshold: float | Literal["otsu"] = 0.5
+    max_share: float = LARGEST
     restored: bool = False
 
     def __post_init__(self) -> None:
@@ -78,6 +81,9 @@ class Request:
             raise InvalidInputError(msg)
         if self.threshold != OTSU and not (isinstance(self.threshold, float) and 0 < self.threshold < 1):
             msg = f"--threshold is {self.threshold}; it must be more than 0 and less than 1, or {OTSU}"
+            raise InvalidInputError(msg)
+        if not 0 < self.max_share <= 1:
+            msg = f"--max-share is {self.max_share}; it must be more than 0, and 1 or less"
             raise InvalidInputError(msg)
 
 
@@ -112,8 +118,8 @@ def synthesize(
     options = {"console": console, "transient": True, "disable": not console.is_terminal}
     for number in track([n for n in range(request.num) if n not in folder.rows], "making images", **options):
         painter.paint(number, folder)
-        _check_hope(folder, checkpoint, request.threshold, HOPELESS)
-    _check_hope(folder, checkpoint, request.threshold, 1)
+        _check_hope(folder, checkpoint, request, HOPELESS)
+    _check_hope(folder, checkpoint, request, 1)
     return [folder.rows[number] for number in range(request.num)]
 
 
@@ -159,6 +165,7 @@ class Painter:
             "region": None if request.region is None else _digest(self.region.numpy().tobytes()),
             "seed": request.seed,
             "threshold": request.threshold,
+            "max_share": request.max_share,
             "restored": request.restored,
             "data": datamodule.name,
             "normal images": _digest("\n".join(map(self._name, self.sources)).encode()),
@@ -198,7 +205,7 @@ class Painter:
         threshold = self.request.threshold
         if threshold == OTSU:
             threshold = float(threshold_otsu(maps[region].numpy()))  # type: ignore[no-untyped-call]
-        mask = defect_masks(maps * region, threshold)
+        mask = defect_masks(maps * region, threshold, max_share=self.request.max_share)
         return mask & (((image - self._resized(normal)).abs() * mask).max() > VISIBLE)
 
     def _resized(self, image: Tensor) -> Tensor:
@@ -267,13 +274,14 @@ def _check_data(model: DefectGan, datamodule: AnomalibDataModule, checkpoint: Pa
         raise ConfigurationError(msg + "give the data it was trained with, or data of normal images alone")
 
 
-def _check_hope(folder: SyntheticFolder, checkpoint: Path, threshold: float | str, least: int) -> None:
+def _check_hope(folder: SyntheticFolder, checkpoint: Path, request: Request, least: int) -> None:
     """Stop when ``least`` images have come out, and none with a defect."""
     if len(folder.rows) < least or any(row["image"] for row in folder.rows.values()):
         return
     mean = float(np.mean([row["mean_map"] for row in folder.rows.values()]))
-    msg = f"{checkpoint} makes no usable defects: its maps have a mean of {mean:.3g}, and none marks a part of the "
-    raise InvalidInputError(msg + f"image above --threshold {threshold}; train longer, or choose another threshold")
+    msg = f"{checkpoint} makes no usable defects: its maps have a mean of {mean:.3g}, and above --threshold "
+    msg += f"{request.threshold} none marks something to be seen that covers --max-share {request.max_share} of the "
+    raise InvalidInputError(msg + "image at most; train longer, or choose others")
 
 
 def _digest(data: bytes) -> str:

@@ -25,6 +25,8 @@ from anomalib_defect_plugins.synthesize import Request, synthesize
         ({"seed": -1}, "--seed is -1; it must be 0 or more"),
         ({"threshold": 1.0}, "--threshold is 1.0; it must be"),
         ({"threshold": "high"}, "--threshold is high; it must be more than 0 and less than 1, or otsu"),
+        ({"max_share": 0.0}, "--max-share is 0.0; it must be more than 0, and 1 or less"),
+        ({"max_share": 1.5}, "--max-share is 1.5; it must be"),
         ({"region": Path("no.png")}, "region mask no.png does not exist"),
     ],
 )

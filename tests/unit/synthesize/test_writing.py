@@ -51,6 +51,14 @@ def test_otsu_finds_the_defect_in_a_map_that_is_high_everywhere(make, gan: Squar
     assert read_table(out).defect_share.tolist() == pytest.approx([64 / 1536] * 4)
 
 
+def test_a_defect_may_cover_as_much_as_is_asked_for(make, gan: SquareGan, out: Path, tmp_path: Path):
+    gan.floor = 0.6  # above the threshold everywhere
+    with pytest.raises(InvalidInputError, match=r"covers --max-share 0\.99 of the image at most"):
+        make(tmp_path / "less", max_share=0.99)
+    make(max_share=1.0)
+    assert read_table(out).defect_share.tolist() == [1] * 4
+
+
 def test_defect_folder_reads_it(make, out: Path):
     make(num=6)
     data = DefectFolder(out, num_workers=0)
