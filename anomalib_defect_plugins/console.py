@@ -16,6 +16,8 @@ TRACEBACK_VARIABLE = "ANOMALIB_DEFECT_PLUGINS_TRACEBACK"
 WORKER = re.compile(r"DataLoader worker \(pid(?:\(s\))? [\d, ]+\) (is killed by signal: \w+|exited unexpectedly)")
 """What torch says of a process that read images and is gone."""
 
+GO_ON = "go on with --ckpt_path and the last.ckpt that is there"
+
 
 def send_nothing() -> None:
     """Keep OpenVINO and NNCF, which are not imported yet, from telling their makers that they are used.
@@ -33,14 +35,14 @@ def error_line(error: BaseException) -> str | None:
 
 
 def _lost_worker(error: BaseException) -> str | None:
-    """Say what to do when the system has killed a process that reads images, as it does when memory runs out."""
+    """Say what to do when a process that reads images was killed: by the system, or by who stopped the run."""
     found = WORKER.search(str(error)) if isinstance(error, RuntimeError) else None
     if found is None:
         return None
-    return (
-        f"a {found[0]}, as the system does when memory runs out: take fewer --data.num_workers, or smaller images or "
-        "batches, and go on with --ckpt_path and the last.ckpt that is there"
-    )
+    if found[1].endswith("Terminated"):
+        return f"a {found[0]}, as a scheduler does that stops a run; {GO_ON}"
+    reason = "as the system does when memory runs out: take fewer --data.num_workers, or smaller images or batches, and"
+    return f"a {found[0]}, {reason} {GO_ON}"
 
 
 def find_user_error(error: BaseException) -> UserError | None:

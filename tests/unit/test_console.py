@@ -72,6 +72,14 @@ def test_a_killed_process_that_read_images_is_one_line(said: str) -> None:
     assert console.error_line(ValueError(said)) is None
 
 
+def test_a_process_that_a_scheduler_stopped_is_not_said_to_lack_memory() -> None:
+    line = console.error_line(RuntimeError("DataLoader worker (pid 123) is killed by signal: Terminated. "))
+    assert line == (
+        "error: a DataLoader worker (pid 123) is killed by signal: Terminated, as a scheduler does that stops a run; "
+        "go on with --ckpt_path and the last.ckpt that is there"
+    )
+
+
 def test_an_error_that_a_user_error_caused_becomes_its_line() -> None:
     error = RuntimeError("training stopped")
     error.__cause__ = InvalidInputError("a is 1")
