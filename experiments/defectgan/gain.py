@@ -17,9 +17,13 @@ there are no images to validate with. Accuracy is of normal and each type, macro
 learns from the real masks with and without the synthetic images and their masks. Everything is tested on the images
 that are left, no tile of which has trained.
 
+``--windows`` takes windows of ``windows.py`` instead of whole tiles, and ``--ckpt`` a Defect-GAN that has learnt
+already, as from all images without their masks.
+
 A finished run is kept in its own file and not repeated; a Defect-GAN goes on from its last epoch.
 """
 
+import hashlib
 import json
 import os
 import sys
@@ -33,6 +37,7 @@ import pandas as pd
 import torch
 from anomalib.data import AnomalibDataset
 from anomalib.engine import Engine
+from gain_data import WithFolder, make_data
 from lightning import Trainer, seed_everything
 from lightning.pytorch.loggers import CSVLogger
 from pasted import write_pasted
@@ -40,7 +45,6 @@ from torch import Tensor
 from torch.utils.data import ConcatDataset, DataLoader, WeightedRandomSampler
 from torchmetrics.functional.classification import binary_auroc, binary_average_precision
 
-from anomalib_defect_plugins.data import MagneticTile, WithDefects
 from anomalib_defect_plugins.data.synthetic_folder import RESTORED, normal_images, synthetic_defects
 from anomalib_defect_plugins.models.defectgan import DefectGan
 from anomalib_defect_plugins.models.defectgan.inspection import InspectionBatch, InspectionClassifier, InspectionSet
@@ -59,45 +63,6 @@ SOURCES = {
 """Folder of the synthetic images of a variant that has some."""
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-
-
-class WithFolder(WithDefects):
-    """Magnetic Tile with some defects of each type, and the synthetic images of a folder.
-
-    Args:
-        base: The data module.
-        per_type: Real defective images of each type.
-        per_object: At most so many of them of a tile.
-        seed: Seed of their choice.
-        folder: Synthetic images that train too.
-    """
-
-    def __init__(
-        self, base: MagneticTile, per_type: int, per_object: int | None, seed: int, folder: Path | None = None
-    ) -> None:
-        super().__init__(base, per_type=per_type, per_object=per_object, balanced=True, seed=seed)
-        self.folder = folder
-
-    def train_dataloader(self) -> DataLoader:
-        """Add the synthetic images when the split has been made and written down."""
-        if self.folder is not None:
-            # The data set of the base reads these files as it reads its own.
-            real = self.train_data.dataset
-            made = synthetic_defects(self.folder).samples.assign(marked=True, group="synthetic")
-            task = real.samples.attrs["task"]
-            real.samples = pd.concat([real.samples, made], ignore_index=True)
-            real.samples.attrs["task"] = task
-            self.train_data, self.folder = type(self.train_data)(real, masks=True), None
-        return super().train_dataloader()
-
-
-def make_data(options: Namespace, seed: int, batch_size: int, folder: Path | None = None) -> WithFolder:
-    """Give the data of a seed."""
-    root = Path(os.environ["DEFECT_DATA_ROOT"]) / "magnetic_tile"
-    base = MagneticTile(
-        root, seed=seed, train_batch_size=batch_size, eval_batch_size=batch_size, num_workers=options.workers
-    )
-    return WithFolder(base, options.per_type, options.per_object, seed, folder)
 
 
 def make_engine(folder: Path, precision: str) -> Engine:
@@ -151,7 +116,7 @@ def write_images(options: Namespace, seed: int, source: str, root: Path) -> Path
         write_pasted(folder, data.train_data, (options.size, options.size), options.num, seed)
         return folder
     threshold = options.threshold if options.threshold == "otsu" else float(options.threshold)
-    checkpoint = root / "model.ckpt"
+    checkpoint = options.ckpt or root / "model.ckpt"
     if not checkpoint.exists():
         train_gan(options, seed, checkpoint)
     synthesize(checkpoint, data, folder, Request(options.num, seed=seed, threshold=threshold, restored=True))
@@ -297,7 +262,11 @@ def folder_of(options: Namespace, seed: int) -> Path:
     size = f"{options.size}-{options.channels}-{options.residual_blocks}-{options.gan_iterations}-{options.precision}"
     size += f"-{options.gan_batch_size}-{options.critic_updates}-{options.gan_learning_rate:g}-{options.gan_ema_decay}"
     size += "-augment" * options.gan_augment
-    amount = f"{options.num}-{options.threshold}-{options.per_type}-{options.per_object}"
+    if options.ckpt:
+        size = hashlib.sha256(options.ckpt.read_bytes()).hexdigest()[:12]
+    amount = f"{options.num}-{options.threshold}-{options.per_type}-{options.per_object}" + "-windows" * bool(
+        options.windows
+    )
     return options.out / f"{size}-{amount}" / f"seed-{seed}"
 
 
@@ -341,6 +310,8 @@ def print_table(rows: dict[str, list[dict[str, float]]]) -> None:
 def read_arguments() -> Namespace:
     """Read the command line."""
     parser = ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--windows", type=Path, help="folder of windows.py, instead of whole tiles")
+    parser.add_argument("--ckpt", type=Path, help="a Defect-GAN for all seeds, instead of one that learns from the ten")
     parser.add_argument("--size", type=int, default=128, help="side of Defect-GAN's images")
     parser.add_argument("--channels", type=int, default=64, help="channels of Defect-GAN's first layer")
     parser.add_argument("--residual-blocks", type=int, default=6)
@@ -352,7 +323,7 @@ def read_arguments() -> Namespace:
     parser.add_argument("--gan-augment", action="store_true", help="vary Defect-GAN's training images")
     parser.add_argument("--num", type=int, default=350, help="synthetic images; the paper has 7 for each real one")
     parser.add_argument("--threshold", default="otsu", help="Defect-GAN's maps above it are defect in masks")
-    parser.add_argument("--per-type", type=int, default=10, help="real defective training images of each type")
+    parser.add_argument("--per-type", type=int, default=10, help="real defective training images of each type; 0: all")
     parser.add_argument("--per-object", type=int, help="at most so many of them of a tile")
     parser.add_argument("--backbone", default="resnet34")
     parser.add_argument("--random", action="store_true", help="the backbone starts at random")
