@@ -16,8 +16,6 @@ TRACEBACK_VARIABLE = "ANOMALIB_DEFECT_PLUGINS_TRACEBACK"
 WORKER = re.compile(r"DataLoader worker \(pid(?:\(s\))? [\d, ]+\) (is killed by signal: \w+|exited unexpectedly)")
 """What torch says of a process that read images and is gone."""
 
-GO_ON = "go on with --ckpt_path and the last.ckpt that is there"
-
 
 def send_nothing() -> None:
     """Keep OpenVINO and NNCF, which are not imported yet, from telling their makers that they are used.
@@ -39,10 +37,10 @@ def _lost_worker(error: BaseException) -> str | None:
     found = WORKER.search(str(error)) if isinstance(error, RuntimeError) else None
     if found is None:
         return None
-    if found[1].endswith("Terminated"):
-        return f"a {found[0]}, as a scheduler does that stops a run; {GO_ON}"
     reason = "as the system does when memory runs out: take fewer --data.num_workers, or smaller images or batches, and"
-    return f"a {found[0]}, {reason} {GO_ON}"
+    if found[1].endswith("Terminated"):
+        reason = "as a scheduler does that stops a run;"
+    return f"a {found[0]}, {reason} go on with --ckpt_path and the last.ckpt that is there"
 
 
 def find_user_error(error: BaseException) -> UserError | None:

@@ -2,6 +2,7 @@
 
 import csv
 import itertools
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,9 @@ MEASURE = """(value) => new Promise((done) => {
     slider.dispatchEvent(new Event("input", { bubbles: true }));
 })"""
 """Moves the first slider in sight, and gives the milliseconds until another mask is shown."""
+
+ASKED = "**/gradio_api/run/predict"
+"""Where the page asks the server what there is."""
 
 UNNAMED = """() => [...document.querySelectorAll("input, select, textarea, button")]
     .filter((it) => it.offsetParent && !it.disabled)
@@ -159,16 +163,18 @@ def test_test_images_of_the_model_are_there_for_who_has_none(page: Any):
 
 def test_nothing_can_be_handed_in_before_the_models_are_known(page: Any):
     late: list[Any] = []
-    page.route("**/gradio_api/run/predict", lambda route: late.append(route))
+    known = threading.Event()
+    page.route(ASKED, lambda route: route.continue_() if known.is_set() else late.append(route))
     page.reload()
-    open_tab(page, "Inspect")
+    with page.expect_request(ASKED):
+        open_tab(page, "Inspect")
     taking = page.get_by_role("button", name="Take some of its test images")
     page.wait_for_timeout(1000)
     assert late
     assert not taking.is_visible()
+    known.set()
     for route in late:
         route.continue_()
-    page.unroute("**/gradio_api/run/predict")
     taking.click()
     page.locator("#inspect-verdict .verdict").wait_for()
 
