@@ -27,7 +27,7 @@ coverage: $(INSTALLED)
 
 # Hurts each model while it trains, and writes what came of it to docs/fault-drill.md.
 drill: $(INSTALLED)
-	$(BIN)/python -W ignore tests/faults/drill.py --out docs/fault-drill.md
+	$(BIN)/python -W ignore tools/fault_drill.py --out docs/fault-drill.md
 
 # Thousands of bad inputs; writes how many were tried to docs/fault-drill.md.
 campaign: $(INSTALLED)
@@ -36,7 +36,7 @@ campaign: $(INSTALLED)
 
 # Changes a line of each loss, and writes which test notices to docs/fault-drill.md.
 mutate: $(INSTALLED)
-	$(BIN)/python tests/faults/mutate.py --out docs/fault-drill.md
+	$(BIN)/python tools/mutation.py --out docs/fault-drill.md
 
 # The lowest versions of our dependencies, and a choice of tests.
 test-lowest: $(INSTALLED)

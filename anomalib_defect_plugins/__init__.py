@@ -7,6 +7,7 @@ point, and must not wait for it.
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from anomalib_defect_plugins.core.supervision import Supervision
     from anomalib_defect_plugins.data import (
         Codebrim,
         CrackForest,
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
     from anomalib_defect_plugins.models.onestage import OneStage
     from anomalib_defect_plugins.models.sidn import Sidn
     from anomalib_defect_plugins.plugins import hookimpl
-    from anomalib_defect_plugins.supervision import Supervision
 
     __version__: str
 
@@ -44,7 +44,7 @@ _HOMES = {
     "MagneticTile": "anomalib_defect_plugins.data",
     "OneStage": "anomalib_defect_plugins.models.onestage",
     "Sidn": "anomalib_defect_plugins.models.sidn",
-    "Supervision": "anomalib_defect_plugins.supervision",
+    "Supervision": "anomalib_defect_plugins.core.supervision",
     "TextureDefects": "anomalib_defect_plugins.data",
     "WithDefects": "anomalib_defect_plugins.data",
     "WoodDefects": "anomalib_defect_plugins.data",

@@ -11,7 +11,7 @@ from torch import nn
 from torchvision.transforms.v2 import Compose, InterpolationMode, Transform
 from torchvision.transforms.v2 import Resize as ResizeTransform
 
-from .layers import Resize
+from anomalib_defect_plugins.layers import Resize
 
 
 def _exportable(transform: Any, default: Any) -> Any:

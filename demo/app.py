@@ -3,8 +3,8 @@
 import argparse
 import sys
 
-from anomalib_defect_plugins.console import install_excepthook
-from anomalib_defect_plugins.demo.commands_demo import add_options, run
+from anomalib_defect_plugins.cli.demo import add_options, run
+from anomalib_defect_plugins.plugins.excepthook import install_excepthook
 
 if __name__ == "__main__":
     install_excepthook()

@@ -44,9 +44,9 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from anomalib_defect_plugins.benchmark.run import PRECISIONS, Keep, Measure, Part, Run, resolved
-from anomalib_defect_plugins.errors import InvalidInputError, MissingDataError
-from anomalib_defect_plugins.specification import check
+from anomalib_defect_plugins.core.errors import InvalidInputError, MissingDataError
+from anomalib_defect_plugins.plugins.instantiate import check
+from anomalib_defect_plugins.results.run_spec import PRECISIONS, Keep, Measure, Part, Run, resolved
 
 GRID = ".grid"
 """End of the dotted name of a value that stands for several."""

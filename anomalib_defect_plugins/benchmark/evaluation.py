@@ -3,12 +3,10 @@
 Maps and masks go to the disk as they come, so that memory holds the scores of defect pixels alone.
 """
 
-import csv
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -19,19 +17,15 @@ from scipy.ndimage import label as find_regions
 from torch import Tensor, nn
 from torchmetrics.functional.classification import binary_f1_score, binary_precision, binary_recall
 
-from anomalib_defect_plugins.benchmark.curves import rank
-from anomalib_defect_plugins.errors import InvalidInputError
+from anomalib_defect_plugins.core.errors import InvalidInputError
+from anomalib_defect_plugins.metrics.ranking import rank
 from anomalib_defect_plugins.metrics.segmentation import DefectIoU, MeanIoU, PixelAccuracy, PixelCounts
+from anomalib_defect_plugins.results.image_table import ImageRow, write_image_table
 
 FPR_LIMIT = 0.3
 """AUPRO is the area up to this false positive rate, as in anomalib."""
 
-MAPS, MASKS, TABLE = "maps", "masks", "images.csv"
-
-COLUMNS = ("image_path", "label", "defect_type", "score", "verdict", "width", "height", "map")
-"""Columns of the table of images: its file; 1 if it is defective; the kind of its defect; its score, as the model gives
-it; 1 if the model calls it defective; width and height of the file in pixels; name of its map and of its mask.
-"""
+MAPS, MASKS = "maps", "masks"
 
 NEIGHBOURS = np.ones((3, 3))
 """Pixels that touch at a corner are of one region, as in anomalib."""
@@ -218,10 +212,7 @@ class Evaluation:
             maps: Whether maps and masks are written.
         """
         names = {n: f"{n:05}.png" for n, image in enumerate(self.seen) if maps and image.shape[0]}
-        with (folder / TABLE).open("w", encoding="utf-8", newline="") as file:
-            writer = csv.writer(file, lineterminator="\n")
-            writer.writerow(COLUMNS)
-            writer.writerows(_row(image, types, names.get(n, "")) for n, image in enumerate(self.seen))
+        write_image_table(folder, (_row(image, types, names.get(n, "")) for n, image in enumerate(self.seen)))
         for n, name in names.items():
             self._write_pictures(folder, name, self.seen[n])
 
@@ -255,11 +246,11 @@ def _check_finite(path: str, score: float, image_map: np.ndarray | None) -> None
         raise InvalidInputError(msg)
 
 
-def _row(image: Seen, types: dict[str, str], name: str) -> list[Any]:
+def _row(image: Seen, types: dict[str, str], name: str) -> ImageRow:
     with Image.open(image.path) as file:  # reads the head of the file only
         size = file.size
-    verdict = "" if image.verdict is None else int(image.verdict)
-    return [image.path, int(image.label), types.get(image.path, ""), image.score, verdict, *size, name]
+    pred_label = "" if image.verdict is None else int(image.verdict)
+    return ImageRow(image.path, int(image.label), types.get(image.path, ""), image.score, pred_label, *size, name)
 
 
 def _save(path: Path, plane: np.ndarray) -> None:

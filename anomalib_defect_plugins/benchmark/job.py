@@ -29,13 +29,13 @@ from torchvision.transforms.v2.functional import resize
 from anomalib_defect_plugins.benchmark.configuration import Benchmark
 from anomalib_defect_plugins.benchmark.environment import PeakMemory, describe_environment
 from anomalib_defect_plugins.benchmark.evaluation import Evaluation, Recorder, thresholds
-from anomalib_defect_plugins.benchmark.results import Record, Results, Row, make_row, write_record
-from anomalib_defect_plugins.benchmark.run import Run, resolved
-from anomalib_defect_plugins.console import error_line
+from anomalib_defect_plugins.core.errors import error_line
 from anomalib_defect_plugins.data.split_file import write_split
 from anomalib_defect_plugins.data.training_set import with_defect_types
+from anomalib_defect_plugins.plugins.instantiate import build
 from anomalib_defect_plugins.plugins.manager import shorten
-from anomalib_defect_plugins.specification import build
+from anomalib_defect_plugins.results.folder import Record, Results, Row, make_row, write_record
+from anomalib_defect_plugins.results.run_spec import Run, resolved
 
 T = TypeVar("T")
 

@@ -10,6 +10,8 @@ import openvino
 import torch
 from anomalib.models import AnomalibModule
 
+from anomalib_defect_plugins.inference.openvino import compiled
+
 BATCHES = (1, 8)
 """Images at once for which figures are taken."""
 
@@ -19,8 +21,6 @@ WARM_UP = 3
 LEAST, MOST = 5, 300
 """Calls that are timed: at least so many however long they take, and at most, however short."""
 
-FULL_PRECISION = {"INFERENCE_PRECISION_HINT": "f32"}
-"""OpenVINO would compute in bfloat16 where the processor can; figures are to be those of the graph as written."""
 
 FIGURES = ("median_ms", "p95_ms", "p99_ms", "images_per_second", "repeats")
 """Figures of a row: milliseconds of a call (one batch), images a second, and how many calls were timed."""
@@ -150,8 +150,3 @@ def _throughput(graph: openvino.CompiledModel, images: np.ndarray, seconds: floa
             break
     queue.wait_all()
     return count * len(images) / (time.perf_counter() - start)
-
-
-def compiled(network: openvino.Model, hint: str) -> openvino.CompiledModel:
-    """Compile for the processor, to compute in single precision."""
-    return openvino.Core().compile_model(network, "CPU", {"PERFORMANCE_HINT": hint, **FULL_PRECISION})

@@ -17,12 +17,12 @@ from torch.utils.flop_counter import FlopCounterMode
 from anomalib_defect_plugins.benchmark.latency import (
     BATCHES,
     Size,
-    compiled,
     in_one_line,
     openvino_row,
     openvino_rows,
     torch_rows,
 )
+from anomalib_defect_plugins.inference.openvino import compiled
 
 OUTPUTS = ("pred_score", "anomaly_map")
 """Outputs in which an exported graph is compared with PyTorch."""

@@ -21,10 +21,10 @@ from anomalib.pipelines.components.base import Runner
 from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 
-from anomalib_defect_plugins.benchmark.cluster import import_ray, start_ray
 from anomalib_defect_plugins.benchmark.job import BenchmarkRun, BenchmarkRuns
-from anomalib_defect_plugins.benchmark.results import Row, make_row
-from anomalib_defect_plugins.errors import InvalidInputError
+from anomalib_defect_plugins.core.errors import InvalidInputError
+from anomalib_defect_plugins.core.ray_cluster import import_ray, start_ray
+from anomalib_defect_plugins.results.folder import Row, make_row
 
 SHOWN = ("image_AUROC", "image_F1Score", "pixel_AUROC", "pixel_AUPRO", "pixel_IoU")
 """Figures in the line of a run that is done."""

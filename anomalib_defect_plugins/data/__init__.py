@@ -1,15 +1,15 @@
 """Data sets, as anomalib data modules."""
 
-from anomalib_defect_plugins.data.base import CheckedDataset, check_samples
-from anomalib_defect_plugins.data.codebrim import Codebrim, CodebrimDataset
-from anomalib_defect_plugins.data.crack_forest import CrackForest, CrackForestDataset
-from anomalib_defect_plugins.data.dagm2007 import Dagm2007, Dagm2007Dataset
-from anomalib_defect_plugins.data.defect_folder import DefectFolder, DefectFolderDataset
-from anomalib_defect_plugins.data.kolektor_sdd import KolektorSdd, KolektorSddDataset
-from anomalib_defect_plugins.data.magnetic_tile import MagneticTile, MagneticTileDataset
-from anomalib_defect_plugins.data.supervision import WithDefects
-from anomalib_defect_plugins.data.texture_defects import TextureDefects, TextureDefectsDataset
-from anomalib_defect_plugins.data.wood_defects import WoodDefects
+from anomalib_defect_plugins.data.dataset import CheckedDataset, check_samples
+from anomalib_defect_plugins.data.datasets.codebrim import Codebrim, CodebrimDataset
+from anomalib_defect_plugins.data.datasets.crack_forest import CrackForest, CrackForestDataset
+from anomalib_defect_plugins.data.datasets.dagm2007 import Dagm2007, Dagm2007Dataset
+from anomalib_defect_plugins.data.datasets.defect_folder import DefectFolder, DefectFolderDataset
+from anomalib_defect_plugins.data.datasets.kolektor_sdd import KolektorSdd, KolektorSddDataset
+from anomalib_defect_plugins.data.datasets.magnetic_tile import MagneticTile, MagneticTileDataset
+from anomalib_defect_plugins.data.datasets.texture_defects import TextureDefects, TextureDefectsDataset
+from anomalib_defect_plugins.data.datasets.wood_defects import WoodDefects
+from anomalib_defect_plugins.data.with_defects import WithDefects
 from anomalib_defect_plugins.plugins import hookimpl
 from anomalib_defect_plugins.plugins.hookspecs import Register
 

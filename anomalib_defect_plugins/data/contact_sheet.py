@@ -13,8 +13,8 @@ from scipy.ndimage import binary_dilation
 from skimage.segmentation import find_boundaries
 from torch import Tensor
 
-from anomalib_defect_plugins.data.items import SEPARATOR
-from anomalib_defect_plugins.errors import InvalidInputError
+from anomalib_defect_plugins.core.errors import InvalidInputError
+from anomalib_defect_plugins.data.dataclasses import SEPARATOR
 
 PAGE = (2000, 3000)
 """Width and height in pixels that a contact sheet keeps to."""

@@ -14,8 +14,8 @@ from typing import BinaryIO
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
-from anomalib_defect_plugins.data.atomic import new_folder
-from anomalib_defect_plugins.errors import MissingDataError
+from anomalib_defect_plugins.core.errors import MissingDataError
+from anomalib_defect_plugins.core.files import new_folder
 
 TIMEOUT = 30
 """Seconds without an answer after which a download has failed."""

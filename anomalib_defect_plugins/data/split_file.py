@@ -7,7 +7,7 @@ from pathlib import Path
 import pandas as pd
 from pandas import DataFrame
 
-from anomalib_defect_plugins.errors import InvalidInputError, MissingDataError
+from anomalib_defect_plugins.core.errors import InvalidInputError, MissingDataError
 
 COLUMNS = ["split", "image", "label", "defect_type"]
 

@@ -16,10 +16,10 @@ from rich.table import Table
 from rich.text import Text
 from torch import Tensor
 
+from anomalib_defect_plugins.core.errors import InvalidInputError, UserError
 from anomalib_defect_plugins.data.contact_sheet import Thumbnail, contact_sheet, label_of, make_thumbnail, save_sheet
-from anomalib_defect_plugins.data.items import GOOD
+from anomalib_defect_plugins.data.dataclasses import GOOD
 from anomalib_defect_plugins.data.training_set import with_defect_types
-from anomalib_defect_plugins.errors import InvalidInputError, UserError
 
 SPLITS = ("train", "train_defects", "val", "test")
 """The splits in the order in which they are shown; ``train_defects`` are spare images of a published training split."""

@@ -13,8 +13,8 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from torchvision.tv_tensors import Image, Mask
 
-from anomalib_defect_plugins.data.items import GOOD, DefectBatch, DefectItem
-from anomalib_defect_plugins.generators.base import DefectGenerator
+from anomalib_defect_plugins.core.defect_generator import DefectGenerator
+from anomalib_defect_plugins.data.dataclasses import GOOD, DefectBatch, DefectItem
 
 
 def with_defect_types(samples: DataFrame) -> DataFrame:

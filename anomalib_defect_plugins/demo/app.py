@@ -12,15 +12,15 @@ from pathlib import Path
 import gradio as gr
 from starlette.middleware import Middleware
 
-from anomalib_defect_plugins.demo import inspect_tab, photo_tab, results_tab, synthesis_tab
-from anomalib_defect_plugins.demo.closing import free_when_closed
-from anomalib_defect_plugins.demo.guard import Guard
-from anomalib_defect_plugins.demo.look import HEAD, make_theme
-from anomalib_defect_plugins.demo.store import Store
-from anomalib_defect_plugins.demo.uploads import MOST_BYTES
-from anomalib_defect_plugins.errors import InvalidInputError
+from anomalib_defect_plugins.core.errors import InvalidInputError
+from anomalib_defect_plugins.demo.server.request_guard import Guard
+from anomalib_defect_plugins.demo.server.session_cleanup import free_when_closed
+from anomalib_defect_plugins.demo.services.results_store import Store
+from anomalib_defect_plugins.demo.services.uploads import MOST_BYTES
+from anomalib_defect_plugins.demo.tabs import inspect, one_photo, results, synthesize
+from anomalib_defect_plugins.demo.theme import HEAD, make_theme
 
-TABS = {"Results": results_tab, "Inspect": inspect_tab, "One photo": photo_tab, "Synthesise": synthesis_tab}
+TABS = {"Results": results, "Inspect": inspect, "One photo": one_photo, "Synthesise": synthesize}
 """The module of each tab."""
 
 ABOUT = """<h1>Surface defects</h1>

@@ -1,14 +1,14 @@
 """Sources of synthetic defects."""
 
-from anomalib_defect_plugins.generators.base import DefectGenerator
+from anomalib_defect_plugins.core.defect_generator import DefectGenerator
 from anomalib_defect_plugins.generators.cutpaste import CutPasteDefects, CutPasteScarDefects
-from anomalib_defect_plugins.generators.defectgan import DefectGanDefects
 from anomalib_defect_plugins.generators.masks import LOCAL_KINDS, MASK_KINDS, random_masks
 from anomalib_defect_plugins.generators.mixed import MixedDefects
 from anomalib_defect_plugins.generators.noise import NoiseDefects
 from anomalib_defect_plugins.generators.perturb import PerturbDefects
 from anomalib_defect_plugins.generators.poisson import PoissonDefects
 from anomalib_defect_plugins.generators.procedural import KINDS, ProceduralDefects, draw_defect
+from anomalib_defect_plugins.models.defectgan.generator import DefectGanDefects
 from anomalib_defect_plugins.plugins import hookimpl
 from anomalib_defect_plugins.plugins.hookspecs import Register
 

@@ -12,15 +12,10 @@ import torch
 from torch import Tensor
 from torchvision.transforms.v2 import functional
 
-from anomalib_defect_plugins.generators.base import DefectGenerator
-from anomalib_defect_plugins.generators.draws import (
-    check_number,
-    check_range,
-    log_uniform,
-    numpy_rng,
-    rectangle,
-    two_places,
-)
+from anomalib_defect_plugins.core.checks import check_number, check_range
+from anomalib_defect_plugins.core.defect_generator import DefectGenerator
+from anomalib_defect_plugins.core.rng import numpy_rng
+from anomalib_defect_plugins.generators.geometry import log_uniform, rectangle, two_places
 
 
 class CutPasteDefects(DefectGenerator):

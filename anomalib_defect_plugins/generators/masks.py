@@ -10,7 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from anomalib_defect_plugins.generators.draws import Pair, check_kinds, log_uniform, numpy_rng
+from anomalib_defect_plugins.core.checks import check_kinds
+from anomalib_defect_plugins.core.rng import numpy_rng
+from anomalib_defect_plugins.generators.geometry import Pair, log_uniform
 
 BLOB_SHARE = (0.004, 0.2)
 """Least and greatest share of the image that thresholded noise covers."""

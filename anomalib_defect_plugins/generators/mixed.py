@@ -6,10 +6,10 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from anomalib_defect_plugins.errors import InvalidInputError
-from anomalib_defect_plugins.generators.base import DefectGenerator
-from anomalib_defect_plugins.generators.draws import numpy_rng
-from anomalib_defect_plugins.specification import build
+from anomalib_defect_plugins.core.defect_generator import DefectGenerator
+from anomalib_defect_plugins.core.errors import InvalidInputError
+from anomalib_defect_plugins.core.rng import numpy_rng
+from anomalib_defect_plugins.plugins.instantiate import build
 
 
 class MixedDefects(DefectGenerator):

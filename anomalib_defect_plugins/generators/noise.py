@@ -6,8 +6,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from anomalib_defect_plugins.generators.base import DefectGenerator
-from anomalib_defect_plugins.generators.draws import check_kinds, check_number, device_rng
+from anomalib_defect_plugins.core.checks import check_kinds, check_number
+from anomalib_defect_plugins.core.defect_generator import DefectGenerator
+from anomalib_defect_plugins.core.rng import device_rng
 from anomalib_defect_plugins.generators.masks import LOCAL_KINDS, MASK_KINDS, random_masks
 
 

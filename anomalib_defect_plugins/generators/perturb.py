@@ -12,9 +12,10 @@ import torch
 from kornia.filters import gaussian_blur2d
 from torch import Tensor
 
-from anomalib_defect_plugins.errors import InvalidInputError
-from anomalib_defect_plugins.generators.base import DefectGenerator
-from anomalib_defect_plugins.generators.draws import check_kinds, check_range, device_rng
+from anomalib_defect_plugins.core.checks import check_kinds, check_range
+from anomalib_defect_plugins.core.defect_generator import DefectGenerator
+from anomalib_defect_plugins.core.errors import InvalidInputError
+from anomalib_defect_plugins.core.rng import device_rng
 from anomalib_defect_plugins.generators.masks import LOCAL_KINDS, MASK_KINDS, random_masks
 
 Uniform = Callable[[float, float], Tensor]

@@ -17,9 +17,10 @@ import torch
 from scipy.ndimage import gaussian_filter1d, label, uniform_filter1d
 from torch import Tensor
 
-from anomalib_defect_plugins.errors import InvalidInputError
-from anomalib_defect_plugins.generators.base import DefectGenerator
-from anomalib_defect_plugins.generators.draws import check_kinds, numpy_rng
+from anomalib_defect_plugins.core.checks import check_kinds
+from anomalib_defect_plugins.core.defect_generator import DefectGenerator
+from anomalib_defect_plugins.core.errors import InvalidInputError
+from anomalib_defect_plugins.core.rng import numpy_rng
 
 MIN_CHANGE = 4 / 255
 """Least change of a pixel in the mask, in intensity: it survives rounding to 8 bits as more than 2/255."""

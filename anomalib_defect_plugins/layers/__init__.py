@@ -1,15 +1,15 @@
 """Blocks that methods share, or that stand for a paper's operator."""
 
-from .conv_block import ConvBlock
-from .gradient_reversal import GradientReversal, reversal_weight
-from .involution import Involution
-from .median import MedianFilter
-from .noise_injection import NoiseInjection
-from .norms import NORMS
-from .resize import FixedResize, Resize
-from .spade import Moments, Spade, at_size, blend, moments_of
-from .texture_perceiving import TexturePerceivingModule, directional_maps
-from .top_mean import top_mean
+from anomalib_defect_plugins.layers.conv_block import ConvBlock
+from anomalib_defect_plugins.layers.gradient_reversal import GradientReversal, reversal_weight
+from anomalib_defect_plugins.layers.involution import Involution
+from anomalib_defect_plugins.layers.median import MedianFilter
+from anomalib_defect_plugins.layers.noise_injection import NoiseInjection
+from anomalib_defect_plugins.layers.norms import NORMS
+from anomalib_defect_plugins.layers.resize import FixedResize, Resize
+from anomalib_defect_plugins.layers.spade import Moments, Spade, at_size, blend, moments_of
+from anomalib_defect_plugins.layers.texture_perceiving import TexturePerceivingModule, directional_maps
+from anomalib_defect_plugins.layers.top_mean import top_mean
 
 __all__ = [
     "NORMS",

@@ -7,7 +7,7 @@ https://arxiv.org/abs/2103.06255.
 from torch import Tensor, nn
 from torch.nn import functional
 
-from anomalib_defect_plugins.errors import InvalidInputError
+from anomalib_defect_plugins.core.errors import InvalidInputError
 
 
 class Involution(nn.Module):

@@ -5,7 +5,7 @@ import torch
 from timm.data import resolve_model_data_config
 from torch import Tensor, nn
 
-from anomalib_defect_plugins.errors import InvalidInputError
+from anomalib_defect_plugins.core.errors import InvalidInputError
 
 
 class TimmFeatures(nn.Module):

@@ -7,6 +7,6 @@
 They compare ``pred_mask`` with ``gt_mask`` unless ``fields`` says otherwise.
 """
 
-from .segmentation import DefectIoU, MeanIoU, PixelAccuracy
+from anomalib_defect_plugins.metrics.segmentation import DefectIoU, MeanIoU, PixelAccuracy
 
 __all__ = ["DefectIoU", "MeanIoU", "PixelAccuracy"]

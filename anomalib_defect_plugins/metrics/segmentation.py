@@ -15,7 +15,7 @@ from anomalib.metrics import AnomalibMetric
 from torchmetrics import Metric
 from torchmetrics.functional.classification import binary_confusion_matrix
 
-from anomalib_defect_plugins.errors import InvalidInputError
+from anomalib_defect_plugins.core.errors import InvalidInputError
 
 
 class PixelCounts(Metric):

@@ -15,7 +15,7 @@ import numpy as np
 from scipy.linalg import qr, svdvals
 from scipy.spatial.distance import cdist
 
-from anomalib_defect_plugins.errors import InvalidInputError
+from anomalib_defect_plugins.core.errors import InvalidInputError
 
 NEIGHBOURS = 3
 """The paper's k of precision and recall (section 3)."""

@@ -21,9 +21,10 @@ from collections.abc import Iterable
 from importlib.metadata import EntryPoint, version
 from types import ModuleType
 
-from anomalib_defect_plugins import console
-from anomalib_defect_plugins.autoload import DISABLE_VARIABLE, after_attempt, disabled_names, is_importing, strict
-from anomalib_defect_plugins.errors import UserError
+from anomalib_defect_plugins.core.environment import DISABLE_VARIABLE, disabled_names, strict
+from anomalib_defect_plugins.core.errors import UserError
+from anomalib_defect_plugins.core.import_hook import after_attempt, is_importing
+from anomalib_defect_plugins.plugins import excepthook
 from anomalib_defect_plugins.plugins.manager import (
     Host,
     Kind,
@@ -101,8 +102,8 @@ def taken_names(kind: Kind) -> dict[str, str]:
 
 
 def _connect(found: list[EntryPoint]) -> list[Plugin]:
-    if console.is_anomalib_command():
-        console.install_excepthook()
+    if excepthook.is_anomalib_command():
+        excepthook.install_excepthook()
     switched_off = disabled_names()
     host = Host("anomalib", {}, {}) if "all" in switched_off else _anomalib()
     plugins = load_plugins(found, switched_off, host)
@@ -125,7 +126,7 @@ def _anomalib() -> Host:
     import anomalib.data
     from anomalib.models.components import AnomalibModule
 
-    from anomalib_defect_plugins.generators.base import DefectGenerator
+    from anomalib_defect_plugins.core.defect_generator import DefectGenerator
 
     bases = {
         Kind.MODEL: AnomalibModule,
@@ -145,9 +146,9 @@ def _namespaces() -> dict[Kind, ModuleType]:
     import anomalib.data
     import anomalib.models
 
-    from anomalib_defect_plugins.generators import names
+    from anomalib_defect_plugins.plugins import generators
 
-    return {Kind.MODEL: anomalib.models, Kind.DATA: anomalib.data, Kind.GENERATOR: names}
+    return {Kind.MODEL: anomalib.models, Kind.DATA: anomalib.data, Kind.GENERATOR: generators}
 
 
 def _is_anomalibs(cls: type) -> bool:

@@ -13,7 +13,7 @@ from importlib.metadata import EntryPoint, entry_points
 
 import pluggy
 
-from anomalib_defect_plugins.autoload import DISABLE_VARIABLE
+from anomalib_defect_plugins.core.environment import DISABLE_VARIABLE
 from anomalib_defect_plugins.plugins import hookspecs
 
 OWN_DISTRIBUTION = "anomalib-defect-plugins"

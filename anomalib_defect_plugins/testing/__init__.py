@@ -26,11 +26,11 @@ import pytest
 
 pytest.register_assert_rewrite(*(f"{__name__}.{name}" for name in ("model", "training", "datamodule", "generator")))
 
-from .data import folder_datamodule, write_folder_data  # noqa: E402 - after the line above, or asserts say nothing
-from .datamodule import DataModuleContract  # noqa: E402
-from .generator import GeneratorContract  # noqa: E402
-from .model import ModelContract  # noqa: E402
-from .training import TrainingContract  # noqa: E402
+from anomalib_defect_plugins.testing.data import folder_datamodule, write_folder_data  # noqa: E402 - after the line above, or asserts say nothing
+from anomalib_defect_plugins.testing.datamodule import DataModuleContract  # noqa: E402
+from anomalib_defect_plugins.testing.generator import GeneratorContract  # noqa: E402
+from anomalib_defect_plugins.testing.model import ModelContract  # noqa: E402
+from anomalib_defect_plugins.testing.training import TrainingContract  # noqa: E402
 
 __all__ = [
     "DataModuleContract",

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from anomalib_defect_plugins.generators.base import VISIBLE, DefectGenerator
+from anomalib_defect_plugins.core.defect_generator import VISIBLE, DefectGenerator
 
 SIZES = ((64, 64), (48, 96), (256, 256))
 """Heights and widths: small, oblong and usual."""

@@ -16,11 +16,19 @@ from lightning.pytorch import Callback
 from PIL import Image
 from torch import Tensor
 
-from anomalib_defect_plugins.errors import ConfigurationError
-from anomalib_defect_plugins.supervision import Supervision
-
-from .data import folder_datamodule, write_folder_data
-from .runs import FULL_PRECISION, Run, differences, exported_path, fit, run_openvino, seed_all, unshuffled
+from anomalib_defect_plugins.core.errors import ConfigurationError
+from anomalib_defect_plugins.core.supervision import Supervision
+from anomalib_defect_plugins.testing.data import folder_datamodule, write_folder_data
+from anomalib_defect_plugins.testing.runs import (
+    FULL_PRECISION,
+    Run,
+    differences,
+    exported_path,
+    fit,
+    run_openvino,
+    seed_all,
+    unshuffled,
+)
 
 EXPORT_TOLERANCE = 1e-3
 

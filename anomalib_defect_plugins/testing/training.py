@@ -11,8 +11,8 @@ import torch
 from anomalib.callbacks import ModelCheckpoint
 from lightning.pytorch import Callback
 
-from .model import ModelContract
-from .runs import KeepEpochs, Poison, Run, SeedByStep, differences
+from anomalib_defect_plugins.testing.model import ModelContract
+from anomalib_defect_plugins.testing.runs import KeepEpochs, Poison, Run, SeedByStep, differences
 
 
 class TrainingContract(ModelContract):

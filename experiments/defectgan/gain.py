@@ -45,11 +45,15 @@ from torch import Tensor
 from torch.utils.data import ConcatDataset, DataLoader, WeightedRandomSampler
 from torchmetrics.functional.classification import binary_auroc, binary_average_precision
 
-from anomalib_defect_plugins.data.synthetic_folder import RESTORED, normal_images, synthetic_defects
 from anomalib_defect_plugins.models.defectgan import DefectGan
-from anomalib_defect_plugins.models.defectgan.inspection import InspectionBatch, InspectionClassifier, InspectionSet
+from anomalib_defect_plugins.models.defectgan.defect_classifier import (
+    InspectionBatch,
+    InspectionClassifier,
+    InspectionSet,
+)
 from anomalib_defect_plugins.models.onestage import OneStage
-from anomalib_defect_plugins.synthesize import Request, synthesize
+from anomalib_defect_plugins.synthesis.folder import RESTORED, normal_images, synthetic_defects
+from anomalib_defect_plugins.synthesis.synthesizer import Request, synthesize
 
 CLASSIFIERS = ("real", "cutpaste", "defectgan", "grl")
 SEGMENTERS = ("onestage", "onestage-cutpaste", "onestage-defectgan")

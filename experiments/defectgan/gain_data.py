@@ -9,7 +9,7 @@ from anomalib.data import AnomalibDataModule
 from torch.utils.data import DataLoader
 
 from anomalib_defect_plugins.data import DefectFolder, MagneticTile, WithDefects
-from anomalib_defect_plugins.data.synthetic_folder import synthetic_defects
+from anomalib_defect_plugins.synthesis.folder import synthetic_defects
 
 
 class Windows(DefectFolder):

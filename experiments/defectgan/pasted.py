@@ -15,9 +15,9 @@ from torch.nn import functional as F
 from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2.functional import resize
 
-from anomalib_defect_plugins.data.items import split_types
-from anomalib_defect_plugins.data.synthetic_folder import SyntheticFolder
+from anomalib_defect_plugins.data.dataclasses import split_types
 from anomalib_defect_plugins.generators import DefectGenerator
+from anomalib_defect_plugins.synthesis.folder import SyntheticFolder
 
 Paint = Callable[[Tensor, int, torch.Generator], tuple[Tensor, Tensor, str]]
 """Gives the defective image (3, H, W), the mask (H, W) and the type of a normal image, its number and some chance."""

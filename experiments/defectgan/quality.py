@@ -18,10 +18,10 @@ import torch
 from pasted import write_generated
 
 from anomalib_defect_plugins.data import DefectFolder, MagneticTile
-from anomalib_defect_plugins.data.synthetic_folder import read_table, synthetic_defects
 from anomalib_defect_plugins.generators import CutPasteDefects, CutPasteScarDefects
 from anomalib_defect_plugins.metrics.features import make_extractor
-from anomalib_defect_plugins.quality import report
+from anomalib_defect_plugins.synthesis.folder import read_table, synthetic_defects
+from anomalib_defect_plugins.synthesis.quality_report import report
 
 
 def main() -> None:

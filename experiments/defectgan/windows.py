@@ -17,7 +17,7 @@ from PIL import Image
 from rich.progress import track
 
 from anomalib_defect_plugins.data import MagneticTile, WithDefects
-from anomalib_defect_plugins.data.items import GOOD
+from anomalib_defect_plugins.data.dataclasses import GOOD
 
 LEAST, MOST = 20, 0.7
 """A window of a defect has so many pixels of it at least, and at most such a share."""

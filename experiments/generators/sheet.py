@@ -17,8 +17,8 @@ from skimage import data as photographs
 from torch import Tensor
 from torchvision.transforms.v2.functional import resize
 
-from anomalib_defect_plugins.data.items import GOOD
-from anomalib_defect_plugins.data.texture_defects import CATEGORIES, CROP, draw_sample, region, soften
+from anomalib_defect_plugins.data.dataclasses import GOOD
+from anomalib_defect_plugins.data.datasets.texture_defects import CATEGORIES, CROP, draw_sample, region, soften
 from anomalib_defect_plugins.generators import (
     CutPasteDefects,
     CutPasteScarDefects,

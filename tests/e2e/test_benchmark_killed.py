@@ -74,7 +74,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     folder = tmp_path_factory.mktemp("killed")
     config = write_benchmark(folder, [{}, {"rate": 0.2}], list(range(RUNS // 2)))
-    variables = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1]), "OMP_NUM_THREADS": "1"}
+    variables = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1] / "helpers"), "OMP_NUM_THREADS": "1"}
     words = [sys.executable, "-W", "ignore", __file__, str(config), str(folder), str(KILLS)]
     done = subprocess.run(words, env=variables, stdout=subprocess.PIPE, text=True, check=True)
     (folder / "seen.json").write_text(done.stdout.splitlines()[-1])

@@ -21,7 +21,7 @@ SEEDS = [0]
 @pytest.fixture(autouse=True)
 def _variables(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let new processes find the tiny model; and take back the seeds that Lightning leaves in the environment."""
-    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[1]))
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[1] / "helpers"))
     monkeypatch.setenv("RAY_worker_niceness", "0")  # 15 by default, which other tests at the same time leave nothing
     for name in ("PL_GLOBAL_SEED", "PL_SEED_WORKERS"):
         monkeypatch.setenv(name, "0")

@@ -16,15 +16,15 @@ from anomalib.data.utils import read_image
 from bright_graph import bright_graph
 from PIL import Image
 
-from anomalib_defect_plugins.benchmark.inspect import inspect
-from anomalib_defect_plugins.benchmark.inspection import Settings
-from anomalib_defect_plugins.benchmark.parts import ROWS
-from anomalib_defect_plugins.errors import InvalidInputError, MissingDataError
+from anomalib_defect_plugins.core.errors import InvalidInputError, MissingDataError
+from anomalib_defect_plugins.inference.inspect_folder import inspect
+from anomalib_defect_plugins.inference.openvino import Settings
+from anomalib_defect_plugins.inference.resumable_table import ROWS
 from anomalib_defect_plugins.models.htpgan import HtpGan
 
 PROGRAM = """
 import argparse, resource, sys
-from anomalib_defect_plugins.benchmark.inspect import add_parser
+from anomalib_defect_plugins.cli.inspect import add_parser
 parser = argparse.ArgumentParser()
 add_parser(parser.add_subparsers())
 options = parser.parse_args(sys.argv[1:])

@@ -98,7 +98,7 @@ def test_the_wheel_holds_the_package_and_nothing_else(wheel: Path) -> None:
         "a report could not be written"
     )
     assert "anomalib_defect_plugins/py.typed" in names
-    assert "anomalib_defect_plugins/new/templates/pyproject.toml.jinja" in names
+    assert "anomalib_defect_plugins/scaffold/templates/pyproject.toml.jinja" in names
     assert not [name for name in names if "__pycache__" in name or "test_" in name]
     # Templates, styles, scripts and configurations too.
     files = {path for path in (CHECKOUT / "anomalib_defect_plugins").rglob("*.*") if path.suffix != ".pyc"}

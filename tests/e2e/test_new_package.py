@@ -10,7 +10,7 @@ import pytest
 import yaml
 from strangers import Strangers
 
-from anomalib_defect_plugins import cli
+from anomalib_defect_plugins.cli.main import main
 from anomalib_defect_plugins.testing import write_folder_data
 
 pytestmark = pytest.mark.slow
@@ -37,7 +37,7 @@ SMALL = {"image_size": [64, 64], "channels": 4, "iterations": 4}
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The package as it is written."""
     folder = tmp_path_factory.mktemp("made") / "my-method"
-    assert cli.main(["new", "my-method", "--out", str(folder)]) == 0
+    assert main(["new", "my-method", "--out", str(folder)]) == 0
     return folder
 
 

@@ -3,7 +3,7 @@
 import pytest
 from results_folder import Layout, write_results
 
-from anomalib_defect_plugins.benchmark.report import write_report
+from anomalib_defect_plugins.report import write_report
 
 LAYOUT = Layout(
     models=("HtpGan", "OneStage", "PaDiM"), supervisions=("normal", "masks"), seeds=(0, 1), failed=[("OneStage", 1)]

@@ -13,11 +13,11 @@ import torch
 from layouts import contents
 from PIL import Image
 
-from anomalib_defect_plugins import cli
+from anomalib_defect_plugins.cli.main import main
 from anomalib_defect_plugins.data import DefectFolder, WithDefects
-from anomalib_defect_plugins.data.synthetic_folder import read_table
 from anomalib_defect_plugins.models.defectgan import DefectGan
 from anomalib_defect_plugins.models.htpgan import HtpGan
+from anomalib_defect_plugins.synthesis.folder import read_table
 from anomalib_defect_plugins.testing import folder_datamodule, write_folder_data
 from anomalib_defect_plugins.testing.runs import fit, seed_all
 
@@ -102,7 +102,7 @@ def test_bad_input_is_one_line_and_leaves_nothing(
     Image.fromarray(np.zeros((SIDE, SIDE), np.uint8)).save(folder / "black.png")
     before = contents(folder / "data")
     given = words(folder, tmp_path / "out", 3, *(word.format(folder=folder) for word in more))
-    assert cli.main(given[1:]) == 1  # in this process, which takes a tenth of the time
+    assert main(given[1:]) == 1  # in this process, which takes a tenth of the time
     errors = [text for text in capsys.readouterr().err.splitlines() if text.startswith("error: ")]
     assert len(errors) == 1
     assert line in errors[0]

@@ -23,25 +23,24 @@ import yaml
 from anomalib.data import AnomalibDataModule
 from anomalib.models import AnomalibModule
 from bright_graph import bright_graph
-from faults.small import MODELS, make_model
-from faults.strategies import DAMAGES, VALUES, Damage, Payload, changed, image_files, tensors
-from faults.table import row, today
+from fault_page import row, today
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from small_models import MODELS, make_model
+from strategies import DAMAGES, VALUES, Damage, Payload, changed, image_files, tensors
 
 from anomalib_defect_plugins.benchmark.configuration import read_benchmark
-from anomalib_defect_plugins.benchmark.inspection import Inspector, Settings
-from anomalib_defect_plugins.console import error_line
+from anomalib_defect_plugins.core.defect_generator import DefectGenerator
+from anomalib_defect_plugins.core.errors import UserError, error_line
 from anomalib_defect_plugins.data import CheckedDataset, TextureDefects, WithDefects
-from anomalib_defect_plugins.data.base import check_samples
-from anomalib_defect_plugins.data.samples import Sample, make_table
+from anomalib_defect_plugins.data.dataset import check_samples
+from anomalib_defect_plugins.data.sample_table import Sample, make_table
 from anomalib_defect_plugins.data.split_file import read_split
-from anomalib_defect_plugins.errors import UserError
-from anomalib_defect_plugins.generators.base import DefectGenerator
-from anomalib_defect_plugins.models.checkpoints import WholeCheckpointIO
+from anomalib_defect_plugins.inference.openvino import Inspector, Settings
+from anomalib_defect_plugins.models.components.checkpoint_io import WholeCheckpointIO
 from anomalib_defect_plugins.plugins import connect
+from anomalib_defect_plugins.plugins.instantiate import build
 from anomalib_defect_plugins.plugins.manager import descendants
-from anomalib_defect_plugins.specification import build
 from anomalib_defect_plugins.testing import folder_datamodule, write_folder_data
 from anomalib_defect_plugins.testing.runs import fit, seed_all
 

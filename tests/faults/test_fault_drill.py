@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from faults.small import MODELS
+from small_models import MODELS
 
 pytestmark = pytest.mark.slow
 
@@ -21,7 +21,7 @@ def test_a_fault_ends_in_the_undisturbed_result_or_in_one_clear_line_and_nothing
     tmp_path: Path, model: str
 ) -> None:
     path = tmp_path / "outcomes.json"
-    program = [sys.executable, "-W", "ignore", str(Path(__file__).with_name("drill.py"))]
+    program = [sys.executable, "-W", "ignore", str(Path(__file__).parents[2] / "tools/fault_drill.py")]
     words = [*program, "--models", model, "--kills", KILLS, "--json", str(path)]
     variables = os.environ | {"OMP_NUM_THREADS": "1"}
     done = subprocess.run(words, env=variables, capture_output=True, text=True, check=False)

@@ -21,7 +21,7 @@ Seen = dict[str, Any]
 def seen(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Seen]:
     """What the processes saw: ``rank0``, ``rank1`` and ``alone``."""
     out = tmp_path_factory.mktemp("pair")
-    words = [sys.executable, "-W", "ignore", str(Path(__file__).with_name("pair.py")), str(out)]
+    words = [sys.executable, "-W", "ignore", str(Path(__file__).parents[2] / "tools/data_parallel.py"), str(out)]
     variables = {name: value for name, value in os.environ.items() if not name.startswith("PL_")}
     done = subprocess.run(words, env=variables | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-6000:]

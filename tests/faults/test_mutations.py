@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from faults.mutate import MUTATIONS, PACKAGE, ROOT, mutate
+from mutation import MUTATIONS, PACKAGE, ROOT, mutate
 
 
 @pytest.mark.parametrize(("model", "function", "old", "new"), MUTATIONS)

@@ -15,8 +15,8 @@ import pytest
 import yaml
 from anomalib.cli.cli import AnomalibCLI
 
-from anomalib_defect_plugins import cli
 from anomalib_defect_plugins.benchmark.configuration import read_benchmark
+from anomalib_defect_plugins.cli import datamodules, main
 from anomalib_defect_plugins.plugins import Kind, loaded_plugins
 from anomalib_defect_plugins.plugins.manager import is_own
 
@@ -110,10 +110,10 @@ def _status(words: tuple[str, ...], anomalib: Parser) -> int | str | None:
 
 
 def _check_ours(arguments: list[str]) -> None:
-    options = cli._parse(arguments)
+    options = main._parse(arguments)
     if options.command in {"data", "synthesize"}:
-        cls = cli._find_datamodule(options.name if options.command == "data" else options.data)
-        cli._make_datamodule(cls, options.rest)
+        cls = datamodules.find_datamodule(options.name if options.command == "data" else options.data)
+        datamodules.make_datamodule(cls, options.rest)
     elif options.command == "benchmark":
         read_benchmark(options.config)
 

@@ -16,8 +16,8 @@ from anomalib_defect_plugins.generators import (
     ProceduralDefects,
 )
 from anomalib_defect_plugins.plugins.bridge import registered
+from anomalib_defect_plugins.plugins.instantiate import build
 from anomalib_defect_plugins.plugins.manager import Kind
-from anomalib_defect_plugins.specification import build
 from anomalib_defect_plugins.testing import GeneratorContract
 from anomalib_defect_plugins.testing.generator import textures
 

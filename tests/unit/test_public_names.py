@@ -36,7 +36,7 @@ def test_the_version_is_that_of_the_distribution() -> None:
     [
         ("import anomalib_defect_plugins", ["torch", "pluggy", "importlib.metadata"]),
         ("from anomalib_defect_plugins import Supervision, hookimpl", ["torch", "anomalib"]),
-        ("import anomalib_defect_plugins.cli", ["torch", "anomalib", "rich"]),
+        ("import anomalib_defect_plugins.cli.main", ["torch", "anomalib", "rich"]),
     ],
 )
 def test_importing_us_does_not_import_what_is_slow(code: str, absent: list[str]) -> None:

@@ -1,10 +1,9 @@
 """CutPaste: a one-class classifier on features that learned to tell pasted patches from normal texture."""
 
+from anomalib_defect_plugins.models.cutpaste.lightning_model import CutPaste
+from anomalib_defect_plugins.models.cutpaste.torch_model import CutPasteModel
 from anomalib_defect_plugins.plugins import hookimpl
 from anomalib_defect_plugins.plugins.hookspecs import Register
-
-from .lightning_model import CutPaste
-from .torch_model import CutPasteModel
 
 __all__ = ["CutPaste", "CutPasteModel"]
 

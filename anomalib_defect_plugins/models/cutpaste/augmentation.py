@@ -6,9 +6,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from anomalib_defect_plugins.generators.base import DefectGenerator
+from anomalib_defect_plugins.core.defect_generator import DefectGenerator
+from anomalib_defect_plugins.core.rng import numpy_rng
 from anomalib_defect_plugins.generators.cutpaste import jitter_colours
-from anomalib_defect_plugins.generators.draws import numpy_rng, place
+from anomalib_defect_plugins.generators.geometry import place
 
 
 def vary(

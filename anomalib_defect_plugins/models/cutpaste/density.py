@@ -10,7 +10,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from anomalib_defect_plugins.errors import InvalidInputError
+from anomalib_defect_plugins.core.errors import InvalidInputError
 
 RIDGE = 1e-6
 """Share of the mean variance that is added to each, for features that hardly vary at all."""

@@ -22,18 +22,19 @@ from torch.nn import functional
 from torch.optim import SGD
 from torchvision.transforms.v2 import Compose, InterpolationMode, Resize
 
+from anomalib_defect_plugins.core.checks import check_not_negative, check_positive
+from anomalib_defect_plugins.core.defect_generator import MIN_SIDE
+from anomalib_defect_plugins.core.errors import ConfigurationError, InvalidInputError
+from anomalib_defect_plugins.core.supervision import Supervision
 from anomalib_defect_plugins.data.training_set import new_rng
-from anomalib_defect_plugins.errors import ConfigurationError, InvalidInputError
 from anomalib_defect_plugins.generators import CutPasteDefects, CutPasteScarDefects
-from anomalib_defect_plugins.generators.base import MIN_SIDE
-from anomalib_defect_plugins.models.iterative import IterativeTraining
-from anomalib_defect_plugins.models.training import StopAfter, check_finite, check_not_negative, check_positive
+from anomalib_defect_plugins.models.components.callbacks import StopAfter
+from anomalib_defect_plugins.models.components.checks import check_finite
+from anomalib_defect_plugins.models.components.iterative_training import IterativeTraining
+from anomalib_defect_plugins.models.cutpaste.augmentation import classes, vary
+from anomalib_defect_plugins.models.cutpaste.reference_images import normal_images
+from anomalib_defect_plugins.models.cutpaste.torch_model import CutPasteModel
 from anomalib_defect_plugins.pre_processing import AntialiasedPreProcessor
-from anomalib_defect_plugins.supervision import Supervision
-
-from .augmentation import classes, vary
-from .normal_images import normal_images
-from .torch_model import CutPasteModel
 
 
 class CutPaste(IterativeTraining, AnomalibModule):

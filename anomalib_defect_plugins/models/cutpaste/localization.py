@@ -12,7 +12,7 @@ from anomalib.models.components.filters import GaussianBlur2d
 from torch import Tensor, nn
 from torch.nn import functional
 
-from .density import GaussianDensity
+from anomalib_defect_plugins.models.cutpaste.density import GaussianDensity
 
 Extract = Callable[[Tensor], list[Tensor]]
 """The backbone: images (B, 3, H, W) to feature maps (B, C, h, w), the last being what the classifier sees."""

@@ -13,11 +13,11 @@ from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import Tensor, nn
 from torch.nn import functional
 
-from anomalib_defect_plugins.errors import InvalidInputError, check_one_of
-from anomalib_defect_plugins.generators.base import MIN_SIDE
-
-from .density import Moments
-from .localization import DenseLocalizer, WindowLocalizer, pool
+from anomalib_defect_plugins.core.checks import check_one_of
+from anomalib_defect_plugins.core.defect_generator import MIN_SIDE
+from anomalib_defect_plugins.core.errors import InvalidInputError
+from anomalib_defect_plugins.models.cutpaste.density import Moments
+from anomalib_defect_plugins.models.cutpaste.localization import DenseLocalizer, WindowLocalizer, pool
 
 LOCALIZATIONS = ("dense", "patch")
 

@@ -1,10 +1,9 @@
 """Defect-GAN: makes defects of a chosen type at a chosen place, and takes them away; finds what it would take away."""
 
+from anomalib_defect_plugins.models.defectgan.lightning_model import DefectGan
+from anomalib_defect_plugins.models.defectgan.torch_model import DefectGanModel, Synthesized
 from anomalib_defect_plugins.plugins import hookimpl
 from anomalib_defect_plugins.plugins.hookspecs import Register
-
-from .lightning_model import DefectGan
-from .torch_model import DefectGanModel, Synthesized
 
 __all__ = ["DefectGan", "DefectGanModel", "Synthesized"]
 

@@ -7,8 +7,8 @@ from anomalib.data import AnomalibDataModule, Batch
 from anomalib.data.utils import LabelName
 from torch import Tensor
 
-from anomalib_defect_plugins.data.items import split_types
-from anomalib_defect_plugins.errors import ConfigurationError
+from anomalib_defect_plugins.core.errors import ConfigurationError
+from anomalib_defect_plugins.data.dataclasses import split_types
 
 UNNAMED = "defect"
 """The one category of defects whose type nobody tells."""

@@ -21,21 +21,35 @@ from torch.optim import Adam, Optimizer
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 from torchvision.transforms.v2 import Compose, InterpolationMode, Resize
 
-from anomalib_defect_plugins.errors import ConfigurationError, InvalidInputError
-from anomalib_defect_plugins.generators.draws import device_rng
-from anomalib_defect_plugins.models.augmentation import Augmentation
-from anomalib_defect_plugins.models.iterative import IterativeTraining
-from anomalib_defect_plugins.models.own_batches import OwnBatches
-from anomalib_defect_plugins.models.pairs import flip, paired_loader
-from anomalib_defect_plugins.models.training import StopAfter, check_finite, check_not_negative, check_positive
+from anomalib_defect_plugins.core.checks import check_not_negative, check_positive
+from anomalib_defect_plugins.core.errors import ConfigurationError, InvalidInputError
+from anomalib_defect_plugins.core.rng import device_rng
+from anomalib_defect_plugins.core.supervision import Supervision
+from anomalib_defect_plugins.models.components.augmentation import Augmentation
+from anomalib_defect_plugins.models.components.callbacks import StopAfter
+from anomalib_defect_plugins.models.components.checks import check_finite
+from anomalib_defect_plugins.models.components.custom_train_loader import OwnBatches
+from anomalib_defect_plugins.models.components.iterative_training import IterativeTraining
+from anomalib_defect_plugins.models.components.unpaired_loader import flip, paired_loader
+from anomalib_defect_plugins.models.defectgan.categories import UNNAMED, batch_labels, check_known, training_types
+from anomalib_defect_plugins.models.defectgan.loss import LossWeights, Task, discriminator_losses, generator_losses
+from anomalib_defect_plugins.models.defectgan.torch_model import (
+    DefectGanModel,
+    Discriminator,
+    Generator,
+    Synthesized,
+    default_layers,
+    everywhere,
+)
+from anomalib_defect_plugins.models.defectgan.validation import (
+    check_numbers,
+    check_origin,
+    check_same,
+    check_sizes,
+    checked,
+)
 from anomalib_defect_plugins.post_processing import UnitPostProcessor
 from anomalib_defect_plugins.pre_processing import AntialiasedPreProcessor
-from anomalib_defect_plugins.supervision import Supervision
-
-from .arguments import check_numbers, check_origin, check_same, check_sizes, checked
-from .categories import UNNAMED, batch_labels, check_known, training_types
-from .loss import LossWeights, Task, discriminator_losses, generator_losses
-from .torch_model import DefectGanModel, Discriminator, Generator, Synthesized, default_layers, everywhere
 
 
 class DefectGan(OwnBatches, IterativeTraining, AnomalibModule):

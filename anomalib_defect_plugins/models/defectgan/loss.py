@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from .torch_model import Discriminator, Generator, everywhere
+from anomalib_defect_plugins.models.defectgan.torch_model import Discriminator, Generator, everywhere
 
 
 class LossWeights(NamedTuple):

@@ -9,10 +9,9 @@ from scipy import ndimage
 from torch import Tensor
 from torch.nn import functional
 
-from anomalib_defect_plugins.errors import InvalidInputError, MissingDataError, UserError
+from anomalib_defect_plugins.core.errors import InvalidInputError, MissingDataError, UserError
 from anomalib_defect_plugins.layers import at_size
-
-from .lightning_model import DefectGan
+from anomalib_defect_plugins.models.defectgan.lightning_model import DefectGan
 
 SPECK = 0.0005
 """Least share of the image that a piece of a mask must have: 8 pixels at 128 a side."""

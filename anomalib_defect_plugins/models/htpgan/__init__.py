@@ -2,10 +2,9 @@
 
 from collections.abc import Callable
 
+from anomalib_defect_plugins.models.htpgan.lightning_model import HtpGan
+from anomalib_defect_plugins.models.htpgan.torch_model import HtpGanModel
 from anomalib_defect_plugins.plugins import hookimpl
-
-from .lightning_model import HtpGan
-from .torch_model import HtpGanModel
 
 __all__ = ["HtpGan", "HtpGanModel"]
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from anomalib_defect_plugins.errors import check_one_of
+from anomalib_defect_plugins.core.checks import check_one_of
 
 FUSIONS = ("typicality", "log_odds", "entropy", "paper")
 

@@ -22,23 +22,22 @@ from torch.optim import Adam, Optimizer
 from torch.utils.data import DataLoader
 from torchvision.transforms.v2 import Compose, InterpolationMode, Resize
 
-from anomalib_defect_plugins.errors import ConfigurationError, check_one_of
-from anomalib_defect_plugins.models.own_batches import OwnBatches
-from anomalib_defect_plugins.models.training import (
-    ResumePoint,
+from anomalib_defect_plugins.core.checks import check_one_of, check_positive
+from anomalib_defect_plugins.core.errors import ConfigurationError
+from anomalib_defect_plugins.core.supervision import Supervision
+from anomalib_defect_plugins.models.components.callbacks import ResumePoint
+from anomalib_defect_plugins.models.components.checks import (
     allow_no_validation,
     check_evaluation_data,
     check_finite,
-    check_positive,
     set_up_data,
 )
+from anomalib_defect_plugins.models.components.custom_train_loader import OwnBatches
+from anomalib_defect_plugins.models.htpgan.loss import discriminator_loss, generator_loss
+from anomalib_defect_plugins.models.htpgan.reference import load_reference
+from anomalib_defect_plugins.models.htpgan.torch_model import HtpGanModel
 from anomalib_defect_plugins.post_processing import OtsuPostProcessor, ReferencePostProcessor, SigmaPostProcessor
 from anomalib_defect_plugins.pre_processing import AntialiasedPreProcessor
-from anomalib_defect_plugins.supervision import Supervision
-
-from .loss import discriminator_loss, generator_loss
-from .reference import load_reference
-from .torch_model import HtpGanModel
 
 THRESHOLDS: dict[str, Callable[[], PostProcessor]] = {
     "adaptive": PostProcessor,

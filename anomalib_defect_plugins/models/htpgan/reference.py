@@ -9,8 +9,8 @@ from anomalib.data.utils import LabelName
 from pandas import DataFrame
 from PIL import Image
 
-from anomalib_defect_plugins.data.base import reading
-from anomalib_defect_plugins.errors import ConfigurationError, InvalidInputError
+from anomalib_defect_plugins.core.errors import ConfigurationError, InvalidInputError
+from anomalib_defect_plugins.data.dataset import reading
 
 
 def load_reference(datamodule: AnomalibDataModule | None, reference: int | str, min_side: int) -> ImageItem:

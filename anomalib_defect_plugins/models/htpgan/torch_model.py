@@ -11,10 +11,9 @@ from anomalib.data import InferenceBatch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from anomalib_defect_plugins.errors import InvalidInputError
+from anomalib_defect_plugins.core.errors import InvalidInputError
 from anomalib_defect_plugins.layers import ConvBlock, FixedResize, TexturePerceivingModule
-
-from .anomaly_map import ScaleAnomalyMap, fuse, image_score
+from anomalib_defect_plugins.models.htpgan.anomaly_map import ScaleAnomalyMap, fuse, image_score
 
 MIN_STD = 1.5 / 255
 """Least standard deviation of an image in [0, 1] that counts as texture and not as noise of the camera."""

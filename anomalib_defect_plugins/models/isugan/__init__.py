@@ -1,10 +1,9 @@
 """ISU-GAN: repairs defects, and finds them by what the repair changed; learns from unpaired, unmasked images."""
 
+from anomalib_defect_plugins.models.isugan.lightning_model import IsuGan
+from anomalib_defect_plugins.models.isugan.torch_model import IsuGanModel
 from anomalib_defect_plugins.plugins import hookimpl
 from anomalib_defect_plugins.plugins.hookspecs import Register
-
-from .lightning_model import IsuGan
-from .torch_model import IsuGanModel
 
 __all__ = ["IsuGan", "IsuGanModel"]
 

@@ -21,21 +21,20 @@ from torch.optim import Adam
 from torch.optim.lr_scheduler import LambdaLR
 from torchvision.transforms.v2 import Compose, Grayscale, InterpolationMode, Resize
 
-from anomalib_defect_plugins.errors import ConfigurationError, InvalidInputError, check_one_of
-from anomalib_defect_plugins.models.iterative import IterativeTraining
-from anomalib_defect_plugins.models.own_batches import OwnBatches
-from anomalib_defect_plugins.models.pairs import flip, paired_loader
-from anomalib_defect_plugins.models.training import check_positive
+from anomalib_defect_plugins.core.checks import check_one_of, check_positive
+from anomalib_defect_plugins.core.errors import ConfigurationError, InvalidInputError
+from anomalib_defect_plugins.core.supervision import Supervision
+from anomalib_defect_plugins.models.components.custom_train_loader import OwnBatches
+from anomalib_defect_plugins.models.components.iterative_training import IterativeTraining
+from anomalib_defect_plugins.models.components.unpaired_loader import flip, paired_loader
+from anomalib_defect_plugins.models.isugan.dataclasses import add_repaired
+from anomalib_defect_plugins.models.isugan.image_pool import ImagePool
+from anomalib_defect_plugins.models.isugan.loss import adversarial_loss, difference, discriminator_loss
+from anomalib_defect_plugins.models.isugan.post_processing import ImageOtsuPostProcessor
+from anomalib_defect_plugins.models.isugan.torch_model import Generator, IsuGanModel, make_discriminator
+from anomalib_defect_plugins.models.isugan.visualizer import RepairVisualizer
 from anomalib_defect_plugins.post_processing import UnitPostProcessor
 from anomalib_defect_plugins.pre_processing import AntialiasedPreProcessor
-from anomalib_defect_plugins.supervision import Supervision
-
-from .image_pool import ImagePool
-from .items import add_repaired
-from .loss import adversarial_loss, difference, discriminator_loss
-from .post_processing import ImageOtsuPostProcessor
-from .torch_model import Generator, IsuGanModel, make_discriminator
-from .visualizer import RepairVisualizer
 
 MASK_THRESHOLDS: dict[str, Callable[[], PostProcessor]] = {
     "otsu": ImageOtsuPostProcessor,

@@ -5,7 +5,7 @@ A sum over pixels would change its weight with the size of the images.
 
 from torch import Tensor
 
-from .similarity import ssim_map
+from anomalib_defect_plugins.models.isugan.similarity import ssim_map
 
 
 def adversarial_loss(fake: Tensor) -> Tensor:

@@ -13,8 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from anomalib_defect_plugins.layers import Involution, top_mean
-
-from .similarity import anomaly_map_of
+from anomalib_defect_plugins.models.isugan.similarity import anomaly_map_of
 
 SE_REDUCTION = 16
 """alpha of Fig. 3, which the paper leaves open: that of the SE block's own paper."""

@@ -17,16 +17,15 @@ from torch import Tensor
 from torch.optim import Adam
 from torchvision.transforms.v2 import Compose, Grayscale, InterpolationMode, Resize
 
-from anomalib_defect_plugins.errors import InvalidInputError
-from anomalib_defect_plugins.models.augmentation import Augmentation
-from anomalib_defect_plugins.models.iterative import IterativeTraining
-from anomalib_defect_plugins.models.training import check_positive
+from anomalib_defect_plugins.core.checks import check_positive
+from anomalib_defect_plugins.core.errors import InvalidInputError
+from anomalib_defect_plugins.core.supervision import Supervision
+from anomalib_defect_plugins.models.components.augmentation import Augmentation
+from anomalib_defect_plugins.models.components.iterative_training import IterativeTraining
+from anomalib_defect_plugins.models.onestage.loss import cross_entropy, stage_loss
+from anomalib_defect_plugins.models.onestage.torch_model import OneStageModel, OneStageOutput
 from anomalib_defect_plugins.post_processing import FixedPostProcessor, UnitPostProcessor
 from anomalib_defect_plugins.pre_processing import AntialiasedPreProcessor
-from anomalib_defect_plugins.supervision import Supervision
-
-from .loss import cross_entropy, stage_loss
-from .torch_model import OneStageModel, OneStageOutput
 
 logger = logging.getLogger(__name__)
 

@@ -12,11 +12,10 @@ from anomalib.data import InferenceBatch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from anomalib_defect_plugins.errors import InvalidInputError, check_one_of
+from anomalib_defect_plugins.core.checks import check_not_negative, check_one_of
+from anomalib_defect_plugins.core.errors import InvalidInputError
 from anomalib_defect_plugins.layers import NORMS
-from anomalib_defect_plugins.models.training import check_not_negative
-
-from .suppression import coarse_logits, log_suppress, suppress
+from anomalib_defect_plugins.models.onestage.suppression import coarse_logits, log_suppress, suppress
 
 
 class Width(NamedTuple):

@@ -1,11 +1,10 @@
 """SIDN: semantic information decomposition network, for texture defects."""
 
+from anomalib_defect_plugins.models.sidn.lightning_model import Sidn
+from anomalib_defect_plugins.models.sidn.separation import SeparationPlot
+from anomalib_defect_plugins.models.sidn.torch_model import SidnModel
 from anomalib_defect_plugins.plugins import hookimpl
 from anomalib_defect_plugins.plugins.hookspecs import Register
-
-from .lightning_model import Sidn
-from .separation import SeparationPlot
-from .torch_model import SidnModel
 
 __all__ = ["SeparationPlot", "Sidn", "SidnModel"]
 

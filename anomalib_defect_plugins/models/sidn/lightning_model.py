@@ -17,19 +17,18 @@ from torch import Tensor
 from torch.optim import Adam
 from torchvision.transforms.v2 import Compose, Grayscale, InterpolationMode, Resize
 
-from anomalib_defect_plugins.errors import InvalidInputError, check_one_of
-from anomalib_defect_plugins.generators.base import DefectGenerator
+from anomalib_defect_plugins.core.checks import check_one_of, check_positive
+from anomalib_defect_plugins.core.defect_generator import DefectGenerator
+from anomalib_defect_plugins.core.errors import InvalidInputError
+from anomalib_defect_plugins.core.supervision import Supervision
 from anomalib_defect_plugins.layers import NORMS
-from anomalib_defect_plugins.models.augmentation import Augmentation
-from anomalib_defect_plugins.models.iterative import IterativeTraining
-from anomalib_defect_plugins.models.training import check_positive
+from anomalib_defect_plugins.models.components.augmentation import Augmentation
+from anomalib_defect_plugins.models.components.iterative_training import IterativeTraining
+from anomalib_defect_plugins.models.sidn.loss import center_loss, clustering_loss, segmentation_loss, similarity_loss
+from anomalib_defect_plugins.models.sidn.torch_model import SidnModel, SidnOutput
+from anomalib_defect_plugins.plugins.instantiate import build
 from anomalib_defect_plugins.post_processing import OpeningPostProcessor
 from anomalib_defect_plugins.pre_processing import AntialiasedPreProcessor
-from anomalib_defect_plugins.specification import build
-from anomalib_defect_plugins.supervision import Supervision
-
-from .loss import center_loss, clustering_loss, segmentation_loss, similarity_loss
-from .torch_model import SidnModel, SidnOutput
 
 
 class Sidn(IterativeTraining, AnomalibModule):

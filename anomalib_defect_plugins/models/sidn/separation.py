@@ -14,9 +14,9 @@ from matplotlib.figure import Figure
 from sklearn.decomposition import PCA
 from torch import Tensor
 
-from .lightning_model import Sidn
-from .loss import center_loss, hypersphere_radii, squared_distances
-from .torch_model import Branch, SidnModel
+from anomalib_defect_plugins.models.sidn.lightning_model import Sidn
+from anomalib_defect_plugins.models.sidn.loss import center_loss, hypersphere_radii, squared_distances
+from anomalib_defect_plugins.models.sidn.torch_model import Branch, SidnModel
 
 
 @torch.no_grad()

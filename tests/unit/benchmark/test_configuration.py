@@ -9,8 +9,8 @@ import pytest
 import yaml
 
 from anomalib_defect_plugins.benchmark.configuration import read_benchmark
-from anomalib_defect_plugins.benchmark.run import PRECISIONS, Run, resolved
-from anomalib_defect_plugins.errors import InvalidInputError, MissingDataError
+from anomalib_defect_plugins.core.errors import InvalidInputError, MissingDataError
+from anomalib_defect_plugins.results.run_spec import PRECISIONS, Run, resolved
 
 
 def read(folder: Path, **content: Any) -> tuple[Run, ...]:

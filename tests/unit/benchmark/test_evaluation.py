@@ -13,10 +13,10 @@ from PIL import Image
 from torch import Tensor, nn
 from torchmetrics.functional.classification import binary_auroc, binary_average_precision, binary_f1_score
 
-from anomalib_defect_plugins.benchmark.curves import rank
 from anomalib_defect_plugins.benchmark.evaluation import Evaluation, Recorder, thresholds
-from anomalib_defect_plugins.errors import InvalidInputError
+from anomalib_defect_plugins.core.errors import InvalidInputError
 from anomalib_defect_plugins.metrics import DefectIoU
+from anomalib_defect_plugins.metrics.ranking import rank
 
 SIDE = 12
 
@@ -164,7 +164,7 @@ def test_maps_are_scaled_over_the_test_set_and_masks_are_kept_where_there_is_a_d
     assert rows[4]["map"] == "00004.png"
     assert (rows[4]["width"], rows[4]["height"], rows[4]["label"]) == ("20", "30", "1")
     assert [float(row["score"]) for row in rows] == given["scores"].tolist()
-    assert [row["verdict"] == "1" for row in rows] == (given["scores"] > 1).tolist()
+    assert [row["pred_label"] == "1" for row in rows] == (given["scores"] > 1).tolist()
 
 
 def test_maps_that_are_not_wanted_are_not_written(tmp_path: Path) -> None:

@@ -17,14 +17,16 @@ import torch
 import yaml
 from tiny_benchmark import SIDE, Tiny, write_benchmark
 
-from anomalib_defect_plugins.benchmark import cluster, commands_benchmark, profile
-from anomalib_defect_plugins.benchmark.commands_benchmark import add_parser
+from anomalib_defect_plugins.benchmark import profile
 from anomalib_defect_plugins.benchmark.configuration import read_benchmark
 from anomalib_defect_plugins.benchmark.job import BenchmarkRun, BenchmarkRuns, Setting
-from anomalib_defect_plugins.benchmark.run import Measure
 from anomalib_defect_plugins.benchmark.runners import RayRunner, SerialRunner, _outcome, _reason
+from anomalib_defect_plugins.cli import benchmark
+from anomalib_defect_plugins.cli.benchmark import add_parser
+from anomalib_defect_plugins.core import ray_cluster
+from anomalib_defect_plugins.core.errors import InvalidInputError
 from anomalib_defect_plugins.data.split_file import read_split
-from anomalib_defect_plugins.errors import InvalidInputError
+from anomalib_defect_plugins.results.run_spec import Measure
 
 
 @pytest.fixture(autouse=True)
@@ -101,7 +103,7 @@ def test_the_score_and_verdict_are_those_of_the_model_that_is_kept(done: Path) -
     ((key, record),) = records(done / "out").items()
     rows = list(csv.DictReader((done / "out/runs" / key / "images.csv").open()))
     for row in rows:
-        assert (float(row["score"]) > record["thresholds"]["image"]) == (row["verdict"] == "1")
+        assert (float(row["score"]) > record["thresholds"]["image"]) == (row["pred_label"] == "1")
     scores = {label: [float(row["score"]) for row in rows if row["label"] == label] for label in "01"}
     pairs = [(a, b) for a in scores["1"] for b in scores["0"]]
     by_hand = sum((a > b) + (a == b) / 2 for a, b in pairs) / len(pairs)
@@ -199,9 +201,7 @@ def test_a_run_knows_whether_others_are_made_beside_it(
 ) -> None:
     settings = []
     monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
-    monkeypatch.setattr(
-        commands_benchmark, "_runner", lambda _, generator: settings.append(generator.setting) or Nothing()
-    )
+    monkeypatch.setattr(benchmark, "_runner", lambda _, generator: settings.append(generator.setting) or Nothing())
     command("--config", str(write_benchmark(tmp_path, [{}], [0])), *words)
     assert settings[0].shared == shared
 
@@ -336,7 +336,7 @@ def test_a_cluster_that_is_not_there_is_one_line_at_once(tmp_path: Path, address
     start = time.monotonic()
     with pytest.raises(InvalidInputError, match=line):
         command(*words, "--runner", "ray", "--address", address)
-    assert time.monotonic() - start < cluster.PATIENCE
+    assert time.monotonic() - start < ray_cluster.PATIENCE
 
 
 def test_a_host_that_keeps_silent_is_given_up_after_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -345,9 +345,9 @@ def test_a_host_that_keeps_silent_is_given_up_after_a_while(monkeypatch: pytest.
         msg = "timed out"
         raise TimeoutError(msg)
 
-    monkeypatch.setattr(cluster.socket, "create_connection", connect)
+    monkeypatch.setattr(ray_cluster.socket, "create_connection", connect)
     with pytest.raises(InvalidInputError, match=r"no Ray cluster at \[::1\]:6379 \(timed out\)"):
-        cluster.start_ray(None, "[::1]:6379")
+        ray_cluster.start_ray(None, "[::1]:6379")
 
 
 def test_a_process_that_was_killed_is_said_to_be() -> None:

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from anomalib_defect_plugins.core.errors import MissingDataError
 from anomalib_defect_plugins.data.download import content_digest, download_files
-from anomalib_defect_plugins.errors import MissingDataError
 
 NAMES = ["image/001.jpg", "truth/001.mat"]
 # What `sha256sum image/001.jpg truth/001.mat | sha256sum` prints in a folder of these files.

@@ -9,12 +9,12 @@ import pytest
 from PIL import Image
 from torchvision.transforms.v2 import Resize
 
+from anomalib_defect_plugins.core.errors import InvalidInputError
 from anomalib_defect_plugins.data import CheckedDataset, summary
 from anomalib_defect_plugins.data.contact_sheet import OUTLINE, PAGE, Thumbnail, contact_sheet, save_sheet
-from anomalib_defect_plugins.data.module import DefectDataModule
-from anomalib_defect_plugins.data.samples import Sample, make_table
+from anomalib_defect_plugins.data.datamodule import DefectDataModule
+from anomalib_defect_plugins.data.sample_table import Sample, make_table
 from anomalib_defect_plugins.data.summary import choose_shown, list_images, look_at, remarks
-from anomalib_defect_plugins.errors import InvalidInputError
 from anomalib_defect_plugins.testing import folder_datamodule, write_folder_data
 
 

@@ -6,7 +6,7 @@ import torch
 from scipy.ndimage import distance_transform_edt, label
 from torch import Tensor
 
-from anomalib_defect_plugins.errors import InvalidInputError
+from anomalib_defect_plugins.core.errors import InvalidInputError
 from anomalib_defect_plugins.generators import LOCAL_KINDS, MASK_KINDS, random_masks
 
 SIZES = [(32, 32), (48, 96), (32, 200), (256, 256)]

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from anomalib_defect_plugins.errors import InvalidInputError
+from anomalib_defect_plugins.core.errors import InvalidInputError
 from anomalib_defect_plugins.generators import NoiseDefects
 
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from anomalib_defect_plugins.errors import InvalidInputError
+from anomalib_defect_plugins.core.errors import InvalidInputError
 from anomalib_defect_plugins.generators.perturb import CONTENTS, PerturbDefects, soft
 
 

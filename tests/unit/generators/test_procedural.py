@@ -5,7 +5,7 @@ import pytest
 import torch
 from scipy.ndimage import binary_erosion, label
 
-from anomalib_defect_plugins.errors import InvalidInputError
+from anomalib_defect_plugins.core.errors import InvalidInputError
 from anomalib_defect_plugins.generators import KINDS, ProceduralDefects, draw_defect, procedural
 
 SEEDS = range(8)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from anomalib_defect_plugins.errors import InvalidInputError
+from anomalib_defect_plugins.core.errors import InvalidInputError
 from anomalib_defect_plugins.metrics.features import Extractor, ResizedFeatures, make_extractor
 
 

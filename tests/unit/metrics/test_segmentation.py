@@ -12,7 +12,7 @@ from hypothesis.extra.numpy import arrays
 from jsonargparse import ArgumentParser
 from sklearn.metrics import accuracy_score, jaccard_score
 
-from anomalib_defect_plugins.errors import InvalidInputError
+from anomalib_defect_plugins.core.errors import InvalidInputError
 from anomalib_defect_plugins.metrics import DefectIoU, MeanIoU, PixelAccuracy
 
 ALL = (DefectIoU, MeanIoU, PixelAccuracy)

@@ -7,7 +7,7 @@ import pytest
 import torch
 from sklearn.covariance import LedoitWolf
 
-from anomalib_defect_plugins.errors import InvalidInputError
+from anomalib_defect_plugins.core.errors import InvalidInputError
 from anomalib_defect_plugins.models.cutpaste.density import GaussianDensity, Moments
 
 

@@ -15,7 +15,7 @@ from sklearn.covariance import LedoitWolf
 from torch import Tensor
 from torchvision.transforms.v2 import Compose, Normalize, RandomInvert, Resize
 
-from anomalib_defect_plugins.errors import ConfigurationError, InvalidInputError
+from anomalib_defect_plugins.core.errors import ConfigurationError, InvalidInputError
 from anomalib_defect_plugins.models.cutpaste import CutPaste
 from anomalib_defect_plugins.testing import folder_datamodule, write_folder_data
 from anomalib_defect_plugins.testing.runs import Run, differences, fit, seed_all

@@ -5,7 +5,7 @@ import timm
 import torch
 from torchvision.transforms.v2.functional import normalize
 
-from anomalib_defect_plugins.errors import InvalidInputError
+from anomalib_defect_plugins.core.errors import InvalidInputError
 from anomalib_defect_plugins.models.cutpaste.torch_model import CutPasteModel, feature_maps, make_head
 
 TINY = "test_resnet.r160_in1k"

@@ -9,9 +9,9 @@ from anomalib.data import ImageBatch
 from anomalib.engine import Engine
 from lightning.pytorch import Callback
 
+from anomalib_defect_plugins.core.errors import ConfigurationError, InvalidInputError
 from anomalib_defect_plugins.data import WithDefects
-from anomalib_defect_plugins.data.items import DefectBatch
-from anomalib_defect_plugins.errors import ConfigurationError, InvalidInputError
+from anomalib_defect_plugins.data.dataclasses import DefectBatch
 from anomalib_defect_plugins.layers import NoiseInjection
 from anomalib_defect_plugins.models.defectgan.categories import batch_labels, training_types
 from anomalib_defect_plugins.testing.runs import differences, fit, seed_all

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
+from anomalib_defect_plugins.core.errors import InvalidInputError, MissingDataError
 from anomalib_defect_plugins.data import WithDefects
-from anomalib_defect_plugins.errors import InvalidInputError, MissingDataError
 from anomalib_defect_plugins.models.defectgan.synthesis import defect_masks, load, reached
 from anomalib_defect_plugins.models.isugan import IsuGan
 from anomalib_defect_plugins.testing.runs import fit

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from anomalib_defect_plugins.errors import InvalidInputError
+from anomalib_defect_plugins.core.errors import InvalidInputError
 from anomalib_defect_plugins.models.htpgan.anomaly_map import FUSIONS, ScaleAnomalyMap, fuse, image_score
 
 PROBABILITIES = torch.tensor([0.9, 0.5, 1 / math.e, 0.25, 0.1])

@@ -9,8 +9,8 @@ from anomalib.data import ImageItem
 from lightning.pytorch import Callback
 from PIL import Image
 
+from anomalib_defect_plugins.core.errors import InvalidInputError
 from anomalib_defect_plugins.data import TextureDefects
-from anomalib_defect_plugins.errors import InvalidInputError
 from anomalib_defect_plugins.testing import folder_datamodule
 from anomalib_defect_plugins.testing.runs import differences
 

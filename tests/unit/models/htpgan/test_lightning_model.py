@@ -7,7 +7,7 @@ from anomalib.pre_processing import PreProcessor
 from lightning.pytorch import Callback, Trainer
 from torchvision.transforms.v2 import Compose, Resize
 
-from anomalib_defect_plugins.errors import ConfigurationError, InvalidInputError
+from anomalib_defect_plugins.core.errors import ConfigurationError, InvalidInputError
 from anomalib_defect_plugins.models.htpgan import HtpGan, lightning_model
 from anomalib_defect_plugins.post_processing import OtsuPostProcessor, ReferencePostProcessor, SigmaPostProcessor
 from anomalib_defect_plugins.pre_processing import AntialiasedPreProcessor

@@ -11,8 +11,8 @@ from anomalib.data import Folder
 from anomalib.data.utils import read_image
 from PIL import Image
 
+from anomalib_defect_plugins.core.errors import ConfigurationError, InvalidInputError, MissingDataError
 from anomalib_defect_plugins.data import TextureDefects
-from anomalib_defect_plugins.errors import ConfigurationError, InvalidInputError, MissingDataError
 from anomalib_defect_plugins.models.htpgan.reference import load_reference
 
 

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from anomalib_defect_plugins.errors import InvalidInputError
+from anomalib_defect_plugins.core.errors import InvalidInputError
 from anomalib_defect_plugins.layers import TexturePerceivingModule
 from anomalib_defect_plugins.models.htpgan.anomaly_map import image_score
 from anomalib_defect_plugins.models.htpgan.torch_model import Discriminator, Generator, HtpGanModel, pyramid_sizes

@@ -7,14 +7,14 @@ from lightning.pytorch import Callback
 from PIL import Image
 from torch import nn
 
+from anomalib_defect_plugins.core.errors import ConfigurationError, InvalidInputError
 from anomalib_defect_plugins.data import WithDefects
-from anomalib_defect_plugins.data.items import DefectBatch
-from anomalib_defect_plugins.errors import ConfigurationError, InvalidInputError
-from anomalib_defect_plugins.models.isugan.items import RepairedBatch, add_repaired
+from anomalib_defect_plugins.data.dataclasses import DefectBatch
+from anomalib_defect_plugins.models.components.unpaired_loader import flip
+from anomalib_defect_plugins.models.isugan.dataclasses import RepairedBatch, add_repaired
 from anomalib_defect_plugins.models.isugan.lightning_model import frozen
 from anomalib_defect_plugins.models.isugan.post_processing import ImageOtsuPostProcessor
 from anomalib_defect_plugins.models.isugan.visualizer import RepairVisualizer
-from anomalib_defect_plugins.models.pairs import flip
 from anomalib_defect_plugins.post_processing import UnitPostProcessor
 from anomalib_defect_plugins.testing.runs import fit, seed_all
 

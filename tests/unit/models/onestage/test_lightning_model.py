@@ -11,8 +11,8 @@ from anomalib.data.utils import ValSplitMode, read_mask
 from torchvision.transforms.v2 import Compose, Resize
 from torchvision.tv_tensors import Image, Mask
 
+from anomalib_defect_plugins.core.errors import InvalidInputError
 from anomalib_defect_plugins.data import WithDefects
-from anomalib_defect_plugins.errors import InvalidInputError
 from anomalib_defect_plugins.models.onestage import OneStage
 from anomalib_defect_plugins.models.onestage.lightning_model import SIGMA
 from anomalib_defect_plugins.pre_processing import AntialiasedPreProcessor

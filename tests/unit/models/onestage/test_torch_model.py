@@ -5,7 +5,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from anomalib_defect_plugins.errors import InvalidInputError
+from anomalib_defect_plugins.core.errors import InvalidInputError
 from anomalib_defect_plugins.models.onestage.lightning_model import OneStage
 from anomalib_defect_plugins.models.onestage.torch_model import OneStageModel, enlarge
 

@@ -8,7 +8,7 @@ from anomalib.data import ImageBatch
 from lightning.pytorch import Callback, Trainer
 from PIL import Image
 
-from anomalib_defect_plugins.errors import InvalidInputError
+from anomalib_defect_plugins.core.errors import InvalidInputError
 from anomalib_defect_plugins.generators import NoiseDefects, PerturbDefects
 from anomalib_defect_plugins.models.sidn import SeparationPlot, Sidn
 from anomalib_defect_plugins.testing import folder_datamodule, write_folder_data

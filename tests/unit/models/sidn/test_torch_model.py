@@ -4,12 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from anomalib_defect_plugins.models.sidn.torch_model import (
-    GlobalSemanticRelation,
-    SidnModel,
-    fuse,
-    make_fem,
-)
+from anomalib_defect_plugins.models.sidn.torch_model import GlobalSemanticRelation, SidnModel, fuse, make_fem
 
 C, K = 16, 12
 

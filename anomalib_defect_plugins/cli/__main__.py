@@ -1,0 +1,7 @@
+"""``python -m anomalib_defect_plugins.cli`` is the ``anomalib-defects`` command."""
+
+import sys
+
+from anomalib_defect_plugins.cli.main import main
+
+sys.exit(main())

@@ -1,0 +1,73 @@
+"""The ``anomalib-defects`` command line."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from anomalib_defect_plugins.cli import benchmark, data, demo, inspect, list_plugins, new, report, synthesize
+from anomalib_defect_plugins.cli.telemetry import disable_telemetry
+from anomalib_defect_plugins.core.environment import show_traceback
+from anomalib_defect_plugins.core.errors import error_line
+
+COMMANDS = (list_plugins, data, synthesize, benchmark, report, inspect, demo, new)
+"""The subcommands, in the order of ``--help``."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command.
+
+    Args:
+        arguments: what stands after the name of the command; by default that of this process.
+
+    Returns:
+        The exit status: 0, or 1 after an error that is printed in one line.
+    """
+    options = _parse(arguments)
+    disable_telemetry()
+    try:
+        return options.run(options)
+    except Exception as error:
+        line = error_line(error)
+        if line is None or show_traceback():
+            raise
+        sys.stderr.write(line + "\n")
+        return 1
+
+
+def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = _parser()
+    options, rest = parser.parse_known_args(arguments)
+    if "rest" in options:
+        options.rest = rest
+    elif rest:
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    return options
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="anomalib-defects", description="Surface-defect methods for anomalib.")
+    parser.add_argument("--version", action=_PrintVersion)
+    commands = parser.add_subparsers(title="commands", dest="command", required=True)
+    for command in COMMANDS:
+        command.add_parser(commands)
+    return parser
+
+
+class _PrintVersion(argparse.Action):
+    """Looks the version up only when it is asked for."""
+
+    def __init__(self, option_strings: list[str], dest: str) -> None:
+        super().__init__(option_strings, dest, nargs=0, help="show the version and exit")
+
+    def __call__(
+        self, parser: argparse.ArgumentParser, namespace: object, values: object, option: str | None = None
+    ) -> None:
+        del namespace, values, option
+        from anomalib_defect_plugins import __version__
+
+        sys.stdout.write(f"anomalib-defects {__version__}\n")
+        parser.exit()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,80 @@
+"""Argument checks that end in one clear line."""
+
+from collections.abc import Iterable, Sequence
+
+from anomalib_defect_plugins.core.errors import InvalidInputError
+
+
+def check_positive(**arguments: float) -> None:
+    """Check that numbers are greater than 0.
+
+    Args:
+        arguments: The numbers by argument name.
+
+    Raises:
+        InvalidInputError: If one is not; names the first.
+    """
+    for name, value in arguments.items():
+        if not value > 0:
+            msg = f"{name} is {value}; it must be more than 0"
+            raise InvalidInputError(msg)
+
+
+def check_not_negative(**arguments: float) -> None:
+    """Check that numbers are 0 or greater.
+
+    Args:
+        arguments: The numbers by argument name.
+
+    Raises:
+        InvalidInputError: If one is not; names the first.
+    """
+    for name, value in arguments.items():
+        if value < 0:
+            msg = f"{name} is {value}; it must be 0 or more"
+            raise InvalidInputError(msg)
+
+
+def check_number(what: str, value: float, low: float, high: float) -> None:
+    """Check that ``low`` <= ``value`` <= ``high``.
+
+    Raises:
+        InvalidInputError: If it is not.
+    """
+    if not low <= value <= high:
+        msg = f"{what} is {value}; it must be within {low:g} and {high:g}"
+        raise InvalidInputError(msg)
+
+
+def check_range(what: str, value: tuple[float, float], low: float, high: float) -> None:
+    """Check that ``value`` is an ordered pair within [``low``, ``high``].
+
+    Raises:
+        InvalidInputError: If it is not.
+    """
+    if len(value) != 2 or not low <= value[0] <= value[1] <= high:
+        msg = f"{what} is {value}; it must be the least and the greatest, within {low:g} and {high:g}"
+        raise InvalidInputError(msg)
+
+
+def check_one_of(name: str, value: str, known: Iterable[str]) -> None:
+    """Check that ``value`` is one of the ``known`` values.
+
+    Raises:
+        InvalidInputError: If it is not; lists the known values.
+    """
+    if value not in known:
+        msg = f"{name} is {value!r}; it must be one of {', '.join(known)}"
+        raise InvalidInputError(msg)
+
+
+def check_kinds(what: str, values: Sequence[str], known: Sequence[str]) -> tuple[str, ...]:
+    """Check that ``values`` is a non-empty list of ``known`` values, and return it as a tuple.
+
+    Raises:
+        InvalidInputError: If it is empty, a single string, or has an unknown value.
+    """
+    if isinstance(values, str) or not values or not set(values) <= set(known):
+        msg = f"{what} is {values!r}; it must be a list of some of {', '.join(known)}"
+        raise InvalidInputError(msg)
+    return tuple(values)

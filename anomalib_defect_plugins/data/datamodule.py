@@ -1,0 +1,90 @@
+"""Base of the data modules here: published splits as they are, and what they share."""
+
+from pathlib import Path
+
+import numpy as np
+from anomalib.data import AnomalibDataModule, AnomalibDataset
+from anomalib.data.utils import ValSplitMode
+from anomalib.data.utils.synthetic import SyntheticAnomalyDataset
+from anomalib.utils.path import resolve_dataset_root
+from torchvision.transforms.v2 import Transform
+
+from anomalib_defect_plugins.data.sample_table import split_by_group
+
+
+class DefectDataModule(AnomalibDataModule):
+    """Base of the data modules here.
+
+    A subclass sets ``train_data`` and ``test_data`` in ``_setup``, to published splits that stay as they are. Defective
+    images of a published training split go to ``train_defects``: models train on normal images, unless ``WithDefects``
+    is asked for these too.
+
+    Args:
+        root: Folder of the data set; ``None`` is a folder of the data set's name among anomalib's data sets.
+        train_batch_size: Batch size in training.
+        eval_batch_size: Batch size in validation and test.
+        num_workers: Processes that read images.
+        train_augmentations: Augmentations of the training images.
+        val_augmentations: Augmentations of the validation images.
+        test_augmentations: Augmentations of the test images.
+        augmentations: Augmentations where none of the stage is given.
+        val_split_mode: Where validation images come from. The default is ``same_as_test``, as anomalib does for sets
+            without validation images of their own. A threshold that a post-processor fits to them has then seen the
+            test labels; with ``none``, ``from_train`` or ``synthetic`` it has not.
+        val_split_ratio: Share of validation images, for the modes that split; images of one object stay together.
+        seed: Seed of a split.
+    """
+
+    train_defects: AnomalibDataset | None = None
+    """Defective images of the published training split, with their masks."""
+
+    def __init__(
+        self,
+        root: Path | str | None = None,
+        train_batch_size: int = 32,
+        eval_batch_size: int = 32,
+        num_workers: int = 8,
+        train_augmentations: Transform | None = None,
+        val_augmentations: Transform | None = None,
+        test_augmentations: Transform | None = None,
+        augmentations: Transform | None = None,
+        val_split_mode: ValSplitMode | str = ValSplitMode.SAME_AS_TEST,
+        val_split_ratio: float = 0.5,
+        seed: int | None = None,
+    ) -> None:
+        super().__init__(
+            train_batch_size=train_batch_size,
+            eval_batch_size=eval_batch_size,
+            num_workers=num_workers,
+            train_augmentations=train_augmentations,
+            val_augmentations=val_augmentations,
+            test_augmentations=test_augmentations,
+            augmentations=augmentations,
+            val_split_mode=val_split_mode,
+            val_split_ratio=val_split_ratio,
+            seed=seed,
+        )
+        self.root = resolve_dataset_root(root, type(self).__name__)
+
+    def _create_test_split(self) -> None:
+        """Leave the test split as it was published."""
+
+    def _create_val_split(self) -> None:
+        if "group" not in self.train_data.samples:
+            super()._create_val_split()
+        elif self.val_split_mode == ValSplitMode.FROM_TEST:
+            self.test_data, self.val_data = split_by_group(self.test_data, self.val_split_ratio, self.seed)
+        elif self.val_split_mode == ValSplitMode.FROM_TRAIN:
+            self.val_data = self._take_from_train()
+        elif self.val_split_mode == ValSplitMode.SYNTHETIC:
+            self.val_data = SyntheticAnomalyDataset.from_dataset(self._take_from_train())
+        else:
+            super()._create_val_split()
+
+    def _take_from_train(self) -> AnomalibDataset:
+        """Split objects off the training images; their defective images train no more either."""
+        self.train_data, held = split_by_group(self.train_data, self.val_split_ratio, self.seed)
+        if self.train_defects is not None:
+            elsewhere = ~self.train_defects.samples.group.isin(held.samples.group)
+            self.train_defects = self.train_defects.subsample(list(np.flatnonzero(elsewhere)))
+        return held

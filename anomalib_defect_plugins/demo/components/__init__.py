@@ -1,0 +1,1 @@
+"""Parts that several tabs are made of."""

@@ -1,0 +1,1 @@
+"""Guards and clean-up of the demo's web server."""

@@ -1,0 +1,1 @@
+"""What the tabs do, without Gradio."""

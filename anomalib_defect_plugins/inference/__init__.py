@@ -1,0 +1,1 @@
+"""Exported and trained models applied to images."""

@@ -1,0 +1,1 @@
+"""Data sets of synthetic defects, and reports on how real they look."""

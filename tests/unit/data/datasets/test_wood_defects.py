@@ -1,0 +1,74 @@
+"""WOOD: a documented layout, read as any user's folders are, and what is said where it is not there."""
+
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from layouts import write_image, write_mask, write_wood
+
+from anomalib_defect_plugins.data import check_samples
+from anomalib_defect_plugins.data.datasets.wood_defects import WoodDefects
+from anomalib_defect_plugins.core.errors import InvalidInputError, MissingDataError
+from anomalib_defect_plugins.testing import DataModuleContract
+
+
+class TestContract(DataModuleContract):
+    def config(self, root: Path) -> dict:
+        if not any(root.iterdir()):
+            write_wood(root)
+        class_path = "anomalib_defect_plugins.data.datasets.wood_defects.WoodDefects"
+        return {"class_path": class_path, "init_args": {"root": str(root), "num_workers": 0}}
+
+
+@pytest.fixture
+def root(tmp_path) -> Path:
+    write_wood(tmp_path / "WOOD")
+    return tmp_path / "WOOD"
+
+
+def made(root: Path, **arguments: object) -> WoodDefects:
+    datamodule = WoodDefects(root, num_workers=0, **arguments)
+    datamodule.prepare_data()
+    datamodule.setup()
+    return datamodule
+
+
+def test_sound_wood_trains_and_defects_with_their_labels_test(root):
+    datamodule = made(root)
+    assert Counter(datamodule.train_data.samples.defect_type) == {"good": 4}
+    assert Counter(datamodule.test_data.samples.defect_type) == {"good": 1, "defect": 3}
+    labels = [Path(path).name for path in datamodule.test_data.samples.mask_path if path]
+    assert labels == ["5.png", "6.png", "7.png"]
+    assert datamodule.name == "WoodDefects"
+
+
+@pytest.mark.parametrize("value", [1, 128, 255])
+def test_whatever_is_above_0_in_a_label_is_defect(root, value):
+    write_mask(root / "labels" / "5.png", value=value)
+    check_samples(made(root).test_data)
+    assert made(root).test_data[0].gt_mask.sum() == 6
+
+
+@pytest.mark.parametrize("name", ["", "normal", "defect", "labels"])
+def test_a_missing_folder_is_named_with_the_layout_and_the_source(root, name):
+    for path in sorted((root / name).rglob("*"), reverse=True):
+        path.rmdir() if path.is_dir() else path.unlink()
+    (root / name).rmdir()
+    with pytest.raises(MissingDataError) as error:
+        made(root)
+    message = str(error.value)
+    assert "\n" not in message
+    assert f"{root / name} does not exist; root must hold normal, defect and labels (a label of the same" in message
+    assert "http://www.ee.oulu.fi/~olli/Projects/Lumber.Grading.html" in message
+
+
+def test_an_image_without_label_is_named(root):
+    write_image(root / "defect" / "9.png")
+    with pytest.raises(MissingDataError, match=r"image .*defect/9\.png has no mask .*labels/9\.png"):
+        made(root)
+
+
+def test_a_label_without_image_is_named(root):
+    write_mask(root / "labels" / "0.png")
+    with pytest.raises(InvalidInputError, match=r"mask .*labels/0\.png belongs to no image of .*defect"):
+        made(root)

@@ -1,0 +1,186 @@
+"""Bad files are named: while a sample is read, and beforehand for any anomalib data set."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from anomalib.data import Folder, MVTecADDataset
+from pandas import DataFrame
+from PIL import Image
+from torchvision.transforms.v2 import Resize
+
+from anomalib_defect_plugins.core.errors import InvalidInputError, MissingDataError
+from anomalib_defect_plugins.data import CheckedDataset, check_samples
+
+SIZE = (24, 16)
+
+
+class Pair(CheckedDataset):
+    """A normal and a defective image."""
+
+    def __init__(self, root: Path, task: str = "segmentation", suffix: str = "png") -> None:
+        super().__init__()
+        rows = [(f"{root}/good.{suffix}", "test", 0, ""), (f"{root}/holed.{suffix}", "test", 1, f"{root}/mask.png")]
+        self.samples = DataFrame(rows, columns=["image_path", "split", "label_index", "mask_path"])
+        self.samples.attrs["task"] = task
+
+
+def save(path: Path, size: tuple[int, int] = SIZE) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (*size[::-1], 3), dtype=np.uint8)).save(path)
+
+
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+@pytest.fixture(params=["png", "jpg", "bmp", "tiff"])
+def suffix(request) -> str:
+    return request.param
+
+
+@pytest.fixture
+def root(tmp_path) -> Path:
+    for suffix in ("png", "jpg", "bmp", "tiff"):
+        save(tmp_path / f"good.{suffix}")
+        save(tmp_path / f"holed.{suffix}")
+    mask = np.zeros(SIZE[::-1], np.uint8)
+    mask[2:5, 7:9] = 255
+    Image.fromarray(mask).save(tmp_path / "mask.png")
+    return tmp_path
+
+
+def test_a_sample_is_read_as_anomalib_reads_it(root):
+    ours, theirs = Pair(root), Pair(root)
+    theirs.__class__ = MVTecADDataset  # any class that reads as the base does
+    for index in range(2):
+        for field in ("image", "gt_mask", "gt_label", "image_path", "mask_path"):
+            mine, reference = getattr(ours[index], field), getattr(theirs[index], field)
+            assert type(mine) is type(reference)
+            assert torch.equal(mine, reference) if isinstance(mine, torch.Tensor) else mine == reference
+    assert ours[1].gt_mask.sum() == 6
+
+
+def test_augmentations_change_image_and_mask_alike(root):
+    dataset = Pair(root)
+    dataset.augmentations = Resize((32, 48))
+    assert dataset[1].image.shape == (3, 32, 48)
+    assert dataset[1].gt_mask.shape == (32, 48)
+
+
+def test_a_classification_task_gives_no_masks(root):
+    dataset = Pair(root, task="classification")
+    dataset.augmentations = Resize((8, 8))
+    assert dataset[1].gt_mask is None
+    assert dataset[1].image.shape == (3, 8, 8)
+
+
+def test_reading_a_cut_image_names_it(root, suffix):
+    cut(root / f"holed.{suffix}")
+    with pytest.raises(InvalidInputError, match=rf"cannot read image .*holed\.{suffix} \(.+\); replace"):
+        Pair(root, suffix=suffix)[1]
+
+
+def test_reading_a_mask_of_another_size_names_both_files_and_sizes(root):
+    save(root / "mask.png", (10, 12))
+    with pytest.raises(InvalidInputError, match=r"mask .*mask\.png is 10x12 pixels and its image .*holed\.png 24x16"):
+        Pair(root)[1]
+
+
+def test_reading_a_broken_mask_names_it(root):
+    (root / "mask.png").write_text("no image")
+    with pytest.raises(InvalidInputError, match=r"cannot read mask .*mask\.png"):
+        Pair(root)[1]
+
+
+def test_reading_a_file_that_has_gone_names_it(root):
+    dataset = Pair(root)
+    (root / "good.png").unlink()
+    with pytest.raises(MissingDataError, match=r"image .*good\.png does not exist"):
+        dataset[0]
+
+
+def test_sound_samples_pass_the_check(root, suffix):
+    check_samples(Pair(root, suffix=suffix))
+
+
+def test_the_check_names_a_cut_image(root, suffix):
+    cut(root / f"good.{suffix}")
+    with pytest.raises(InvalidInputError, match=rf"cannot read image .*good\.{suffix}"):
+        check_samples(Pair(root, suffix=suffix))
+
+
+def test_the_check_names_a_damaged_png(root):
+    content = bytearray((root / "good.png").read_bytes())
+    content[len(content) // 2] ^= 0xFF
+    (root / "good.png").write_bytes(bytes(content))
+    with pytest.raises(InvalidInputError, match=r"cannot read image .*good\.png"):
+        check_samples(Pair(root))
+
+
+@pytest.mark.parametrize("content", [b"", b"no image"], ids=["empty", "text"])
+def test_the_check_names_a_file_that_is_no_image(root, content):
+    (root / "good.png").write_bytes(content)
+    with pytest.raises(InvalidInputError, match=r"cannot read image .*good\.png"):
+        check_samples(Pair(root))
+
+
+def test_the_check_names_a_mask_of_another_size(root):
+    save(root / "mask.png", (10, 12))
+    with pytest.raises(InvalidInputError, match=r"mask .*mask\.png is 10x12 .* 24x16"):
+        check_samples(Pair(root))
+
+
+def test_the_check_names_a_file_that_has_gone(root):
+    dataset = Pair(root)
+    (root / "mask.png").unlink()
+    with pytest.raises(MissingDataError, match=r"mask .*mask\.png does not exist"):
+        check_samples(dataset)
+
+
+def test_the_check_leaves_masks_alone_that_the_task_does_not_read(root):
+    save(root / "mask.png", (10, 12))
+    check_samples(Pair(root, task="classification"))
+
+
+def test_a_broken_mask_that_is_no_image_file_is_found_by_the_data_set_that_can_read_it(root):
+    dataset = Pair(root)
+    (root / "mask.mat").write_text("no matrix")
+    dataset.samples["mask_path"] = ["", f"{root}/mask.mat"]
+    with pytest.raises(InvalidInputError, match=r"cannot read mask .*mask\.mat"):
+        check_samples(dataset)
+
+
+def folder_of_anomalib(root: Path, masks: bool) -> Folder:
+    for index in range(4):
+        save(root / "normal" / f"{index}.jpg")
+        save(root / "holed" / f"{index}.jpg")
+        save(root / "masks" / f"{index}.png")
+    return Folder(
+        "set",
+        root=root,
+        normal_dir="normal",
+        abnormal_dir="holed",
+        mask_dir="masks" if masks else None,
+        val_split_mode="same_as_test",
+    )
+
+
+@pytest.mark.parametrize("masks", [True, False])
+def test_the_check_works_on_a_folder_of_anomalib(tmp_path, masks):
+    datamodule = folder_of_anomalib(tmp_path, masks)
+    datamodule.setup()
+    check_samples(datamodule.train_data)
+    check_samples(datamodule.test_data)
+    cut(tmp_path / "holed" / "2.jpg")
+    with pytest.raises(InvalidInputError, match=r"holed.2\.jpg"):
+        check_samples(datamodule.test_data)
+
+
+def test_the_check_names_a_mask_of_another_size_in_a_folder_of_anomalib(tmp_path):
+    datamodule = folder_of_anomalib(tmp_path, masks=True)
+    save(tmp_path / "masks" / "3.png", (8, 8))
+    datamodule.setup()
+    with pytest.raises(InvalidInputError, match=r"masks.3\.png is 8x8 pixels and its image .*3\.jpg 24x16"):
+        check_samples(datamodule.test_data)

@@ -1,0 +1,397 @@
+"""Real and synthetic defects get into the training split of any data module, and out of every other split."""
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from anomalib.data import AnomalibDataModule, AnomalibDataset
+from anomalib.data.utils import Split
+from lightning.pytorch import Trainer
+from lightning.pytorch.demos.boring_classes import BoringModel
+from omegaconf import DictConfig
+from PIL import Image
+from torch import Tensor
+
+from anomalib_defect_plugins.core.defect_generator import DefectGenerator
+from anomalib_defect_plugins.core.errors import ConfigurationError, InvalidInputError, MissingDataError
+from anomalib_defect_plugins.data import CheckedDataset, TextureDefects, WithDefects
+from anomalib_defect_plugins.data.datamodule import DefectDataModule
+from anomalib_defect_plugins.data.sample_table import Sample, make_table
+from anomalib_defect_plugins.testing import folder_datamodule, write_folder_data
+
+QUIET = {"accelerator": "cpu", "logger": False, "enable_progress_bar": False, "enable_model_summary": False}
+OBJECTS, SIDES = 8, 5
+"""Objects of the test split, and images of each: one with a scratch, one with scratch and dent, three without."""
+
+
+class Objects(DefectDataModule):
+    """Training images of objects 100 to 102, and test images of ``OBJECTS`` others."""
+
+    def _setup(self, stage: str | None = None) -> None:
+        self.train_data, self.test_data = CheckedDataset(), CheckedDataset()
+        self.train_data.samples = make_table(self.images(range(100, 103), Split.TRAIN, ["good"] * SIDES))
+        kinds = ["scratch", "scratch+dent", *["good"] * (SIDES - 2)]
+        self.test_data.samples = make_table(self.images(range(OBJECTS), Split.TEST, kinds))
+
+    def images(self, objects: range, split: Split, kinds: list[str]) -> Iterator[Sample]:
+        for number in objects:
+            for side, kind in enumerate(kinds):
+                mask = "" if kind == "good" else self.file(f"masks/{number}-{side}.png", 255)
+                yield Sample(self.file(f"{number}-{side}.png", 99), split.value, kind, mask, f"object {number}")
+
+    def file(self, name: str, value: int) -> str:
+        path = self.root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if not path.exists():
+            Image.new("L", (40, 36), value).save(path)
+        return str(path)
+
+
+class Published(Objects):
+    """Has defective images in its training split too."""
+
+    def _setup(self, stage: str | None = None) -> None:
+        super()._setup(stage)
+        self.train_defects = CheckedDataset()
+        self.train_defects.samples = make_table(self.images(range(200, 204), Split.TRAIN, ["dent"]))
+
+
+class Square(DefectGenerator):
+    """Makes a white square somewhere."""
+
+    name = "square"
+
+    def draw(self, images: Tensor, rng: torch.Generator) -> tuple[Tensor, Tensor]:
+        mask = torch.zeros_like(images[:, :1], dtype=torch.bool)
+        for one in mask:
+            top, left = torch.randint(0, 24, (2,), generator=rng).tolist()
+            one[:, top : top + 8, left : left + 8] = True
+        return images + 1, mask
+
+
+class SquareByWorkers(Square):
+    batched = False
+
+
+def paths(dataset: AnomalibDataset, label: int | None = None) -> set[str]:
+    table = dataset.samples
+    return set(table.image_path if label is None else table[table.label_index == label].image_path)
+
+
+def groups(dataset: AnomalibDataset) -> set[str]:
+    return set(dataset.samples.group)
+
+
+def ready(datamodule: AnomalibDataModule) -> AnomalibDataModule:
+    datamodule.prepare_data()
+    datamodule.setup()
+    return datamodule
+
+
+def objects(root: Path, **arguments: object) -> WithDefects:
+    return ready(WithDefects(Objects(root, num_workers=0), **arguments))
+
+
+# Real defects
+
+
+@pytest.mark.parametrize(("real", "count"), [(0, 0), (1, 1), (7, 7), (0.25, 4), (1.0, 16), ("all", 16)])
+def test_as_many_defective_images_train_as_asked_for(tmp_path, real, count):
+    assert len(paths(objects(tmp_path, real=real).train_data, 1)) == count
+
+
+def test_images_that_train_are_in_no_other_split_and_no_image_of_their_objects_is(tmp_path):
+    plain = ready(Objects(tmp_path))
+    for seed in range(5):
+        datamodule = objects(tmp_path, real=5, seed=seed)
+        for other in (datamodule.test_data, datamodule.val_data):
+            assert not groups(datamodule.train_data) & groups(other)
+        # Five images are those of two objects and one of a third, whose normal images train now.
+        assert len(paths(datamodule.train_data, 0) - paths(plain.train_data)) == 3 * (SIDES - 2)
+        assert len(datamodule.test_data) == (OBJECTS - 3) * SIDES
+
+
+@pytest.mark.parametrize("mode", ["same_as_test", "from_test", "from_train", "none", "synthetic"])
+def test_every_validation_split_stays_apart(tmp_path, mode):
+    datamodule = ready(WithDefects(Objects(tmp_path, val_split_mode=mode), real=4))
+    assert not groups(datamodule.train_data) & groups(datamodule.test_data)
+    if mode not in {"none", "synthetic"}:
+        assert not groups(datamodule.train_data) & groups(datamodule.val_data)
+        assert mode == "same_as_test" or not paths(datamodule.val_data) & paths(datamodule.test_data)
+
+
+def test_same_seed_gives_the_same_split_another_one_another_and_a_larger_number_more(tmp_path):
+    first, again = objects(tmp_path, real=6, seed=3), objects(tmp_path, real=6, seed=3)
+    assert first.train_data.samples.equals(again.train_data.samples)
+    assert first.test_data.samples.equals(again.test_data.samples)
+    assert paths(first.train_data, 1) != paths(objects(tmp_path, real=6, seed=4).train_data, 1)
+    assert paths(first.train_data, 1) < paths(objects(tmp_path, real=9, seed=3).train_data, 1)
+
+
+@pytest.mark.parametrize(("per_object", "count"), [(1, 6), (2, 3), (9, 3)])
+def test_no_object_gives_more_defects_than_asked_for(tmp_path, per_object, count):
+    datamodule = objects(tmp_path, real=6, per_object=per_object)
+    table = datamodule.train_data.samples
+    assert table[table.label_index == 1].group.nunique() == count
+    assert not groups(datamodule.train_data) & groups(datamodule.test_data)
+    assert paths(datamodule.train_data, 1) < paths(objects(tmp_path, real=8, per_object=per_object).train_data, 1)
+
+
+def test_every_type_is_there_as_often_as_asked_for(tmp_path):
+    kinds = objects(tmp_path, per_type=3).train_data.samples.defect_type
+    # The three with a dent have a scratch too, so the scratches are there already.
+    assert kinds.value_counts().to_dict() == {"good": 24, "scratch+dent": 3}
+    texture = ready(WithDefects(TextureDefects(tmp_path / "texture", image_size=64), per_type=2))
+    assert set(texture.train_data.samples.defect_type.value_counts()[1:]) == {2}
+    assert len(texture.train_data) == 40 + 6 * 2
+
+
+def test_published_training_defects_train_and_the_test_split_stays(tmp_path):
+    datamodule = ready(WithDefects(Published(tmp_path), real="all"))
+    assert groups(datamodule.train_data) == {f"object {number}" for number in (*range(100, 103), *range(200, 204))}
+    assert paths(datamodule.test_data) == paths(ready(Objects(tmp_path)).test_data)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        ({"real": 17}, "real is 17, but the test split of Objects has 16 defective images"),
+        ({"real": -1}, "real is -1"),
+        ({"real": 1.5}, "real is 1.5: give a number of images, a share"),
+        ({"per_type": 9}, "per_type is 9, but the test split of Objects has 8 images of type 'dent'"),
+        ({"per_type": 0}, "per_type is 0"),
+        ({"per_type": 1, "real": 2}, "give one of them"),
+        ({"real": 9, "per_object": 1}, "the test split of Objects, 1 of an object, has 8 defective images to give"),
+        ({"real": 2, "per_object": 0}, "per_object is 0; it must be 1 or more"),
+        ({"split_file": "x.csv", "real": 2}, "leave out real, per_type and per_object"),
+        ({"synthetic_ratio": 0.0}, "synthetic_ratio is 0"),
+        ({"synthetic": "glitter"}, "generator synthetic 'glitter' cannot be made: there is no such class; choose one"),
+    ],
+)
+def test_what_cannot_be_is_refused_in_one_line(tmp_path, arguments, line):
+    with pytest.raises(InvalidInputError, match=line) as error:
+        objects(tmp_path, **arguments)
+    assert "\n" not in str(error.value)
+
+
+def test_training_with_all_defects_warns_that_none_is_left_to_test(tmp_path, caplog):
+    objects(tmp_path, real="all")
+    assert "none is left to test" in caplog.text
+
+
+def test_base_may_be_given_as_a_benchmark_gives_it(tmp_path):
+    spec = {"class_path": "TextureDefects", "init_args": {"root": str(tmp_path), "image_size": 64, "category": "grass"}}
+    for base in (spec, DictConfig(spec)):
+        datamodule = WithDefects(base, real=2)
+        assert (datamodule.base.category, datamodule.category, datamodule.base.image_size) == ("grass", "grass", 64)
+    with pytest.raises(InvalidInputError, match="no category 'wool'"):
+        WithDefects({"class_path": "TextureDefects", "init_args": {"category": "wool"}})
+    with pytest.raises(InvalidInputError, match=r"base 'Nonsense' cannot be made: there is no such class.*MVTecAD"):
+        WithDefects("Nonsense")
+
+
+# Equal test splits
+
+
+REGIMES = (
+    {"train_on_real": False},
+    {"train_on_real": False, "synthetic": Square()},
+    {"masks": False},
+    {"balanced": True},
+)
+"""What a benchmark compares: normal images, drawn defects, image labels, masks."""
+
+
+class Unmarked(Objects):
+    """The masks of some of its defective images say nothing."""
+
+    def _setup(self, stage: str | None = None) -> None:
+        super()._setup(stage)
+        table = self.test_data.samples.copy()
+        table["marked"] = ~table.image_path.str.contains(r"/[0-3]-0\.png$")
+        self.test_data.samples = table
+
+
+@pytest.mark.parametrize("amount", [{"real": 4}, {"per_type": 2}])
+@pytest.mark.parametrize("kind", [Objects, Unmarked, Published])
+def test_every_kind_of_supervision_is_tested_with_the_same_images_and_trains_on_the_same_normal_ones(
+    tmp_path, kind, amount
+):
+    def split(regime: dict[str, object], seed: int) -> WithDefects:
+        torch.manual_seed(seed)  # a benchmark's seed, on which no split may depend
+        np.random.seed(seed)  # noqa: NPY002
+        return ready(WithDefects(kind(tmp_path, num_workers=0), **amount, **regime))
+
+    first, *others = [split(regime, seed) for seed, regime in enumerate(REGIMES)]
+    for name in ("test_data", "val_data"):
+        assert all(paths(getattr(other, name)) == paths(getattr(first, name)) for other in others)
+    assert all(paths(other.train_data, 0) == paths(first.train_data, 0) for other in others)
+    trained = [paths(regime.train_data, 1) for regime in (first, *others)]
+    assert trained[:2] == [set(), set()]
+    assert trained[2] == trained[3] != set()
+    assert not trained[2] & paths(first.test_data)
+
+
+def test_real_defects_that_do_not_train_are_in_no_split(tmp_path):
+    held, without = objects(tmp_path, real=5, train_on_real=False), objects(tmp_path)
+    assert len(paths(without.test_data, 1)) - len(paths(held.test_data, 1)) == 6, "those of three objects"
+    assert not held.train_data.samples.label_index.any()
+    assert paths(objects(tmp_path, real=5, seed=1, train_on_real=False).test_data) != paths(held.test_data)
+
+
+def test_a_split_of_a_former_run_is_repeated_without_its_defects(tmp_path):
+    datamodule = WithDefects(Objects(tmp_path / "data", num_workers=0), real=5, seed=7)
+    Trainer(default_root_dir=tmp_path / "run", max_epochs=1, **QUIET).fit(NoTraining(), datamodule=datamodule)
+    again = objects(tmp_path / "data", split_file=tmp_path / "run" / "split.csv", train_on_real=False)
+    assert paths(again.train_data) == paths(datamodule.train_data, 0)
+    assert paths(again.test_data) == paths(datamodule.test_data)
+
+
+# Samples and masks
+
+
+def test_any_other_data_module_is_wrapped(tmp_path):
+    write_folder_data(tmp_path)
+    datamodule = ready(WithDefects(folder_datamodule(tmp_path), real=2))
+    assert len(datamodule.train_data) == 8 + 2
+    assert len(datamodule.test_data) == 4 + 4 - 2
+    batches = list(datamodule.train_dataloader())
+    assert sorted(kind for batch in batches for kind in batch.defect_type) == ["abnormal"] * 2 + ["good"] * 8
+    for batch in batches:
+        assert torch.equal(batch.gt_mask.flatten(1).any(1), batch.gt_label.bool())
+
+
+def test_without_masks_training_knows_labels_only(tmp_path):
+    datamodule = objects(tmp_path, real=4, masks=False, synthetic=Square())
+    for batch in datamodule.train_dataloader():
+        batch = datamodule.on_after_batch_transfer(batch, 0)
+        assert batch.gt_mask is None
+        assert batch.mask_path is None
+        assert len(batch.gt_label) == len(batch.image)
+    assert next(iter(datamodule.test_dataloader())).gt_mask is not None
+
+
+def test_masks_that_do_not_exist_are_missed_before_training(tmp_path):
+    write_folder_data(tmp_path)
+    folder = folder_datamodule(tmp_path)
+    folder.mask_dir = None
+    with pytest.raises(ConfigurationError, match=r"generated has no mask of .*00\d.png: pass --data.masks false"):
+        ready(WithDefects(folder, real=2))
+    assert len(ready(WithDefects(folder, real=2, masks=False)).train_data) == 10
+    # Synthetic defects bring masks of their own.
+    synthetic = ready(WithDefects(folder, synthetic=Square(), synthetic_ratio=1.0))
+    batch = synthetic.on_after_batch_transfer(next(iter(synthetic.train_dataloader())), 0)
+    assert batch.gt_mask.flatten(1).any(1).all()
+
+
+def test_balanced_training_draws_defective_images_as_often_as_normal_ones(tmp_path):
+    datamodule = objects(tmp_path, real=1, balanced=True)
+    assert datamodule.train_data.samples.label_index.mean() < 0.06
+    labels = torch.cat([batch.gt_label for _ in range(20) for batch in datamodule.train_dataloader()])
+    assert len(labels) == 20 * len(datamodule.train_data)
+    assert 0.4 < labels.float().mean() < 0.6
+
+
+# Synthetic defects
+
+
+@pytest.mark.parametrize("generator", [Square(), SquareByWorkers()], ids=["batched", "by workers"])
+@pytest.mark.parametrize("workers", [0, 2])
+def test_normal_training_images_get_defects_others_in_each_epoch(tmp_path, generator, workers):
+    base = Objects(tmp_path, num_workers=workers, train_batch_size=4)
+    datamodule = ready(WithDefects(base, real=2, synthetic=generator, synthetic_ratio=0.5))
+
+    def epoch() -> tuple[Tensor, list[str]]:
+        batches = [datamodule.on_after_batch_transfer(batch, 0) for batch in datamodule.train_dataloader()]
+        for batch in batches:
+            changed = (batch.image - 99 / 255).abs().amax(1) > 1e-3
+            synthetic = torch.tensor([kind == "square" for kind in batch.defect_type])
+            assert torch.equal(changed, batch.gt_mask & synthetic[:, None, None])
+            assert torch.equal(batch.gt_label.bool(), batch.gt_mask.flatten(1).any(1))
+            assert batch.wanted is None or not batch.wanted.any()
+        order = sorted((path, index) for index, path in enumerate(path for b in batches for path in b.image_path))
+        masks = torch.cat([batch.gt_mask for batch in batches])
+        return masks[[index for _, index in order]], [kind for batch in batches for kind in batch.defect_type]
+
+    torch.manual_seed(0)
+    (first, kinds), (second, _) = epoch(), epoch()
+    torch.manual_seed(0)
+    (again, _) = epoch()
+    assert torch.equal(first, again)
+    assert not torch.equal(first, second)
+    assert 0.2 < kinds.count("square") / len(kinds) < 0.8
+    assert sum(kind not in {"square", "good"} for kind in kinds) == 2
+    drawn = [mask for mask in first if 0 < mask.sum() < mask.numel()]
+    assert len({tuple(mask.nonzero()[0].tolist()) for mask in drawn}) > len(drawn) / 2, "workers draw alike"
+
+
+def test_the_training_set_itself_and_the_evaluation_sets_stay_without_synthetic_defects(tmp_path):
+    datamodule = objects(tmp_path, synthetic=SquareByWorkers(), synthetic_ratio=1.0)
+    for dataset in (datamodule.train_data, datamodule.val_data, datamodule.test_data):
+        assert all(len(item.image.unique()) == 1 for item in dataset)
+
+
+def test_processes_of_a_distributed_training_draw_different_defects(tmp_path):
+    masks = []
+    for rank in range(2):
+        datamodule = objects(tmp_path, synthetic=Square(), synthetic_ratio=1.0)
+        datamodule.trainer = type("TrainerStub", (), {"global_rank": rank, "training": False})()
+        torch.manual_seed(0)
+        batch = next(iter(datamodule.train_dataloader()))
+        masks.append(datamodule.on_after_batch_transfer(batch, 0).gt_mask)
+    assert not torch.equal(*masks)
+
+
+# The file of the split
+
+
+class NoTraining(BoringModel):
+    def training_step(self, batch: object, batch_idx: int) -> None:
+        """Learn nothing."""
+
+    def validation_step(self, batch: object, batch_idx: int) -> None:
+        """Look at nothing."""
+
+    def test_step(self, batch: object, batch_idx: int) -> None:
+        """Look at nothing."""
+
+
+def test_a_training_leaves_its_split_from_which_another_repeats_it_on_a_copy_of_the_data(tmp_path):
+    datamodule = WithDefects(Objects(tmp_path / "data", num_workers=0), real=5, seed=7)
+    Trainer(default_root_dir=tmp_path / "run", max_epochs=1, **QUIET).fit(NoTraining(), datamodule=datamodule)
+    assert not list((tmp_path / "run").glob("*.part"))
+    shutil.copytree(tmp_path / "data", tmp_path / "copy")
+    again = objects(tmp_path / "copy", split_file=tmp_path / "run" / "split.csv", seed=8)
+    for name in ("train_data", "val_data", "test_data"):
+        mine, theirs = (getattr(module, name) for module in (again, datamodule))
+        assert {Path(path).name for path in paths(mine)} == {Path(path).name for path in paths(theirs)}
+        assert len(mine) == len(theirs)
+        assert len(mine[0].image) == 3
+
+
+def test_testing_alone_leaves_no_split_file(tmp_path):
+    datamodule = WithDefects(Objects(tmp_path / "data", num_workers=0), real=5)
+    Trainer(default_root_dir=tmp_path / "run", **QUIET).test(NoTraining(), datamodule=datamodule, verbose=False)
+    assert not (tmp_path / "run" / "split.csv").exists()
+
+
+def test_a_split_file_that_does_not_fit_is_refused_by_name(tmp_path):
+    file = tmp_path / "split.csv"
+    with pytest.raises(MissingDataError, match=r"split file .*split.csv does not exist"):
+        objects(tmp_path / "data", split_file=file)
+    file.write_text("no,such,columns\n1,2,3\n")
+    with pytest.raises(InvalidInputError, match=r"split.csv holds no split"):
+        objects(tmp_path / "data", split_file=file)
+    file.write_text("split,image,label,defect_type\ntrain,other/7.png,0,good\n")
+    with pytest.raises(MissingDataError, match=r"split.csv names other/7.png, which the data does not have"):
+        objects(tmp_path / "data", split_file=file)
+
+
+def test_random_numbers_of_numpy_are_left_alone(tmp_path):
+    np.random.seed(0)  # noqa: NPY002 - the global state is what this is about
+    state = np.random.get_state()[1].copy()  # noqa: NPY002
+    objects(tmp_path, real=5, synthetic=Square())
+    assert np.array_equal(np.random.get_state()[1], state)  # noqa: NPY002

@@ -1,0 +1,183 @@
+"""Checkpoints are written as a whole, loaded without running anything, and named when they cannot be."""
+
+import os
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from anomalib.engine.plugins import AnomalibCheckpointIO
+from anomalib.models import AnomalibModule
+from lightning import LightningModule, Trainer
+from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
+from lightning.pytorch.demos.boring_classes import BoringModel
+
+from anomalib_defect_plugins.core.errors import ConfigurationError, InvalidInputError, MissingDataError, error_line
+from anomalib_defect_plugins.models.components.callbacks import ResumePoint
+from anomalib_defect_plugins.models.components.checkpoint_io import Checkpointed, WholeCheckpointIO, write_atomically
+from anomalib_defect_plugins.models.onestage import OneStage
+
+QUIET = {"accelerator": "cpu", "logger": False, "enable_progress_bar": False, "enable_model_summary": False}
+
+SOUND = {"state_dict": {"a": torch.arange(999.0)}, "hyper_parameters": {}, "pytorch-lightning_version": "2.6.0"}
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    path = tmp_path / "deep" / "model.ckpt"
+    WholeCheckpointIO().save_checkpoint(SOUND, path)
+    return path
+
+
+def test_what_was_saved_is_loaded_and_nothing_else_is_left(path):
+    assert torch.equal(WholeCheckpointIO().load_checkpoint(path)["state_dict"]["a"], SOUND["state_dict"]["a"])
+    assert os.listdir(path.parent) == ["model.ckpt"]  # noqa: PTH208
+
+
+def test_a_byte_that_changed_among_the_weights_is_found(path):
+    with zipfile.ZipFile(path) as archive:
+        (name,) = (name for name in archive.namelist() if name.endswith("data/0"))
+    content = bytearray(path.read_bytes())
+    content[content.index(torch.arange(999.0).numpy().tobytes()) + 1000] ^= 1
+    path.write_bytes(content)
+    torch.load(path, weights_only=True)  # which sees nothing
+    with pytest.raises(
+        InvalidInputError, match=rf"cannot load checkpoint {path} \(it is damaged, in {name}\); give a "
+    ):
+        WholeCheckpointIO().load_checkpoint(path)
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"state_dict": None}, "it holds no trained model"),
+        ({"hyper_parameters": [1]}, "it holds no trained model"),
+        (
+            {"pytorch-lightning_version": "1.9.5"},
+            r"it was written by Lightning 1\.9\.5; this package reads 2\.2 and later",
+        ),
+        ({"pytorch-lightning_version": None}, "it was written by Lightning None; this package reads 2.2 and later"),
+        ({"more": Path("/")}, r"it holds code, pathlib\S*PosixPath, which is not run"),
+    ],
+)
+def test_what_is_no_checkpoint_of_ours_is_refused_in_one_line(tmp_path, change, reason):
+    path = tmp_path / "it.ckpt"
+    torch.save({**SOUND, **change}, path)
+    with pytest.raises(InvalidInputError, match=rf"^cannot load checkpoint {path} \({reason}\); give a model.ckpt"):
+        WholeCheckpointIO().load_checkpoint(path)
+
+
+def test_a_checkpoint_that_is_not_there_and_a_folder_are_named(tmp_path):
+    for name in ("none.ckpt", "."):
+        with pytest.raises(MissingDataError, match=r"^checkpoint .* does not exist; give a model\.ckpt"):
+            WholeCheckpointIO().load_checkpoint(tmp_path / name)
+
+
+def test_what_a_user_has_chosen_to_write_checkpoints_with_stays(tmp_path):
+    class Own(TorchCheckpointIO):
+        """Somebody's own."""
+
+    for given, expected in (
+        (Own, Own),
+        (TorchCheckpointIO, WholeCheckpointIO),
+        (AnomalibCheckpointIO, WholeCheckpointIO),
+    ):
+        trainer = Trainer(plugins=[given()], default_root_dir=tmp_path, **QUIET)
+        write_atomically(trainer)
+        assert type(trainer.strategy.checkpoint_io) is expected
+
+
+def test_types_that_a_model_allows_are_still_loaded(tmp_path):
+    trainer = Trainer(plugins=[AnomalibCheckpointIO([type(Path())])], default_root_dir=tmp_path, **QUIET)
+    write_atomically(trainer)
+    torch.save({**SOUND, "more": Path("/")}, tmp_path / "it.ckpt")
+    assert trainer.strategy.checkpoint_io.load_checkpoint(tmp_path / "it.ckpt")["more"] == Path("/")
+
+
+class Boring(Checkpointed, BoringModel):
+    """Has one optimizer, and weights of 32 to 2."""
+
+
+class Fitted:
+    """A model that has left a ``last.ckpt``."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.fit(Boring())
+
+    @property
+    def last(self) -> Path:
+        return self.folder / "last.ckpt"
+
+    def fit(self, model: LightningModule, ckpt_path: Path | None = None) -> None:
+        settings = {"max_epochs": 1 + bool(ckpt_path), "limit_train_batches": 1, "limit_val_batches": 0, **QUIET}
+        Trainer(callbacks=[ResumePoint()], default_root_dir=self.folder, **settings).fit(model, ckpt_path=ckpt_path)
+        if ckpt_path is None:
+            (found,) = self.folder.rglob("last.ckpt")
+            found.rename(self.last)
+
+
+@pytest.fixture(scope="module")
+def fitted(tmp_path_factory: pytest.TempPathFactory) -> Fitted:
+    return Fitted(tmp_path_factory.mktemp("fitted"))
+
+
+def resumed_with(fitted: Fitted, path: Path, model: LightningModule | None = None, **change: Any) -> str:
+    content = {**torch.load(fitted.last, weights_only=True), "hyper_parameters": {}, **change}
+    torch.save({name: value for name, value in content.items() if value is not ...}, path)
+    with pytest.raises(Exception) as error:  # noqa: PT011 - the line is what this is about
+        fitted.fit(model or Boring(), path)
+    return error_line(error.value) or repr(error.value)
+
+
+def test_weights_of_another_model_are_refused_in_one_line(fitted, tmp_path):
+    other = Boring()
+    other.layer = torch.nn.Linear(32, 3)
+    line = resumed_with(fitted, tmp_path / "it.ckpt", other)
+    assert line.startswith("error: the weights are not those of this Boring (")
+    assert "size mismatch for layer.weight" in line
+
+
+def test_training_does_not_go_on_from_weights_alone(fitted, tmp_path):
+    line = resumed_with(fitted, tmp_path / "it.ckpt", optimizer_states=...)
+    assert line == "error: training cannot go on from this checkpoint, which has no optimizer_states: give a last.ckpt"
+
+
+@pytest.mark.parametrize(
+    "change", [{"loops": {}}, {"optimizer_states": [{}]}, {"lr_schedulers": [3]}, {"callbacks": 7}]
+)
+def test_a_state_of_training_that_cannot_be_is_one_line_that_names_the_checkpoint(fitted, tmp_path, change):
+    path = tmp_path / "it.ckpt"
+    assert resumed_with(fitted, path, **change).startswith(f"error: cannot go on from checkpoint {path} (")
+
+
+def test_an_error_of_training_itself_is_not_the_checkpoints(fitted, tmp_path):
+    class Fails(Boring):
+        """Stumbles in its first step."""
+
+        def training_step(self, *_: object) -> None:
+            """Stumble."""
+            raise ArithmeticError
+
+    assert resumed_with(fitted, tmp_path / "it.ckpt", Fails()) == "ArithmeticError()"
+
+
+def test_a_model_loads_its_own_checkpoint_and_no_other_ones(tmp_path):
+    def saved(width: str, change: dict[str, Any]) -> Path:
+        model = OneStage((64, 64), width="small", evaluator=False, visualizer=False)
+        content = {
+            **SOUND,
+            "state_dict": model.state_dict(),
+            "hyper_parameters": {"image_size": (64, 64), "width": width},
+        }
+        torch.save({**content, **change}, tmp_path / "it.ckpt")
+        return tmp_path / "it.ckpt"
+
+    assert isinstance(OneStage.load_from_checkpoint(saved("small", {})), AnomalibModule)
+    with pytest.raises(ConfigurationError, match=r"the weights are not those of this OneStage \(.*size mismatch"):
+        OneStage.load_from_checkpoint(saved("paper", {}))
+    with pytest.raises(InvalidInputError, match="width is 'huge'"):
+        OneStage.load_from_checkpoint(saved("huge", {}))
+    with pytest.raises(InvalidInputError, match=r"cannot load checkpoint .*it\.ckpt \("):
+        OneStage.load_from_checkpoint(saved("small", {"state_dict": ...}))
