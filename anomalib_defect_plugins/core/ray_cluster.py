@@ -4,7 +4,7 @@ import socket
 from types import ModuleType
 from typing import Any
 
-from anomalib_defect_plugins.inference.resumable_table import invalid
+from anomalib_defect_plugins.core.errors import InvalidInputError
 
 PATIENCE = 10
 """Seconds that a Ray cluster has to answer."""
@@ -23,7 +23,7 @@ def import_ray() -> ModuleType:
         import ray
     except ModuleNotFoundError as error:
         msg = "--runner ray needs Ray; install it with pip install 'anomalib-defect-plugins[ray]'"
-        raise invalid(msg) from error
+        raise InvalidInputError(msg) from error
     return ray
 
 
@@ -46,7 +46,7 @@ def start_ray(ray: ModuleType, address: str | None, **options: Any) -> None:
         msg = f"Ray cannot be started on this host ({reason})"
         if address is not None:
             msg = f"there is no Ray cluster at {address} ({reason}); start one, mend --address, or leave --address out"
-        raise invalid(msg) from error
+        raise InvalidInputError(msg) from error
 
 
 def _reach(address: str | None) -> None:
