@@ -1,10 +1,12 @@
 """Surface-defect methods for anomalib, each a plugin.
 
-The public names are imported when they are first used: torch imports this package on every start, to find its entry
-point, and must not wait for it.
+The public names are imported on first use: torch imports this package at every start, to find its entry point, and must
+not be slowed down.
 """
 
 from typing import TYPE_CHECKING
+
+from anomalib_defect_plugins.core import moved_modules
 
 if TYPE_CHECKING:
     from anomalib_defect_plugins.core.supervision import Supervision
@@ -30,7 +32,7 @@ if TYPE_CHECKING:
 
     __version__: str
 
-_HOMES = {
+_MODULES = {
     "Codebrim": "anomalib_defect_plugins.data",
     "CrackForest": "anomalib_defect_plugins.data",
     "CutPaste": "anomalib_defect_plugins.models.cutpaste",
@@ -73,16 +75,18 @@ __all__ = [
     "hookimpl",
 ]
 
+moved_modules.install()
+
 
 def __getattr__(name: str) -> object:
     if name == "__version__":
         from importlib.metadata import version
 
         value: object = version("anomalib-defect-plugins")
-    elif name in _HOMES:
+    elif name in _MODULES:
         from importlib import import_module
 
-        value = getattr(import_module(_HOMES[name]), name)
+        value = getattr(import_module(_MODULES[name]), name)
     else:
         msg = f"module {__name__!r} has no attribute {name!r}"
         raise AttributeError(msg)

@@ -1,8 +1,8 @@
-"""Waits for anomalib to be imported, then hands it the plugins. Standard library only.
+"""Entry point of torch: registers the plugins once anomalib has been imported. Standard library only.
 
-anomalib 2.7 has no entry points of its own, but torch, which anomalib always imports, calls those of the group
-``torch.backends`` at the end of its import. torch is then usually imported *by* a half-imported anomalib, so waiting
-means more than a hook on an import still to come: see :func:`after_import`.
+anomalib 2.7 has no entry points, but torch, which anomalib always imports, calls those of the group ``torch.backends``
+at the end of its own import. At that time anomalib is usually half imported itself; see
+:func:`~anomalib_defect_plugins.core.import_hook.after_import`.
 """
 
 import logging
@@ -16,24 +16,24 @@ logger = logging.getLogger("anomalib_defect_plugins")
 
 
 def autoload() -> None:
-    """Entry point that torch calls: arrange that anomalib gets the plugins once it is imported."""
+    """Arrange for the plugins to be registered once anomalib is imported. Called by torch."""
     try:
         if "all" not in disabled_names():
             after_import("anomalib.models", _connect)
-            after_import("anomalib.data", _answer_for_data)
-    except Exception as error:  # noqa: BLE001  (whatever happens here must not fail `import torch`)
+            after_import("anomalib.data", _resolve_data_modules)
+    except Exception as error:  # noqa: BLE001  (nothing here may break `import torch`)
         logger.debug("autoload failed: %r", error)
 
 
-def _answer_for_data() -> None:
-    """Let ``anomalib.data`` find the data modules of plugins.
+def _resolve_data_modules() -> None:
+    """Make ``anomalib.data`` find the data modules of plugins.
 
-    Who imports ``anomalib.data`` but no models, such as a deployed inferencer, should not wait for them; so the plugins
-    are loaded when a name is asked for that is not there.
+    Programs that import ``anomalib.data`` but no models, such as a deployed inferencer, should not wait for the
+    plugins, so these are loaded on the first access to an unknown name.
     """
     namespace = vars(sys.modules["anomalib.data"])
 
-    def answer(name: str) -> object:
+    def resolve(name: str) -> object:
         if not name.startswith("_") and find_spec(f"anomalib.data.{name}") is None:
             _connect()
         if name in namespace:
@@ -41,7 +41,7 @@ def _answer_for_data() -> None:
         msg = f"module 'anomalib.data' has no attribute {name!r}"
         raise AttributeError(msg)
 
-    namespace.setdefault("__getattr__", answer)
+    namespace.setdefault("__getattr__", resolve)
 
 
 def _connect() -> None:
@@ -50,6 +50,6 @@ def _connect() -> None:
     except Exception as error:
         if strict():
             raise
-        logger.warning("anomalib-defect-plugins gives anomalib nothing: %s: %s", type(error).__name__, error)
+        logger.warning("anomalib-defect-plugins is not available: %s: %s", type(error).__name__, error)
     else:
         connect()

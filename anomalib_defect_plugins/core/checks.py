@@ -78,3 +78,20 @@ def check_kinds(what: str, values: Sequence[str], known: Sequence[str]) -> tuple
         msg = f"{what} is {values!r}; it must be a list of some of {', '.join(known)}"
         raise InvalidInputError(msg)
     return tuple(values)
+
+
+def check_fraction(name: str, value: float, zero: bool = False, one: bool = False) -> None:
+    """Check that ``value`` is between 0 and 1.
+
+    Args:
+        name: Argument name.
+        value: Argument value.
+        zero: Whether 0 is allowed.
+        one: Whether 1 is allowed.
+
+    Raises:
+        InvalidInputError: If it is not.
+    """
+    if not (0 < value < 1 or (zero and value == 0) or (one and value == 1)):
+        msg = f"{name} is {value}; it must be in {'[' if zero else '('}0, 1{']' if one else ')'}"
+        raise InvalidInputError(msg)

@@ -1,4 +1,4 @@
-"""What a source of synthetic defects is: normal images in, defective images and exact masks out."""
+"""Base class of the generators of synthetic defects: normal images in, defective images and exact masks out."""
 
 from abc import ABC, abstractmethod
 from typing import ClassVar
@@ -9,61 +9,61 @@ from torch import Tensor
 from anomalib_defect_plugins.core.errors import InvalidInputError
 
 VISIBLE = 2 / 255
-"""A defect is one if it changes some pixel by more than this: rounded to 8 bits, it is still there."""
+"""A defect is visible if it changes a pixel by more than this, so that it survives rounding to 8 bits."""
 
 MIN_SIDE = 32
-"""Least side of an image that defects are drawn on, in pixels."""
+"""Minimum height and width of the images that defects are drawn on, in pixels."""
 
 
 class DefectGenerator(ABC):
-    """Base of the sources of synthetic defects. A subclass implements ``draw``.
+    """Base class of generators of synthetic defects. A subclass implements ``draw``.
 
     Attributes:
-        name: The name that it is registered by, which is also the defect type of its defects.
-        batched: Whether it draws on a whole batch at once, on the device of the images. If not, ``WithDefects`` lets
-            the processes that read images draw, one image at a time.
+        name: Registered name of the generator, and the defect type of its defects.
+        batched: Whether the generator draws on a whole batch at once, on the device of the images. If not,
+            ``WithDefects`` calls it in the data-loading workers, one image at a time.
     """
 
     name: ClassVar[str]
     batched: ClassVar[bool] = True
 
     def __call__(self, images: Tensor, rng: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
-        """Make one defect, or a few of a kind, on each image.
+        """Draw one defect, or a few of one kind, on each image.
 
         Args:
-            images: (B, C, H, W), float32 in [0, 1], C 1 or 3, H and W at least ``MIN_SIDE``, on any device. They are
-                not changed. B may be 0.
-            rng: Source of all randomness, a generator of the CPU: the same state gives the same defects on one device.
-                By default torch's own.
+            images: Images, shape (B, C, H, W), float32 in [0, 1], on any device. C is 1 or 3, H and W are at least
+                ``MIN_SIDE``, B may be 0. They are not modified.
+            rng: CPU generator, the only source of randomness: the same state yields the same defects on one device.
+                Defaults to torch's global generator.
 
         Returns:
-            Defective images (B, C, H, W), in [0, 1] and equal to ``images`` outside their masks, and the masks
-            (B, 1, H, W), bool. Where nothing to be seen came out, the image is the original one and its mask is empty.
+            Defective images, shape (B, C, H, W), in [0, 1] and equal to ``images`` outside the masks, and masks, shape
+            (B, 1, H, W), bool. If the defect is not visible, the image is the original one and its mask is empty.
 
         Raises:
-            InvalidInputError: The images are no such tensor.
+            InvalidInputError: If the shape or the dtype of the images is invalid.
         """
         _check(images)
         images = images.as_subclass(Tensor)
         if not len(images):
             return images.clone(), torch.zeros_like(images[:, :1], dtype=torch.bool)
-        # Models ask for defects in a training step, where mixed precision would shorten some of the tensors here.
+        # Models request defects during a training step, where autocast would lower the precision of some tensors.
         with torch.autocast(images.device.type, enabled=False):
             defective, mask = self.draw(images, torch.default_generator if rng is None else rng)
         defective = torch.where(mask, defective.clamp(0, 1), images)
-        seen = ((defective - images).abs() > VISIBLE).flatten(1).any(1)[:, None, None, None]
-        return torch.where(seen, defective, images), mask & seen
+        visible = ((defective - images).abs() > VISIBLE).flatten(1).any(1)[:, None, None, None]
+        return torch.where(visible, defective, images), mask & visible
 
     @abstractmethod
     def draw(self, images: Tensor, rng: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Draw the defects; what it leaves outside the masks, and values beyond [0, 1], do not matter.
+        """Draw the defects. Pixels outside the masks are ignored, and values beyond [0, 1] are clipped.
 
         Args:
-            images: As in ``__call__``, one at least, never a subclass of ``Tensor``. They must not be changed.
-            rng: A generator of the CPU, the source of all randomness.
+            images: As in ``__call__``, with B at least 1, and never a subclass of ``Tensor``. Must not be modified.
+            rng: CPU generator, the only source of randomness.
 
         Returns:
-            Images (B, C, H, W) and masks (B, 1, H, W), bool, both on the device of ``images``.
+            Images, shape (B, C, H, W), and masks, shape (B, 1, H, W), bool, both on the device of ``images``.
         """
 
 

@@ -1,7 +1,7 @@
 """Errors that users can fix, each with a one-line message: what is wrong, where, and what to do.
 
-Each class also derives from the builtin exception for its case, so ``except ValueError`` works as usual. The ``anomalib``
-and ``anomalib-defects`` commands print these errors as one line, without a traceback. Standard library only.
+Each class also derives from the builtin exception for its case, so ``except ValueError`` works as usual. The commands
+``anomalib`` and ``anomalib-defects`` print these errors as one line, without a traceback. Standard library only.
 """
 
 import re

@@ -16,8 +16,8 @@ PARTIAL_SUFFIX = ".part"
 def atomic_path(path: Path, sync: bool = False) -> Iterator[Path]:
     """Yield a temporary path beside ``path`` that replaces it when the block ends without an error.
 
-    After an error the temporary file is removed and ``path`` is as it was. Two processes may write the same path: the
-    last one to finish wins.
+    After an error the temporary file is removed and ``path`` is as it was. A temporary file that a killed process has
+    left behind is overwritten.
 
     Args:
         path: The file to write. Its folder is created.
@@ -27,7 +27,7 @@ def atomic_path(path: Path, sync: bool = False) -> Iterator[Path]:
         OSError: If the file cannot be written.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}{PARTIAL_SUFFIX}")
+    partial = path.with_name(f".{path.name}{PARTIAL_SUFFIX}")
     try:
         yield partial
         if sync:

@@ -1,7 +1,7 @@
 """The one image reader: every format becomes three channels in [0, 1] over the full range of the file's bit depth."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -11,7 +11,13 @@ Size = tuple[int, int]
 """Height and width in pixels."""
 
 
-def read_image(path: str | Path, size: Size | None = None) -> tuple[npt.NDArray[np.float32], int, int]:
+MemoryOrder = Literal["C", "K"]
+"""Memory order of an array as in numpy: ``C`` channel by channel, ``K`` pixel by pixel where the decoder allows it."""
+
+
+def read_image(
+    path: str | Path, size: Size | None = None, order: MemoryOrder = "C"
+) -> tuple[npt.NDArray[np.float32], int, int]:
     """Read an image file as training does.
 
     As in anomalib, an orientation tag is not applied. 16-bit values are scaled by 65535, an alpha channel is dropped,
@@ -20,6 +26,7 @@ def read_image(path: str | Path, size: Size | None = None) -> tuple[npt.NDArray[
     Args:
         path: Image file.
         size: Height and width to resize to, bilinear; ``None`` keeps the file's.
+        order: Memory order of the result.
 
     Returns:
         Image, shape (3, H, W), float32 in [0, 1]; and the file's width and height in pixels.
@@ -31,7 +38,7 @@ def read_image(path: str | Path, size: Size | None = None) -> tuple[npt.NDArray[
     """
     with Image.open(path) as image:
         width, height = image.size
-        pixels = _pixels(image, size)
+        pixels = _pixels(image, size, order)
     return pixels, width, height
 
 
@@ -46,7 +53,7 @@ def check_mode(image: Image.Image) -> None:
         raise ValueError(msg)
 
 
-def _pixels(image: Image.Image, size: Size | None) -> npt.NDArray[np.float32]:
+def _pixels(image: Image.Image, size: Size | None, order: MemoryOrder) -> npt.NDArray[np.float32]:
     check_mode(image)
     if image.mode.startswith("I"):
         # Pillow opens 16-bit grey as integers, and would clip them to 255 on conversion.
@@ -58,7 +65,8 @@ def _pixels(image: Image.Image, size: Size | None) -> npt.NDArray[np.float32]:
     # Pillow warns when the transparency of a palette is dropped in one step.
     colours = image.convert("RGBA") if image.has_transparency_data else image
     values = _resized(colours.convert("RGB"), size).transpose(2, 0, 1)
-    return np.divide(values, np.float32(255), out=np.empty(values.shape, np.float32))
+    # Multiplied, as torchvision does, because a division would round differently.
+    return np.multiply(values, np.float32(1 / 255), dtype=np.float32, order=order)
 
 
 def _resized(image: Image.Image, size: Size | None) -> npt.NDArray[Any]:

@@ -1,4 +1,4 @@
-"""Ray, as 'benchmark' and 'inspect' start it: a cluster that does not answer is one line, after seconds."""
+"""Start of Ray for ``benchmark`` and ``inspect``, with a one-line error within seconds if a cluster does not answer."""
 
 import socket
 from types import ModuleType
@@ -6,18 +6,18 @@ from typing import Any
 
 from anomalib_defect_plugins.core.errors import InvalidInputError
 
-PATIENCE = 10
-"""Seconds that a Ray cluster has to answer."""
+CONNECT_TIMEOUT_S = 10
+"""Time for a Ray cluster to answer."""
 
-FINDS_ITSELF = {"auto", "local"}
-"""Addresses that Ray looks up itself, on this host."""
+LOCAL_ADDRESSES = {"auto", "local"}
+"""Addresses that Ray resolves itself, on this host."""
 
 
 def import_ray() -> ModuleType:
-    """Import Ray, which is not installed with the rest.
+    """Import Ray, an optional dependency.
 
     Raises:
-        InvalidInputError: It is not there.
+        InvalidInputError: If Ray is not installed.
     """
     try:
         import ray
@@ -28,33 +28,33 @@ def import_ray() -> ModuleType:
 
 
 def start_ray(ray: ModuleType, address: str | None, **options: Any) -> None:
-    """Connect to a cluster, or start Ray on this host, quietly.
+    """Connect to a cluster, or start Ray on this host, without log output.
 
     Args:
         ray: The module.
-        address: Of the cluster, such as ``ray://HOST:10001``, ``HOST:6379`` or ``auto``; by default Ray is started.
+        address: Address of the cluster: ``ray://HOST:10001``, ``HOST:6379`` or ``auto``; by default Ray is started.
         options: Further arguments of ``ray.init``.
 
     Raises:
-        InvalidInputError: There is no cluster at that address, or it does not answer; Ray cannot start.
+        InvalidInputError: If the cluster does not answer, or Ray cannot be started.
     """
     try:
-        _reach(address)
+        _check_connection(address)
         ray.init(address=address, log_to_driver=False, logging_level="ERROR", **options)
     except (OSError, RuntimeError, ValueError) as error:  # a ConnectionError is an OSError
         reason = " ".join(str(error).split())
         msg = f"Ray cannot be started on this host ({reason})"
         if address is not None:
-            msg = f"there is no Ray cluster at {address} ({reason}); start one, mend --address, or leave --address out"
+            msg = f"there is no Ray cluster at {address} ({reason}); start one, correct --address, or leave it out"
         raise InvalidInputError(msg) from error
 
 
-def _reach(address: str | None) -> None:
-    """Connect to host and port, since Ray would try for minutes and print what it tries."""
-    if address is None or address in FINDS_ITSELF:
+def _check_connection(address: str | None) -> None:
+    """Connect to host and port, because Ray would retry for minutes and print each attempt."""
+    if address is None or address in LOCAL_ADDRESSES:
         return
     host, _, port = address.removeprefix("ray://").rpartition(":")
     if not host or not port.isdecimal():
         msg = "not HOST:PORT, ray://HOST:PORT or auto"
         raise ValueError(msg)
-    socket.create_connection((host.strip("[]"), int(port)), PATIENCE).close()
+    socket.create_connection((host.strip("[]"), int(port)), CONNECT_TIMEOUT_S).close()

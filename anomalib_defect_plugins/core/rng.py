@@ -1,4 +1,4 @@
-"""Random generators derived from torch's, so that one seed decides everything."""
+"""Random generators seeded from a torch generator, so that one seed determines all random numbers."""
 
 import numpy as np
 import torch
@@ -10,7 +10,7 @@ def numpy_rng(rng: torch.Generator) -> np.random.Generator:
 
 
 def device_rng(rng: torch.Generator, device: torch.device) -> torch.Generator:
-    """Return ``rng`` if it already draws on ``device``, else a generator on ``device`` seeded from it."""
+    """Return ``rng`` if it is on ``device``, else a generator on ``device`` seeded from it."""
     if device == rng.device:
         return rng
     return torch.Generator(device).manual_seed(int(torch.randint(2**62, (), generator=rng)))

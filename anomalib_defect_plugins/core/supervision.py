@@ -1,16 +1,16 @@
-"""What a model needs to see of defects while it trains."""
+"""The supervision that a model needs during training."""
 
 from enum import Enum
 
 
 class Supervision(str, Enum):
-    """The supervision regimes, from the cheapest to the dearest."""
+    """Supervision regimes, ordered by labelling cost."""
 
     ONE_SHOT = "one-shot"
     """One normal image."""
     NORMAL = "normal"
     """Normal images only."""
     IMAGE_LABELS = "image-labels"
-    """Normal and defective images, labelled as such."""
+    """Normal and defective images with image labels."""
     PIXEL_MASKS = "pixel-masks"
-    """Defective images with a mask of each defect."""
+    """Defective images with pixel masks."""

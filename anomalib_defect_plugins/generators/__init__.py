@@ -1,4 +1,4 @@
-"""Sources of synthetic defects."""
+"""Generators of synthetic defects that need no training."""
 
 from anomalib_defect_plugins.core.defect_generator import DefectGenerator
 from anomalib_defect_plugins.generators.cutpaste import CutPasteDefects, CutPasteScarDefects
@@ -8,8 +8,7 @@ from anomalib_defect_plugins.generators.noise import NoiseDefects
 from anomalib_defect_plugins.generators.perturb import PerturbDefects
 from anomalib_defect_plugins.generators.poisson import PoissonDefects
 from anomalib_defect_plugins.generators.procedural import KINDS, ProceduralDefects, draw_defect
-from anomalib_defect_plugins.models.defectgan.generator import DefectGanDefects
-from anomalib_defect_plugins.plugins import hookimpl
+from anomalib_defect_plugins.plugins import Kind, hookimpl, registered
 from anomalib_defect_plugins.plugins.hookspecs import Register
 
 __all__ = [
@@ -18,7 +17,6 @@ __all__ = [
     "MASK_KINDS",
     "CutPasteDefects",
     "CutPasteScarDefects",
-    "DefectGanDefects",
     "DefectGenerator",
     "MixedDefects",
     "NoiseDefects",
@@ -37,7 +35,6 @@ _GENERATORS = (
     PerturbDefects,
     MixedDefects,
     ProceduralDefects,
-    DefectGanDefects,
 )
 
 
@@ -46,3 +43,13 @@ def register_defect_generators(register: Register) -> None:
     """Register the generators of this package."""
     for cls in _GENERATORS:
         register(cls, cls.name)
+
+
+def __getattr__(name: str) -> type:
+    """Return the registered generator class of this name, whichever plugin it comes from."""
+    if not name.startswith("_"):
+        for cls in registered(Kind.GENERATOR).values():
+            if cls.__name__ == name:
+                return cls
+    msg = f"module {__name__!r} has no attribute {name!r}"
+    raise AttributeError(msg)

@@ -1,4 +1,4 @@
-"""How methods reach anomalib: the hooks a plugin implements, the manager that loads it, the bridge into anomalib.
+"""Plugins: the hooks they implement, the manager that loads them, and the bridge that hands them to anomalib.
 
 A plugin is a module with functions marked :data:`hookimpl` and one entry point of the group
 ``anomalib_defect_plugins`` that names the module. Importing this package loads neither torch nor anomalib.

@@ -1,16 +1,16 @@
-"""Hands the plugins to anomalib: names for its functions, its command line and its benchmark.
+"""Registers the classes of plugins with anomalib: for its functions, its command line and its benchmark.
 
-anomalib looks a class up in three ways, and each needs something else:
+anomalib looks a class up in three ways, and each needs different preparation:
 
-- ``get_model("htpgan")`` and ``list_models()`` go through the direct subclasses of ``AnomalibModule``, which exist once
-  they are imported;
-- ``get_model({"class_path": "HtpGan"})``, ``get_datamodule`` and ``anomalib benchmark`` read attributes of
+- ``get_model("mymodel")`` and ``list_models()`` iterate over the direct subclasses of ``AnomalibModule``, which exist
+  once they are imported;
+- ``get_model({"class_path": "MyModel"})``, ``get_datamodule`` and ``anomalib benchmark`` read attributes of
   ``anomalib.models`` and ``anomalib.data``;
-- ``--model`` compares with the last part of the import path of every subclass, however deep. For ``--model htpgan``
-  there is a class ``anomalib.models.htpgan`` below ``HtpGan`` that is only ever looked at: what the import path leads
-  to is ``HtpGan`` itself.
+- ``--model`` compares with the last part of the import path of every subclass, direct or not. For ``--model mymodel``
+  a class ``anomalib.models.mymodel`` is created below ``MyModel``; it only carries the name, and its import path leads
+  to ``MyModel`` itself.
 
-Defect generators are ours, and so is the module that they are found in by name, ``anomalib_defect_plugins.generators``.
+Defect generators are found in :mod:`anomalib_defect_plugins.plugins.generators`.
 """
 
 import logging
@@ -39,20 +39,20 @@ from anomalib_defect_plugins.plugins.manager import (
 logger = logging.getLogger("anomalib_defect_plugins")
 
 _plugins: list[Plugin] | None = None
-_signs: list[type] = []
-"""Keeps alive the classes that only carry a name: Python lists subclasses by weak reference."""
+_name_aliases: list[type] = []
+"""Keeps the classes that only carry a name alive: Python holds subclasses by weak reference."""
 
 
 class PluginError(UserError, RuntimeError):
-    """A plugin cannot be loaded, and the environment asks that this be an error."""
+    """A plugin failed to load, and the environment makes that an error."""
 
 
 def connect() -> None:
-    """Load the plugins and hand them to anomalib; once, and as soon as nothing that they need is half imported.
+    """Load the plugins and register them with anomalib; once, and not before all packages they need are imported.
 
     Raises:
-        PluginError: if a plugin cannot be loaded and ``ANOMALIB_DEFECT_PLUGINS_STRICT`` is set; without it nothing is
-            raised, whatever goes wrong.
+        PluginError: If a plugin fails to load and ``ANOMALIB_DEFECT_PLUGINS_STRICT`` is set. Without it nothing is
+            ever raised.
     """
     global _plugins
     if _plugins is not None:
@@ -61,12 +61,12 @@ def connect() -> None:
         found = find_entry_points()
         unfinished = _first_unfinished({"anomalib", *(entry.module.partition(".")[0] for entry in found)})
         if unfinished is None:
-            _plugins = []  # importing anomalib may come back here
+            _plugins = []  # importing anomalib may re-enter this function
             _plugins = _connect(found)
     except Exception as error:
         if strict():
             raise
-        logger.warning("anomalib-defect-plugins gives anomalib nothing: %s: %s", type(error).__name__, error)
+        logger.warning("anomalib-defect-plugins is not available: %s: %s", type(error).__name__, error)
         return
     if unfinished is None:
         _report(_plugins or [])
@@ -75,13 +75,13 @@ def connect() -> None:
 
 
 def loaded_plugins() -> list[Plugin]:
-    """Every plugin that was found, with its state; connects first if that has not happened."""
+    """Return every plugin that was found, with its state; connects first if necessary."""
     connect()
     return list(_plugins or [])
 
 
 def registered(kind: Kind) -> dict[str, type]:
-    """The classes of one kind that loaded plugins registered, by name."""
+    """Return the registered classes of one kind by name."""
     return {
         registration.name: registration.cls
         for plugin in loaded_plugins()
@@ -91,7 +91,7 @@ def registered(kind: Kind) -> dict[str, type]:
 
 
 def taken_names(kind: Kind) -> dict[str, str]:
-    """Names of one kind that a new plugin cannot have, in lower case, and who has each: anomalib or a plugin."""
+    """Return the names of one kind that are in use, in lower case, and the owner of each: anomalib or a plugin."""
     plugins = loaded_plugins()
     host = _anomalib()
     taken = dict.fromkeys(host.taken[kind], host.label)
@@ -115,7 +115,7 @@ def _connect(found: list[EntryPoint]) -> list[Plugin]:
 
 
 def _first_unfinished(packages: set[str]) -> str | None:
-    """The outermost module of ``packages`` that is being imported."""
+    """Return the outermost module of ``packages`` that is being imported."""
     for name, module in list(sys.modules.items()):
         if name.partition(".")[0] in packages and is_importing(module):
             return name
@@ -142,7 +142,7 @@ def _anomalib() -> Host:
 
 
 def _namespaces() -> dict[Kind, ModuleType]:
-    """The modules that classes of each kind are found in by name."""
+    """Return the modules in which the classes of each kind are found by name."""
     import anomalib.data
     import anomalib.models
 
@@ -156,31 +156,33 @@ def _is_anomalibs(cls: type) -> bool:
 
 
 def _publish(plugin: Plugin) -> None:
-    """Give out the names of one plugin, all or none."""
+    """Publish the names of one plugin, all or none."""
     namespaces = _namespaces()
     items = plugin.registrations
     try:
-        signs = [_make_sign(item, namespaces[item.kind].__name__) for item in items if item.name != item.cls.__name__]
-    except Exception as error:  # noqa: BLE001  (a class may forbid subclasses in any way it likes)
+        name_aliases = [
+            _make_name_alias(item, namespaces[item.kind].__name__) for item in items if item.name != item.cls.__name__
+        ]
+    except Exception as error:  # noqa: BLE001  (a class may forbid subclasses in any way)
         plugin.fail(f"{type(error).__name__}: {error}")
         return
-    _signs.extend(signs)
+    _name_aliases.extend(name_aliases)
     for item in items:
         setattr(namespaces[item.kind], item.cls.__name__, item.cls)
         setattr(namespaces[item.kind], item.name, item.cls)
 
 
-def _make_sign(registration: Registration, module: str) -> type:
-    """A class that is never used, whose import path ends in the registered name and leads to the registered class."""
+def _make_name_alias(registration: Registration, module: str) -> type:
+    """Create a class that is never instantiated: its import path ends in the registered name and leads to the class."""
     cls = registration.cls
     return type(cls)(registration.name, (cls,), {"__module__": module, "__doc__": cls.__doc__})
 
 
 def _unwanted(plugins: Iterable[Plugin], host: Host) -> set[type]:
-    """Classes that must not be found by name.
+    """Return the classes that must not be found by name.
 
-    Those of failed plugins, which importing them has put among anomalib's subclasses, and those that a loaded plugin
-    happens to bring under a name that is anomalib's or that another plugin registered.
+    These are the classes of failed plugins, which their import has made subclasses of anomalib's, and unregistered
+    classes of loaded plugins whose name belongs to anomalib or to a registered class.
     """
     plugins = list(plugins)
     registrations = [item for plugin in plugins if plugin.state is State.LOADED for item in plugin.registrations]
@@ -190,16 +192,16 @@ def _unwanted(plugins: Iterable[Plugin], host: Host) -> set[type]:
     unwanted = set()
     for plugin in plugins:
         if plugin.state is State.FAILED:
-            unwanted |= plugin.brought | {item.cls for item in plugin.registrations}
+            unwanted |= plugin.new_classes | {item.cls for item in plugin.registrations}
         else:
-            unwanted |= {cls for cls in plugin.brought if cls.__name__.lower() in taken}
+            unwanted |= {cls for cls in plugin.new_classes if cls.__name__.lower() in taken}
     return {cls for cls in unwanted - wanted if not _is_anomalibs(cls)}
 
 
 def _hide(unwanted: set[type], host: Host) -> None:
-    """Leave ``unwanted`` out of what anomalib and jsonargparse see when they ask for subclasses.
+    """Hide classes from anomalib and jsonargparse, which look for subclasses.
 
-    The classes themselves stay as they are, and work by their full import path.
+    The classes themselves are unchanged and work by their full import path.
     """
 
     def visible(cls: type) -> list[type]:
@@ -214,7 +216,7 @@ def _hide(unwanted: set[type], host: Host) -> None:
 
 
 def _report(plugins: Iterable[Plugin]) -> None:
-    """Say in one line each what is wrong; nothing in worker processes, since the main process has said it."""
+    """Log one line per problem, in the main process only."""
     lines = [f"{plugin} is skipped: {plugin.reason}" for plugin in plugins if plugin.state is State.FAILED]
     if lines and strict():
         raise PluginError("; ".join(lines))
@@ -227,6 +229,6 @@ def _report(plugins: Iterable[Plugin]) -> None:
 
 
 def _is_main_process() -> bool:
-    """Whether this is no worker of a pool or a loader, and no further rank of a distributed run."""
-    # A spawned worker runs the main module, and so comes here, before it knows its parent; its name it knows.
+    """Whether this process is neither a worker of a pool or loader nor a further rank of a distributed run."""
+    # A spawned worker runs the main module, and so this code, before its parent process is set, but after its name.
     return multiprocessing.current_process().name == "MainProcess" and os.environ.get("LOCAL_RANK", "0") == "0"

@@ -1,1 +1,1 @@
-"""The registered generators by their names, as the command line and configurations find them (``names.cutpaste``)."""
+"""The registered defect generators, as attributes by name and by class name."""

@@ -1,6 +1,6 @@
-"""The hooks of a plugin: one for each kind of thing it may bring.
+"""Hook specifications of plugins, one for each kind of class.
 
-Every hook is handed a ``register`` callback and calls it once for each class::
+Every hook receives a ``register`` callback and calls it once per class::
 
     from anomalib_defect_plugins.plugins import hookimpl
 
@@ -15,20 +15,20 @@ from typing import Protocol
 import pluggy
 
 PROJECT_NAME = "anomalib_defect_plugins"
-"""Name of the pluggy project and of the entry-point group that plugins are found by."""
+"""Name of the pluggy project and of the entry-point group of plugins."""
 
 hookspec = pluggy.HookspecMarker(PROJECT_NAME)
 hookimpl = pluggy.HookimplMarker(PROJECT_NAME)
 
 
 class Register(Protocol):
-    """The callback that a hook is handed."""
+    """Callback that a hook receives."""
 
     def __call__(self, cls: type, name: str | None = None) -> None:
-        """Offer ``cls`` under ``name``, an identifier; without one, under the name of the class in lower case.
+        """Register ``cls`` under ``name``, an identifier; by default the class name in lower case.
 
-        A data module keeps the case of its class. Names are compared without regard to case, and the name of the class
-        counts as taken too.
+        The default name of a data module is its class name as it is. Names are case-insensitive, and the class name is
+        reserved along with ``name``.
         """
 
 
@@ -36,8 +36,8 @@ class Register(Protocol):
 def register_models(register: Register) -> None:
     """Register subclasses of ``anomalib.models.components.AnomalibModule``.
 
-    A class may say what it needs in ``supervision: Supervision`` and where it is from in ``paper: str``; both are shown
-    by ``anomalib-defects list``. anomalib's ``get_model(name)`` and ``list_models()`` see direct subclasses only.
+    The optional class attributes ``supervision: Supervision`` and ``paper: str`` are shown by ``anomalib-defects list``.
+    anomalib's ``get_model(name)`` and ``list_models()`` see direct subclasses only.
     """
 
 

@@ -1,4 +1,4 @@
-"""Objects as configurations write them: by name, or as ``class_path`` and ``init_args``."""
+"""Creates objects from configurations: a class name, or ``class_path`` and ``init_args``."""
 
 from collections.abc import Mapping
 from typing import Any, TypeVar, cast
@@ -14,38 +14,38 @@ T = TypeVar("T")
 
 
 def build(base: type[T], given: T | Mapping[str, Any] | str, what: str) -> T:
-    """Make an object, unless it is one already.
+    """Create an object from its configuration; an instance is returned unchanged.
 
-    ``anomalib benchmark`` and Python programs hand over what the command line would have made an object of.
+    ``anomalib benchmark`` and Python programs pass configurations where the command line passes instances.
 
     Args:
-        base: What the object must be an instance of.
-        given: The object; or the name or import path of its class; or a mapping with ``class_path`` and, if it takes
-            arguments, ``init_args``.
-        what: What it is to the user, for the message.
+        base: Base class of the object.
+        given: An instance; or the name or import path of its class; or a mapping with ``class_path`` and optionally
+            ``init_args``.
+        what: Description of the object for the error message.
 
     Raises:
-        InvalidInputError: There is no such class, or it does not take these arguments.
+        InvalidInputError: If the class does not exist or does not accept the arguments.
     """
     return given if isinstance(given, base) else cast(T, _parse(base, given, what, make=True))
 
 
 def check(base: type, given: Mapping[str, Any] | str, what: str) -> None:
-    """Find out whether an object can be made, without making it, which may take long or need data.
+    """Check a configuration without creating the object, which may take long or need data.
 
     Args:
         base: As in :func:`build`.
-        given: Likewise.
-        what: Likewise.
+        given: As in :func:`build`.
+        what: As in :func:`build`.
 
     Raises:
-        InvalidInputError: There is no such class, or it does not take arguments of these names and types.
+        InvalidInputError: If the class does not exist, or has no arguments of these names and types.
     """
     _parse(base, given, what, make=False)
 
 
 def _parse(base: type, given: Any, what: str, make: bool) -> Any:
-    connect()  # else the names that plugins bring are not known yet
+    connect()  # the names of plugins have to be known
     plain: Any = OmegaConf.to_container(given) if isinstance(given, DictConfig) else given
     parser = ArgumentParser(exit_on_error=False)
     parser.add_argument("--it", type=base)
@@ -58,7 +58,7 @@ def _parse(base: type, given: Any, what: str, make: bool) -> Any:
     except UserError:
         raise
     except (ArgumentError, TypeError, ValueError) as error:
-        msg = f"{what} {name!r} cannot be made: {_reason(error, base)}"
+        msg = f"{what} {name!r} cannot be created: {_reason(error, base)}"
         raise InvalidInputError(msg) from error
 
 
@@ -66,5 +66,5 @@ def _reason(error: Exception, base: type) -> str:
     reason = " ".join(str(error).split()).removeprefix('Parser key "it": ')
     if reason.startswith("Expected a dot import path string"):
         names = sorted({cls.__name__ for cls in descendants(base) if not cls.__name__.startswith("_")})
-        return f"there is no such class; choose one of {', '.join(names)}"
+        return f"unknown class; choose one of {', '.join(names)}"
     return reason

@@ -1,6 +1,6 @@
-"""Finds the plugins, loads them one by one and checks what they bring. Knows neither torch nor anomalib.
+"""Finds plugins, loads them one by one and validates their classes. Imports neither torch nor anomalib.
 
-A plugin is taken as a whole: if anything about it is wrong, none of its classes is handed on, and ``reason`` says why.
+A plugin is accepted as a whole: if anything is wrong with it, none of its classes is used, and ``reason`` says why.
 """
 
 import importlib
@@ -17,11 +17,11 @@ from anomalib_defect_plugins.core.environment import DISABLE_VARIABLE
 from anomalib_defect_plugins.plugins import hookspecs
 
 OWN_DISTRIBUTION = "anomalib-defect-plugins"
-LONGEST_REASON = 400
+MAX_REASON_LENGTH = 400
 
 
 class Kind(str, Enum):
-    """What a registered class is."""
+    """Kind of a registered class."""
 
     MODEL = "model"
     DATA = "data"
@@ -29,7 +29,7 @@ class Kind(str, Enum):
 
 
 class State(str, Enum):
-    """What became of a plugin."""
+    """Outcome of loading a plugin."""
 
     LOADED = "loaded"
     DISABLED = "disabled"
@@ -44,25 +44,25 @@ HOOKS = {
 
 
 class RegistrationError(Exception):
-    """A class that a plugin registers and that cannot be taken."""
+    """A plugin registers a class that is not acceptable."""
 
 
 @dataclass(frozen=True)
 class Registration:
-    """One class that a plugin brings, and the name that it is to be found by."""
+    """A class that a plugin registers, and its name."""
 
     kind: Kind
     name: str
     cls: type
 
     def claims(self) -> set[tuple[Kind, str]]:
-        """The names that this takes up: its own and the one of its class, without regard to case."""
+        """Names that this registration reserves, lower case: its own and its class's."""
         return {(self.kind, self.name.lower()), (self.kind, self.cls.__name__.lower())}
 
 
 @dataclass
 class Plugin:
-    """One entry point and what became of it."""
+    """An entry point and the outcome of loading it."""
 
     name: str
     distribution: str
@@ -70,52 +70,52 @@ class Plugin:
     state: State = State.LOADED
     reason: str = ""
     registrations: list[Registration] = field(default_factory=list)
-    brought: set[type] = field(default_factory=set)
-    """Every class that came into being under one of the host's bases while the plugin was loaded."""
+    new_classes: set[type] = field(default_factory=set)
+    """Every subclass of the host's bases that was created while the plugin was loaded."""
 
     def __str__(self) -> str:
         return f"plugin '{self.name}' of {self.distribution} {self.version}"
 
     def fail(self, reason: str) -> None:
-        """Mark the plugin as failed; the first reason stays."""
+        """Mark the plugin as failed; the first reason is kept."""
         if self.state is not State.FAILED:
             self.state, self.reason = State.FAILED, shorten(reason)
 
 
 @dataclass(frozen=True)
 class Host:
-    """What plugins are loaded for."""
+    """The application that plugins are loaded into."""
 
     label: str
-    """Name and version, as in ``anomalib 2.7.0``."""
+    """Name and version, such as ``anomalib 2.7.0``."""
     bases: Mapping[Kind, type]
-    """The class that every class of a kind must derive from; kinds that are not here take any class."""
+    """Required base class of each kind; kinds that are missing accept any class."""
     taken: Mapping[Kind, set[str]]
-    """For each kind the names that the host has already, in lower case."""
+    """Names of each kind that the host itself uses, in lower case."""
 
 
 def shorten(text: str) -> str:
-    """Make one line of at most :data:`LONGEST_REASON` characters."""
+    """Collapse to one line of at most :data:`MAX_REASON_LENGTH` characters."""
     line = " ".join(text.split())
-    return line if len(line) <= LONGEST_REASON else line[: LONGEST_REASON - 1] + "…"
+    return line if len(line) <= MAX_REASON_LENGTH else line[: MAX_REASON_LENGTH - 1] + "…"
 
 
 def find_entry_points() -> list[EntryPoint]:
-    """Entry points of the group ``anomalib_defect_plugins``: our own first, then by distribution and name."""
+    """Return the entry points of plugins: built-in ones first, then by distribution and name."""
     found = entry_points(group=hookspecs.PROJECT_NAME)
     return sorted(found, key=lambda entry: (not _is_own(_distribution(entry)[0]), *_distribution(entry), entry.name))
 
 
 def load_plugins(found: Iterable[EntryPoint], switched_off: set[str], host: Host) -> list[Plugin]:
-    """Load every plugin by itself, then settle which of them may have the names that they claim.
+    """Load every plugin in isolation, then resolve conflicts between their names. Never raises for a plugin's error.
 
     Args:
-        found: the entry points of the plugins.
-        switched_off: names of plugins or distributions that are not loaded, in lower case; ``all`` is every one.
-        host: what they are loaded for.
+        found: Entry points of the plugins.
+        switched_off: Names of plugins or distributions to skip, in lower case; ``all`` skips every one.
+        host: The application to load them into.
 
     Returns:
-        One record for each entry point, in the same order; nothing that a plugin does raises here.
+        One record per entry point, in the same order.
     """
     plugins = []
     for entry in found:
@@ -130,14 +130,14 @@ def load_plugins(found: Iterable[EntryPoint], switched_off: set[str], host: Host
 
 
 def is_own(plugin: Plugin) -> bool:
-    """Whether the plugin is one of those that this distribution brings."""
+    """Whether the plugin is built into this distribution."""
     return _is_own(plugin.distribution)
 
 
 def settle_claims(plugins: Iterable[Plugin]) -> None:
-    """Fail the plugins that claim one name: all of them, except that a built-in one keeps its own.
+    """Fail all plugins that claim the same name, except a built-in one.
 
-    Which of two strangers is found first is chance, so neither may win.
+    The order in which third-party plugins are found is arbitrary, so neither of two may win.
     """
     claimants: dict[tuple[Kind, str], list[Plugin]] = defaultdict(list)
     for plugin in plugins:
@@ -172,14 +172,11 @@ def _load(plugin: Plugin, entry: EntryPoint, host: Host) -> None:
         plugin.fail(str(error))
     except BaseException as error:  # noqa: BLE001  (SystemExit and panics of extensions are a plugin's failure too)
         plugin.fail(f"{type(error).__name__}: {error}")
-    plugin.brought = _descendants(host) - before
+    plugin.new_classes = _descendants(host) - before
 
 
 def _collect(entry: EntryPoint, host: Host) -> list[Registration]:
-    """Import the plugin and call its hooks.
-
-    A pluggy manager of its own keeps the plugin from what the others do.
-    """
+    """Import the plugin and call its hooks, through a pluggy manager that no other plugin shares."""
     module = entry.load()
     manager = pluggy.PluginManager(hookspecs.PROJECT_NAME)
     manager.add_hookspecs(hookspecs)
@@ -195,7 +192,7 @@ def _collect(entry: EntryPoint, host: Host) -> list[Registration]:
 
 
 def _register_into(registrations: list[Registration], kind: Kind, host: Host) -> Callable[..., None]:
-    """Make the ``register`` callback of one hook of one plugin."""
+    """Return the ``register`` callback for one hook of one plugin."""
 
     def register(cls: type, name: str | None = None) -> None:
         _check_class(cls, kind, host)
@@ -207,7 +204,7 @@ def _register_into(registrations: list[Registration], kind: Kind, host: Host) ->
 
 
 def default_name(cls: type, kind: Kind) -> str:
-    """The name of a class in lower case; of a data module as it is, since that is how data modules are chosen."""
+    """Return the class name in lower case; that of a data module as it is, which is how anomalib names data modules."""
     return cls.__name__ if kind is Kind.DATA else cls.__name__.lower()
 
 
@@ -221,7 +218,7 @@ def _check_class(cls: type, kind: Kind, host: Host) -> None:
             f"the {kind.value} {label} does not implement {', '.join(sorted(getattr(cls, '__abstractmethods__', ())))}"
         )
     elif not _is_importable(cls):
-        msg = f"the {kind.value} {label} cannot be imported by that path, so neither can a configuration name it"
+        msg = f"the {kind.value} {label} cannot be imported by that path, so a configuration cannot name it"
     else:
         return
     raise RegistrationError(msg)
@@ -251,7 +248,7 @@ def _descendants(host: Host) -> set[type]:
 
 
 def descendants(cls: type) -> set[type]:
-    """All classes below ``cls``, whatever ``cls`` itself answers when it is asked for its subclasses."""
+    """Return all subclasses of ``cls``, direct or not, even if ``cls`` overrides ``__subclasses__``."""
     below: set[type] = set(type.__subclasses__(cls))
     return below.union(*(descendants(sub) for sub in below))
 

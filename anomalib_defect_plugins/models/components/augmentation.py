@@ -1,7 +1,7 @@
-"""How training images are varied, so that a network learns what is in them and not the photographs.
+"""Augmentation of training images, and of their masks.
 
-The papers say nothing of it. Without, a network that learns on forty photographs marks what is new in others: another
-light, another tilt (measured in the READMEs of SIDN and OneStage).
+Without it, a network trained on forty photographs marks what differs in others, such as light or tilt (measured in the
+READMEs of the models that use it). The papers do not mention any.
 """
 
 import torch
@@ -19,40 +19,40 @@ from torch import Tensor, nn
 
 
 class Augmentation:
-    """Cut, mirror, and, if wanted, turn, scale and light each image at random.
+    """Randomly crop and flip each image, and optionally rotate, scale and relight it.
 
-    No module, since it would leave the ranges of its draws in a model's checkpoint.
+    Not an ``nn.Module``, which would store the ranges of its draws in the model's checkpoint.
 
     Args:
-        crop: Height and width of the crop in pixels, not more than those of the image, or ``None`` for no crop.
-        vary: Whether images are more than cut and mirrored.
+        crop: Height and width of the crop in pixels, at most those of the image; ``None`` does not crop.
+        vary: Whether to rotate, scale and relight as well.
     """
 
     def __init__(self, crop: tuple[int, int] | None, vary: bool) -> None:
-        cut = [] if crop is None else [RandomCrop(crop)]
+        crops: list[nn.Module] = [] if crop is None else [RandomCrop(crop)]
         self.steps = AugmentationSequential(
-            *cut, RandomHorizontalFlip(), RandomVerticalFlip(), *(variations() if vary else [])
+            *crops, RandomHorizontalFlip(), RandomVerticalFlip(), *(variations() if vary else [])
         )
 
     @torch.no_grad()
     def __call__(self, images: Tensor) -> Tensor:
-        """Give images (B, C, H, W) in [0, 1] of the crop's size for images (B, C, H, W) in [0, 1]."""
-        # Coordinates of half precision are pixels off.
+        """Augment images, shape (B, C, H, W), float in [0, 1]; they get the size of the crop."""
+        # Half-precision coordinates are off by pixels.
         with torch.autocast(images.device.type, enabled=False):
             return self.steps(images.float()).clamp(0, 1)
 
     @torch.no_grad()
     def with_masks(self, images: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
-        """Do the same with images and their masks (B, 1, H, W), bool, which stay on what they mark."""
+        """Augment images and, with the same geometry, their masks, shape (B, 1, H, W), bool."""
         with torch.autocast(images.device.type, enabled=False):
             varied, moved = self.steps(images.float(), masks.float(), data_keys=["input", "mask"])
         return varied.clamp(0, 1), moved > 0.5
 
 
 def variations() -> list[nn.Module]:
-    """Give what changes the look of an image, but not whether there is a defect on it.
+    """Return augmentations that change the appearance of an image, but not whether it has a defect.
 
-    Sharpness is left alone: networks that learnt on blurred images were blind to worn texture.
+    Sharpness stays as it is: networks trained on blurred images did not detect worn texture.
     """
     return [
         RandomAffine(15, translate=(0.05, 0.05), scale=(0.8, 1.25), shear=5, padding_mode="reflection", p=0.7),

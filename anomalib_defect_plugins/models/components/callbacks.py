@@ -1,20 +1,20 @@
-"""TODO anomalib_defect_plugins/models/components/callbacks.py."""
+"""Trainer callbacks of the models: the step limit, teardown after failures, and the checkpoint to resume from."""
 
 from pathlib import Path
 from typing import Any, cast
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from anomalib_defect_plugins.models.components.checkpoint_io import blame_checkpoint, write_atomically
+from anomalib_defect_plugins.models.components.checkpoint_io import blame_checkpoint, use_atomic_checkpoints
 
 
 class StopAfter(Callback):
     """End training after a number of optimiser steps, in the middle of an epoch if need be.
 
-    Not Lightning's ``max_steps``: with it, a run that resumes at the end of an epoch repeats a batch.
+    Lightning's ``max_steps`` would repeat a batch when a run resumes at the end of an epoch.
 
     Args:
-        iterations: How many steps.
+        iterations: Number of optimiser steps.
     """
 
     def __init__(self, iterations: int) -> None:
@@ -22,7 +22,7 @@ class StopAfter(Callback):
 
     @property
     def trainer_arguments(self) -> dict[str, Any]:
-        """What the trainer must be told: epochs without end, and validation after the last step only."""
+        """Trainer arguments: unlimited epochs, and validation only after the last step."""
         return {
             "max_epochs": -1,
             "val_check_interval": self.iterations,
@@ -31,7 +31,7 @@ class StopAfter(Callback):
         }
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Leave it be if the checkpoint that is resumed has all steps already."""
+        """Stop at once if the resumed checkpoint has completed all steps."""
         del pl_module
         trainer.should_stop = trainer.global_step >= self.iterations
 
@@ -43,45 +43,45 @@ class StopAfter(Callback):
 
 
 class TeardownOnFailure(Callback):
-    """Call the model's ``teardown`` when training fails or is interrupted, where Lightning leaves it out."""
+    """Calls the model's ``teardown`` when training fails or is interrupted, where Lightning does not."""
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Call it."""
+        """Call the model's ``teardown``."""
         del exception
         pl_module.teardown(cast(str, trainer.state.fn))
 
 
 class ResumePoint(Callback):
-    """Keep ``last.ckpt`` beside the model's checkpoints, written at the end of each training epoch.
+    """Writes ``last.ckpt`` beside the model's checkpoints at the end of each training epoch.
 
-    Lightning's own checkpoint waits for a validation run. A run killed at any moment goes on from this file: it and all
-    others are written atomically.
+    Lightning's own checkpoint waits for a validation run. A run killed at any moment can resume from this file: all
+    checkpoints are written atomically.
     """
 
     def __init__(self) -> None:
-        self._begun = False
+        self._restored = False
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Have the trainer's checkpoints written atomically and loaded safely."""
+        """Make the trainer write checkpoints atomically and load them safely."""
         del pl_module, stage
-        self._begun = False
-        write_atomically(trainer)
+        self._restored = False
+        use_atomic_checkpoints(trainer)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """From here on, nothing is the checkpoint's fault."""
+        """Stop attributing errors to the checkpoint: it has been restored."""
         del trainer, pl_module
-        self._begun = True
+        self._restored = True
 
     on_sanity_check_start = on_validation_start = on_test_start = on_predict_start = on_train_start
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Name the checkpoint where it was to blame."""
+        """Name the checkpoint in an error raised while it was restored."""
         del pl_module
-        if trainer.ckpt_path and not self._begun:
+        if trainer.ckpt_path and not self._restored:
             blame_checkpoint(trainer.ckpt_path, exception)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Write the checkpoint of the epoch that ended."""
+        """Write ``last.ckpt``."""
         del pl_module
         if trainer.checkpoint_callback is None or getattr(trainer, "fast_dev_run", False):
             return

@@ -1,13 +1,12 @@
-"""Checkpoints that are there as a whole or not at all, and one line for a file that cannot be loaded."""
+"""Checkpoints that are complete or absent, and one-line errors for files that cannot be loaded."""
 
 import contextlib
 import io
-import os
 import re
 import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from anomalib.engine.plugins import AnomalibCheckpointIO
@@ -23,35 +22,38 @@ from anomalib_defect_plugins.core.errors import (
     UserError,
     find_user_error,
 )
+from anomalib_defect_plugins.core.files import write_bytes
 
-PARTIAL = ".part"
-"""End of the name of a checkpoint that is being written, or of what a killed process has left of one."""
+if TYPE_CHECKING:
+    from anomalib.models.components import AnomalibModule as _Module
+else:
+    _Module = object
 
-VERSION = "pytorch-lightning_version"
+VERSION_KEY = "pytorch-lightning_version"
 
-OLDEST = Version("2.2")
-"""Oldest Lightning that this package runs with, so that no checkpoint of its models is older."""
+MIN_VERSION = Version("2.2")
+"""Lowest Lightning version that a readable checkpoint can come from."""
 
 TRAINING_STATE = ("callbacks", "loops", "optimizer_states", "lr_schedulers")
-"""What a checkpoint needs besides weights for training to go on."""
+"""What a checkpoint needs besides weights to resume training."""
 
 
 class UnsavedCheckpointError(UserError, OSError):
     """A checkpoint could not be written."""
 
 
-class WholeCheckpointIO(AnomalibCheckpointIO):
-    """Writes checkpoints atomically, and loads nothing but whole ones, of plain values.
+class AtomicCheckpointIO(AnomalibCheckpointIO):
+    """Writes checkpoints atomically, and loads only complete ones that hold plain values.
 
-    Lightning's own writes into the temporary folder and moves, which is a copy where that is another file system: a
-    kill or a full disk leaves half of it.
+    Lightning writes to the temporary folder and moves the file, which is a copy if that is another file system: a kill
+    or a full disk leaves a truncated checkpoint.
     """
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
-        """Write a checkpoint; what was at ``path`` stays until it is there as a whole.
+        """Write a checkpoint; a previous file at ``path`` stays until the new one is complete.
 
         Raises:
-            UnsavedCheckpointError: It cannot be written.
+            UnsavedCheckpointError: If it cannot be written.
         """
         if "://" in str(path) or storage_options is not None:
             super().save_checkpoint(checkpoint, path, storage_options)
@@ -59,59 +61,44 @@ class WholeCheckpointIO(AnomalibCheckpointIO):
         content = io.BytesIO()
         torch.save(checkpoint, content)
         try:
-            _replace(Path(path), content.getbuffer())
+            write_bytes(Path(path), content.getbuffer(), sync=True)
         except OSError as error:
             reason = error.strerror or type(error).__name__
             msg = (
-                f"cannot write checkpoint {path} ({reason}); what was saved before is whole: make room, or allow "
-                "writing, and go on with --ckpt_path and the last.ckpt that is there"
+                f"cannot write checkpoint {path} ({reason}); earlier checkpoints are complete: free some space, or "
+                "allow writing, and resume with --ckpt_path and the last.ckpt in that folder"
             )
             raise UnsavedCheckpointError(msg) from error
 
     def load_checkpoint(
         self, path: str | Path, map_location: Any = None, weights_only: bool | None = None
     ) -> dict[str, Any]:
-        """Load a checkpoint, by default without running anything that a file may hold besides values.
+        """Load a checkpoint, by default without executing code that a file may contain.
 
         Raises:
-            MissingDataError: There is no such file.
-            InvalidInputError: It is damaged, is no checkpoint, or holds more than values.
+            MissingDataError: If the file does not exist.
+            InvalidInputError: If it is damaged, is no checkpoint, or contains code.
         """
         with loading(path):
-            checkpoint = super().load_checkpoint(path, map_location, weights_only is not False)
+            checkpoint: dict[str, Any] = super().load_checkpoint(path, map_location, weights_only is not False)
             _check_content(checkpoint)
         return checkpoint
 
 
-def _replace(path: Path, content: memoryview) -> None:
-    partial = path.with_name(path.name + PARTIAL)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        with partial.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, path)
-    except OSError:
-        with contextlib.suppress(OSError):
-            partial.unlink(missing_ok=True)
-        raise
-
-
-def write_atomically(trainer: Trainer) -> None:
-    """Have a trainer write and load its checkpoints by :class:`WholeCheckpointIO`, unless the user has chosen how."""
+def use_atomic_checkpoints(trainer: Trainer) -> None:
+    """Make a trainer use :class:`AtomicCheckpointIO`, unless the user has configured a checkpoint plugin."""
     present = trainer.strategy.checkpoint_io
     if type(present) in {TorchCheckpointIO, AnomalibCheckpointIO}:
-        trainer.strategy.checkpoint_io = WholeCheckpointIO(getattr(present, "extra_safe_globals", ()))
+        trainer.strategy.checkpoint_io = AtomicCheckpointIO(getattr(present, "extra_safe_globals", ()))
 
 
 @contextlib.contextmanager
 def loading(path: str | Path) -> Iterator[None]:
-    """Look at a checkpoint's file, and name it in whatever goes wrong while it is loaded.
+    """Check a checkpoint file, and name it in every error raised while it is loaded.
 
     Raises:
-        MissingDataError: There is no such file.
-        InvalidInputError: It is damaged, is no checkpoint, or holds more than values.
+        MissingDataError: If the file does not exist.
+        InvalidInputError: If it is damaged, is no checkpoint, or contains code.
     """
     try:
         if "://" not in str(path):
@@ -120,14 +107,14 @@ def loading(path: str | Path) -> Iterator[None]:
     except UserError:
         raise
     except Exception as error:  # decoders raise errors of many kinds on a broken file
-        msg = f"cannot load checkpoint {path} ({_reason(error)}); give a model.ckpt or last.ckpt of a training"
+        msg = f"cannot load checkpoint {path} ({_reason(error)}); pass a model.ckpt or last.ckpt of a training run"
         raise InvalidInputError(msg) from error
 
 
 def _check_file(path: Path) -> None:
-    """Refuse a file that is gone or damaged; torch itself does not look at the checksums."""
+    """Check that the file exists and is undamaged; torch does not verify the checksums."""
     if not path.is_file():
-        msg = f"checkpoint {path} does not exist; give a model.ckpt or last.ckpt that a training has left"
+        msg = f"checkpoint {path} not found; pass a model.ckpt or last.ckpt of a training run"
         raise MissingDataError(msg)
     if zipfile.is_zipfile(path):
         with zipfile.ZipFile(path) as archive:
@@ -138,18 +125,18 @@ def _check_file(path: Path) -> None:
 
 
 def _check_content(checkpoint: Any) -> None:
-    """Refuse what Lightning would stumble over."""
+    """Check for the parts that Lightning requires."""
     parts = checkpoint if isinstance(checkpoint, Mapping) else {}
     if not all(isinstance(parts.get(name), Mapping) for name in ("state_dict", "hyper_parameters")):
-        msg = "it holds no trained model"
+        msg = "it contains no trained model"
         raise ValueError(msg)
-    version = parts.get(VERSION)
+    version = parts.get(VERSION_KEY)
     try:
-        known = isinstance(version, str) and Version(version) >= OLDEST
+        known = isinstance(version, str) and Version(version) >= MIN_VERSION
     except InvalidVersion:
         known = False
     if not known:
-        msg = f"it was written by Lightning {version}; this package reads {OLDEST} and later"
+        msg = f"it was written by Lightning {version}; this package reads {MIN_VERSION} and later"
         raise ValueError(msg)
 
 
@@ -157,21 +144,21 @@ def _reason(error: Exception) -> str:
     text = str(error)
     refused = re.search(r"GLOBAL (\S+)", text)
     if refused:
-        return f"it holds code, {refused[1]}, which is not run"
+        return f"it contains code, {refused[1]}, which is not executed"
     return " ".join((text.splitlines() or [""])[0].split())[:200] or type(error).__name__
 
 
-class Checkpointed:
-    """Comes before ``AnomalibModule`` among the bases of a model: a checkpoint that does not fit is one line."""
+class CheckpointErrors(_Module):
+    """One-line errors for checkpoints that do not fit. Comes before ``AnomalibModule`` among the bases of a model."""
 
     @classmethod
     def load_from_checkpoint(cls, checkpoint_path: Any, *arguments: Any, **named: Any) -> Any:
-        """Load a model, as in anomalib.
+        """Load a model as anomalib does.
 
         Raises:
-            MissingDataError: There is no such file.
-            InvalidInputError: It is damaged, is no checkpoint, or holds more than values.
-            ConfigurationError: It is of another model.
+            MissingDataError: If the file does not exist.
+            InvalidInputError: If it is damaged, is no checkpoint, or contains code.
+            ConfigurationError: If it belongs to another model.
         """
         if not isinstance(checkpoint_path, str | Path):
             return super().load_from_checkpoint(checkpoint_path, *arguments, **named)
@@ -179,10 +166,10 @@ class Checkpointed:
             return super().load_from_checkpoint(checkpoint_path, *arguments, **named)
 
     def load_state_dict(self, state_dict: Mapping[str, Any], *arguments: Any, **named: Any) -> Any:
-        """Load weights, as in torch.
+        """Load weights as torch does.
 
         Raises:
-            ConfigurationError: They are of another model.
+            ConfigurationError: If they belong to another model.
         """
         try:
             return super().load_state_dict(state_dict, *arguments, **named)
@@ -190,36 +177,36 @@ class Checkpointed:
             details = [line.strip() for line in str(error).splitlines()]
             reason = " ".join(details[:2])[:200] or type(error).__name__
             msg = (
-                f"the weights are not those of this {type(self).__name__} ({reason}): give the --model arguments that "
-                "it was trained with, or another --ckpt_path"
+                f"the weights do not fit this {type(self).__name__} ({reason}): pass the --model arguments that it was "
+                "trained with, or another --ckpt_path"
             )
             raise ConfigurationError(msg) from error
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Load as anomalib does.
+        """Restore components as anomalib does.
 
         Raises:
-            ConfigurationError: Training is to go on, for which the checkpoint has not what it needs.
+            ConfigurationError: If training resumes from a checkpoint that lacks the training state.
         """
         trainer = getattr(self, "_trainer", None)
         if trainer is not None and trainer.state.fn == TrainerFn.FITTING:
             absent = [name for name in TRAINING_STATE if name not in checkpoint]
             if absent:
-                msg = f"training cannot go on from this checkpoint, which has no {absent[0]}: give a last.ckpt"
+                msg = f"training cannot resume from this checkpoint, which has no {absent[0]}: pass a last.ckpt"
                 raise ConfigurationError(msg)
         super().on_load_checkpoint(checkpoint)
 
 
 def blame_checkpoint(path: str | Path, error: BaseException) -> None:
-    """Say in one line that a checkpoint was to blame, unless a line says what else was.
+    """Attribute an error to the checkpoint that training resumed from, unless it is a user error already.
 
     Args:
-        path: The checkpoint that was put in place.
-        error: What came of it; its cause becomes an ``InvalidInputError``, which the command line shows.
+        path: The checkpoint.
+        error: The error; an ``InvalidInputError`` becomes its cause, which the command line prints.
     """
     if isinstance(error, Exception) and find_user_error(error) is None:
         msg = (
-            f"cannot go on from checkpoint {path} ({type(error).__name__}: {_reason(error)}); give a model.ckpt or "
-            "last.ckpt that this model has left with the same arguments"
+            f"cannot resume from checkpoint {path} ({type(error).__name__}: {_reason(error)}); pass a model.ckpt or "
+            "last.ckpt of this model, trained with the same arguments"
         )
         error.__cause__ = InvalidInputError(msg)

@@ -1,6 +1,7 @@
-"""What our models share while they train: finite losses and a point to resume from."""
+"""Checks before and during training: data, supervision, validation images, finite losses."""
 
 import logging
+from typing import Protocol, runtime_checkable
 
 import torch
 from anomalib import TaskType
@@ -14,23 +15,24 @@ from torch import Tensor, nn
 from anomalib_defect_plugins.core.errors import ConfigurationError, InvalidInputError, UserError
 from anomalib_defect_plugins.core.supervision import Supervision
 from anomalib_defect_plugins.data.dataset import check_samples
+from anomalib_defect_plugins.data.training_set import DefectTraining
 
 logger = logging.getLogger(__name__)
 
 
 class NonFiniteLossError(UserError, FloatingPointError):
-    """A loss became infinite or not a number."""
+    """A loss is infinite or NaN."""
 
 
 def check_finite(losses: dict[str, Tensor], step: str) -> None:
-    """Stop training when a loss is not finite.
+    """Check that all losses are finite.
 
     Args:
         losses: Scalars by name.
-        step: Where training is, for the message.
+        step: Position in training, for the message.
 
     Raises:
-        NonFiniteLossError: Names the first such loss, its value and the step.
+        NonFiniteLossError: If one is not; names the loss, its value and the step.
     """
     for name, value in losses.items():
         if not torch.isfinite(value):
@@ -42,16 +44,16 @@ def check_finite(losses: dict[str, Tensor], step: str) -> None:
 
 
 def set_up_data(trainer: Trainer) -> None:
-    """Set the trainer's data module up, such that data which cannot be used is told of in one line.
+    """Set up the trainer's data module, turning its errors into one line.
 
-    For a model's ``prepare_data``: Lightning sets the data module up right after it, where no model can step in.
+    For a model's ``prepare_data``: right after it, Lightning sets up the data module, where a model cannot intervene.
 
     Args:
-        trainer: The trainer, before it sets the data module up.
+        trainer: Trainer before it sets up the data module.
 
     Raises:
-        InvalidInputError: Repeats what the data module says.
-        ConfigurationError: The training set lacks what the model needs, see :func:`check_supervision`.
+        InvalidInputError: If the data module raises an error; repeats its reason.
+        ConfigurationError: If the training set lacks what the model needs; see :func:`check_supervision`.
     """
     datamodule = datamodule_of(trainer)
     if datamodule is None:
@@ -69,49 +71,50 @@ def set_up_data(trainer: Trainer) -> None:
 
 
 def datamodule_of(trainer: Trainer) -> AnomalibDataModule | None:
-    """The data module that the trainer was given, if it was given one and not loaders."""
+    """Return the trainer's data module; ``None`` if it was passed data loaders instead."""
     return getattr(trainer, "datamodule", None)
 
 
 def check_supervision(model: LightningModule, datamodule: AnomalibDataModule) -> None:
-    """Stop when the training set lacks what the model needs, and say how to get it.
+    """Check that the training set has the labels that the model needs.
 
     Args:
-        model: What it needs is its attribute ``supervision``; without one, nothing is checked.
-        datamodule: The data module that training is given, set up.
+        model: Model; its ``supervision`` is what it needs. Without that attribute nothing is checked.
+        datamodule: Data module of the training run, set up.
 
     Raises:
-        ConfigurationError: It has no defects, or no masks of them, and the model needs them.
+        ConfigurationError: If it lacks defects or masks that the model needs; says how to add them.
     """
     needs = getattr(model, "supervision", None)
     if needs not in {Supervision.IMAGE_LABELS, Supervision.PIXEL_MASKS}:
         return
     table = datamodule.train_data.samples
-    wrapped = hasattr(datamodule, "synthetic")
-    has_defects = (table.label_index == LabelName.ABNORMAL).any() or getattr(datamodule, "synthetic", None) is not None
+    wrapper = datamodule if isinstance(datamodule, DefectTraining) else None
+    synthetic = wrapper is not None and wrapper.synthetic is not None
+    has_defects = (table.label_index == LabelName.ABNORMAL).any() or synthetic
     has_masks = has_defects and table.attrs.get("task") == TaskType.SEGMENTATION
     if has_masks or (has_defects and needs is Supervision.IMAGE_LABELS):
         return
     what = "pixel masks of defective images" if needs is Supervision.PIXEL_MASKS else "defective images"
     msg = f"{model.name} needs {what} in the training set; {datamodule.name} has none. "
     if has_defects:
-        msg += "Pass --data.masks true, or take data with masks" if wrapped else "Take data with masks"
+        msg += "Pass --data.masks true, or take data with masks" if wrapper else "Take data with masks"
     else:
-        wrap = "Pass " if wrapped else f"Wrap it: --data WithDefects --data.base {type(datamodule).__name__} "
-        real = "--data.real 20" if getattr(datamodule, "train_on_real", True) else "--data.train_on_real true"
+        wrap = "Pass " if wrapper else f"Wrap it: --data WithDefects --data.base {type(datamodule).__name__} "
+        real = "--data.real 20" if wrapper is None or wrapper.train_on_real else "--data.train_on_real true"
         msg += f"{wrap}{real}, or add synthetic ones: --data.synthetic procedural"
     raise ConfigurationError(msg)
 
 
 def check_evaluation_data(datamodule: AnomalibDataModule) -> None:
-    """Look at the validation and test files before hours are spent on training.
+    """Check the validation and test files before time is spent on training.
 
     Args:
-        datamodule: The data module that training is given, set up.
+        datamodule: Data module of the training run, set up.
 
     Raises:
-        MissingDataError: A file is gone.
-        InvalidInputError: An image or a mask is broken, or a mask is not as large as its image.
+        MissingDataError: If a file is missing.
+        InvalidInputError: If an image or mask is corrupt, or the size of a mask differs from its image's.
     """
     subsets = [getattr(datamodule, f"{name}_data", None) for name in ("val", "test")]
     if datamodule.val_split_mode == ValSplitMode.SAME_AS_TEST:
@@ -121,22 +124,34 @@ def check_evaluation_data(datamodule: AnomalibDataModule) -> None:
             check_samples(subset)
 
 
-def allow_no_validation(trainer: Trainer, post_processor: nn.Module | None) -> None:
-    """Train without validation where the data module has no images for it, as with ``val_split_mode=none``.
+@runtime_checkable
+class ThresholdProvider(Protocol):
+    """A post-processor that may have thresholds without validation images.
 
-    anomalib 2.7 asks such a data module for validation images all the same, which fails when training is done.
+    Attributes:
+        needs_validation: Whether it has none without validation images.
+    """
+
+    needs_validation: bool
+
+
+def allow_no_validation(trainer: Trainer, post_processor: nn.Module | None, threshold_option: str | None) -> None:
+    """Train without validation if the data module has no images for it, as with ``val_split_mode=none``.
+
+    anomalib 2.7 requests validation images from such a data module all the same, which fails after training.
 
     Args:
-        trainer: The trainer, before training; its data module is set up.
-        post_processor: The model's; if it needs validation images, the user is told what is missing.
+        trainer: Trainer before training; its data module is set up.
+        post_processor: Post-processor of the model; a warning is logged if it needs validation images.
+        threshold_option: Command-line option that yields thresholds without them, if the model has one.
     """
     datamodule = datamodule_of(trainer)
-    if not getattr(datamodule, "val_data", None):
-        if post_processor is not None and getattr(post_processor, "needs_validation", True):
-            logger.warning(
-                "%s has no validation images, so there will be no thresholds, unless the model "
-                "can do without them (HtpGan: --model.threshold reference, OneStage: --model.sigma)",
-                getattr(datamodule, "name", "the data"),
-            )
-        trainer.limit_val_batches = 0
-        trainer.check_val_every_n_epoch = 1  # else Lightning's checkpoint would wait for a validation
+    if datamodule is not None and getattr(datamodule, "val_data", None):
+        return
+    needs_validation = not isinstance(post_processor, ThresholdProvider) or post_processor.needs_validation
+    if post_processor is not None and needs_validation:
+        advice = "pass a data module that has some" + (f", or {threshold_option}" if threshold_option else "")
+        name = "the data" if datamodule is None else datamodule.name
+        logger.warning("%s has no validation images, so there will be no thresholds; %s", name, advice)
+    trainer.limit_val_batches = 0
+    trainer.check_val_every_n_epoch = 1  # otherwise Lightning's checkpoint would wait for a validation run

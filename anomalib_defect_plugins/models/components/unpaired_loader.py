@@ -1,7 +1,4 @@
-"""Unpaired training batches: as many defective images as normal ones in each, whatever the data module has of them.
-
-ISU-GAN and Defect-GAN train on them.
-"""
+"""Unpaired training batches: equal numbers of normal and defective images, whatever their counts in the data."""
 
 from collections.abc import Callable, Iterator
 
@@ -14,19 +11,19 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from anomalib_defect_plugins.core.defect_generator import DefectGenerator
 from anomalib_defect_plugins.core.errors import ConfigurationError
-from anomalib_defect_plugins.data.training_set import SyntheticDefects
+from anomalib_defect_plugins.data.training_set import DefectTraining, SyntheticDefects
 
 Pair = tuple[int, int]
 
 
-class PairSampler(Sampler[Pair]):
-    """Each normal image once in random order, and for each a defective one, drawn with replacement.
+class UnpairedSampler(Sampler[Pair]):
+    """Samples each normal image once, in random order, with a defective one drawn with replacement.
 
     Args:
-        normal: Indices of the normal images.
-        defective: Indices of the defective ones.
-        weights: How likely each of these is drawn, (D,).
-        rng: Gives the source of an epoch's chance, a generator of the CPU.
+        normal: Indices of the normal images, shape (N,).
+        defective: Indices of the defective images, shape (D,).
+        weights: Relative probability of each defective image, shape (D,).
+        rng: Returns the CPU generator of an epoch.
     """
 
     def __init__(
@@ -49,12 +46,12 @@ class PairSampler(Sampler[Pair]):
 
 
 class Pairs(Dataset):
-    """A normal and a defective sample of a data set; an index past its end is a normal sample with a synthetic defect.
+    """Pairs of a normal and a defective sample. An index past the end is a normal sample with a synthetic defect.
 
     Args:
         dataset: The samples.
-        generator: What draws synthetic defects, if there are any.
-        rank: Number of the process in distributed training.
+        generator: Generator of the synthetic defects, if there are any.
+        rank: Rank of the process in distributed training.
     """
 
     def __init__(self, dataset: AnomalibDataset, generator: DefectGenerator | None, rank: int = 0) -> None:
@@ -62,7 +59,7 @@ class Pairs(Dataset):
         self.synthetic = None if generator is None else SyntheticDefects(dataset, generator, ratio=1.0, rank=rank)
 
     def __getitem__(self, pair: Pair) -> tuple[ImageItem, ImageItem]:
-        """Read a pair."""
+        """Load a pair."""
         normal, defective = (self._read(index) for index in pair)
         return normal, defective
 
@@ -72,15 +69,15 @@ class Pairs(Dataset):
         if index >= len(self.dataset):
             return self.synthetic[index - len(self.dataset)]
         item = self.dataset[index]
-        item.wanted = False  # else a batch could not be made of it and one that gets a defect
+        item.needs_synthetic_defect = False  # otherwise it could not be collated with samples that get one
         return item
 
 
-class LateLoader(DataLoader):
-    """Asks its sampler for nothing before the first batch is wanted.
+class LazyLoader(DataLoader):
+    """Draws from its sampler only when the first batch is requested.
 
-    Lightning makes the iterator before it knows which epoch a resumed training is in. Processes that read images would
-    take the order of the epoch before, for they read ahead.
+    Lightning creates the iterator before it has restored the epoch of a resumed run. Worker processes, which prefetch,
+    would get the order of the previous epoch.
     """
 
     def __iter__(self) -> Iterator[object]:
@@ -90,19 +87,19 @@ class LateLoader(DataLoader):
 def paired_loader(
     model: str, datamodule: AnomalibDataModule, batch_size: int, rng: Callable[[], torch.Generator], rank: int = 0
 ) -> DataLoader:
-    """Give batches of normal images followed by as many defective ones; an epoch has each normal image once.
+    """Return batches of normal images followed by as many defective ones; an epoch has each normal image once.
 
-    Real and synthetic defects of a ``WithDefects`` are drawn as often as its own batches would hold them.
+    Real and synthetic defects are drawn in the proportions of the data module's own batches.
 
     Args:
-        model: Name of the model, for the message.
+        model: Name of the model, for the error message.
         datamodule: The data module, set up.
-        batch_size: Images of each kind in a batch.
-        rng: Gives the source of an epoch's chance, a generator of the CPU.
-        rank: Number of the process in distributed training.
+        batch_size: Number of images of each kind in a batch.
+        rng: Returns the CPU generator of an epoch.
+        rank: Rank of the process in distributed training.
 
     Raises:
-        ConfigurationError: There is no normal image to train with.
+        ConfigurationError: If the training set has no normal image.
     """
     dataset, loader = datamodule.train_data, datamodule.train_dataloader()
     label = dataset.samples.label_index.to_numpy()
@@ -110,29 +107,30 @@ def paired_loader(
     if not len(normal):
         msg = f"{model} needs normal images in the training set; {datamodule.name} has none: add some"
         raise ConfigurationError(msg)
-    generator = getattr(datamodule, "synthetic", None)
+    generator, ratio = None, 0.0
+    if isinstance(datamodule, DefectTraining):
+        generator, ratio = datamodule.synthetic, datamodule.synthetic_ratio
     drawn = normal[:0] if generator is None else normal + len(dataset)
-    ratio = getattr(datamodule, "synthetic_ratio", 0.0)
     weights = np.concatenate([np.ones(len(real)), np.full(len(drawn), ratio)])
 
     def collate(pairs: list[tuple[ImageItem, ImageItem]]) -> object:
         return loader.collate_fn([item for half in zip(*pairs, strict=True) for item in half])
 
-    return LateLoader(
+    return LazyLoader(
         Pairs(dataset, generator, rank),
         batch_size=batch_size,
-        sampler=PairSampler(normal, np.concatenate([real, drawn]), weights, rng),
+        sampler=UnpairedSampler(normal, np.concatenate([real, drawn]), weights, rng),
         num_workers=datamodule.num_workers,
         collate_fn=collate,
     )
 
 
 def flip(images: Tensor, rng: torch.Generator) -> Tensor:
-    """Leave each image as it is, or flip it horizontally or vertically, all three by equal chance.
+    """Randomly flip each image horizontally, vertically or not at all, with equal probability.
 
     Args:
-        images: (B, C, H, W).
-        rng: Source of the chance, a generator of the CPU.
+        images: Images, shape (B, C, H, W).
+        rng: CPU generator.
     """
     flips = ([], [-1], [-2])
     choices = torch.randint(3, (len(images),), generator=rng).tolist()

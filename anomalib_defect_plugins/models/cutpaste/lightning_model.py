@@ -20,7 +20,6 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 from torch.nn import functional
 from torch.optim import SGD
-from torchvision.transforms.v2 import Compose, InterpolationMode, Resize
 
 from anomalib_defect_plugins.core.checks import check_not_negative, check_positive
 from anomalib_defect_plugins.core.defect_generator import MIN_SIDE
@@ -30,14 +29,14 @@ from anomalib_defect_plugins.data.training_set import new_rng
 from anomalib_defect_plugins.generators import CutPasteDefects, CutPasteScarDefects
 from anomalib_defect_plugins.models.components.callbacks import StopAfter
 from anomalib_defect_plugins.models.components.checks import check_finite
+from anomalib_defect_plugins.models.components.defect_model import DefectModel
 from anomalib_defect_plugins.models.components.iterative_training import IterativeTraining
 from anomalib_defect_plugins.models.cutpaste.augmentation import classes, vary
 from anomalib_defect_plugins.models.cutpaste.reference_images import normal_images
 from anomalib_defect_plugins.models.cutpaste.torch_model import CutPasteModel
-from anomalib_defect_plugins.pre_processing import AntialiasedPreProcessor
 
 
-class CutPaste(IterativeTraining, AnomalibModule):
+class CutPaste(DefectModel, IterativeTraining, AnomalibModule):
     """Self-supervised three-way classification (normal, CutPaste, CutPaste-Scar), then a Gaussian density.
 
     Args:
@@ -95,19 +94,17 @@ class CutPaste(IterativeTraining, AnomalibModule):
         evaluator: Evaluator | bool = True,
         visualizer: Visualizer | bool = True,
     ) -> None:
-        image_size = tuple(image_size)
         check_positive(learning_rate=learning_rate, sigma=1.0 if sigma is None else sigma)
         _check_shares(translation=translation, jitter=jitter)
         check_not_negative(iterations=iterations, head_layers=head_layers)
         super().__init__(
-            self.configure_pre_processor(image_size) if pre_processor is True else pre_processor,
+            image_size,
+            pre_processor,
             post_processor,
             evaluator,
             visualizer,
         )
-        # Windows are laid out for one size: what the pre-processor gives, which a checkpoint must know again.
-        self.image_size = tuple(self.input_size or image_size)
-        self.hparams["image_size"] = self.image_size
+        self.fix_image_size()
         _check_size(self.image_size)
         self.model = CutPasteModel(
             backbone, pre_trained, head_layers, layers, localization, self.image_size, window, stride, sigma
@@ -133,12 +130,6 @@ class CutPaste(IterativeTraining, AnomalibModule):
             return {"max_epochs": 1, "limit_train_batches": 1, "num_sanity_val_steps": 0}
         return super().trainer_arguments
 
-    @staticmethod
-    def configure_pre_processor(image_size: tuple[int, int] | None = None) -> PreProcessor:
-        """Resize, bicubic, to ``image_size`` (256 x 256 by default); pixel values stay in [0, 1]."""
-        resize = Resize(image_size or (256, 256), interpolation=InterpolationMode.BICUBIC, antialias=True)
-        return AntialiasedPreProcessor(Compose([resize]))
-
     def configure_callbacks(self) -> Sequence[Callback]:
         """Leave the null model's one step, which is to come before the end of its training."""
         callbacks = super().configure_callbacks()
@@ -151,7 +142,7 @@ class CutPaste(IterativeTraining, AnomalibModule):
         optimizer = SGD(
             self.model.parameters(), lr=self.learning_rate, momentum=self.momentum, weight_decay=self.weight_decay
         )
-        return self.annealed(optimizer)
+        return self.cosine_schedule(optimizer)
 
     def setup(self, stage: str) -> None:
         """Look at the data before training.

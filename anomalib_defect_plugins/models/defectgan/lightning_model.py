@@ -6,6 +6,7 @@ https://arxiv.org/abs/2103.15158.
 
 from collections.abc import Sequence
 from copy import deepcopy
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -19,7 +20,6 @@ from lightning.pytorch import Callback
 from torch import Tensor
 from torch.optim import Adam, Optimizer
 from torch.optim.swa_utils import get_ema_multi_avg_fn
-from torchvision.transforms.v2 import Compose, InterpolationMode, Resize
 
 from anomalib_defect_plugins.core.checks import check_not_negative, check_positive
 from anomalib_defect_plugins.core.errors import ConfigurationError, InvalidInputError
@@ -28,11 +28,19 @@ from anomalib_defect_plugins.core.supervision import Supervision
 from anomalib_defect_plugins.models.components.augmentation import Augmentation
 from anomalib_defect_plugins.models.components.callbacks import StopAfter
 from anomalib_defect_plugins.models.components.checks import check_finite
-from anomalib_defect_plugins.models.components.custom_train_loader import OwnBatches
+from anomalib_defect_plugins.models.components.custom_train_loader import CustomTrainLoader
+from anomalib_defect_plugins.models.components.defect_model import DefectModel
 from anomalib_defect_plugins.models.components.iterative_training import IterativeTraining
 from anomalib_defect_plugins.models.components.unpaired_loader import flip, paired_loader
 from anomalib_defect_plugins.models.defectgan.categories import UNNAMED, batch_labels, check_known, training_types
 from anomalib_defect_plugins.models.defectgan.loss import LossWeights, Task, discriminator_losses, generator_losses
+from anomalib_defect_plugins.models.defectgan.synthesis import (
+    MAX_SHARE,
+    blend_defects,
+    defect_masks,
+    load_trained,
+    reached,
+)
 from anomalib_defect_plugins.models.defectgan.torch_model import (
     DefectGanModel,
     Discriminator,
@@ -49,10 +57,9 @@ from anomalib_defect_plugins.models.defectgan.validation import (
     checked,
 )
 from anomalib_defect_plugins.post_processing import UnitPostProcessor
-from anomalib_defect_plugins.pre_processing import AntialiasedPreProcessor
 
 
-class DefectGan(OwnBatches, IterativeTraining, AnomalibModule):
+class DefectGan(CustomTrainLoader, DefectModel, IterativeTraining, AnomalibModule):
     """Defect-GAN: learns to make defects of chosen types at chosen places, and to take them away.
 
     Training needs normal and defective images, unpaired and without masks; the defect types come with the batches. It
@@ -111,6 +118,7 @@ class DefectGan(OwnBatches, IterativeTraining, AnomalibModule):
 
     supervision = Supervision.IMAGE_LABELS
     paper = "https://arxiv.org/abs/2103.15158"
+    default_image_size = (128, 128)
 
     def __init__(
         self,
@@ -147,7 +155,6 @@ class DefectGan(OwnBatches, IterativeTraining, AnomalibModule):
         evaluator: Evaluator | bool = True,
         visualizer: Visualizer | bool = True,
     ) -> None:
-        image_size = tuple(image_size)
         check_positive(
             channels=channels,
             iterations=iterations,
@@ -160,16 +167,15 @@ class DefectGan(OwnBatches, IterativeTraining, AnomalibModule):
         check_not_negative(map_size_warmup=map_size_warmup)
         check_numbers(residual_blocks, score_share, identity_share=identity_share, ema_decay=ema_decay)
         super().__init__(
-            self.configure_pre_processor(image_size) if pre_processor is True else pre_processor,
+            image_size,
+            pre_processor,
             UnitPostProcessor() if post_processor is True else post_processor,
             evaluator,
             visualizer,
         )
-        # The discriminator is built for one size: what the pre-processor gives, which a checkpoint must know again.
-        self.image_size: tuple[int, int] = tuple(self.input_size or image_size)
         check_sizes(self.image_size, discriminator_layers)
+        self.fix_image_size()
         self.hparams.update(
-            image_size=self.image_size,
             discriminator_channels=discriminator_channels or channels,
             discriminator_layers=discriminator_layers or default_layers(self.image_size),
         )
@@ -193,7 +199,6 @@ class DefectGan(OwnBatches, IterativeTraining, AnomalibModule):
         self.identity_share = identity_share
         self.augmentation = Augmentation(None, vary=True) if augment else None
         self.automatic_optimization = False
-        self.register_buffer("seed", torch.tensor(-1))
 
     def _build(self, categories: tuple[str, ...], multi_label: bool) -> None:
         """Make the networks, which depend on the categories; checkpoints keep these."""
@@ -208,12 +213,6 @@ class DefectGan(OwnBatches, IterativeTraining, AnomalibModule):
         # These two only train. What is exported is self.model, whose generator is the moving average.
         average = deepcopy(self.generator).requires_grad_(False)
         self.model = DefectGanModel(average, count, self.hparams.score_share)
-
-    @staticmethod
-    def configure_pre_processor(image_size: tuple[int, int] | None = None) -> PreProcessor:
-        """Resize, bicubic, to ``image_size`` (128 x 128 by default); pixel values stay in [0, 1]."""
-        resize = Resize(image_size or (128, 128), interpolation=InterpolationMode.BICUBIC, antialias=True)
-        return AntialiasedPreProcessor(Compose([resize]))
 
     def configure_optimizers(self) -> list[Optimizer]:
         """Adam for each network, the discriminator's first."""
@@ -246,7 +245,7 @@ class DefectGan(OwnBatches, IterativeTraining, AnomalibModule):
         loader = paired_loader(
             "DefectGan", datamodule, self.batch_size, lambda: self.rng(self.current_epoch), self.global_rank
         )
-        self.use_loader(loader)
+        self.use_train_loader(loader)
 
     def _learn_categories(self, types: list[tuple[str, ...]], source: str) -> None:
         found = sorted({name for several in types for name in several})
@@ -361,3 +360,35 @@ class DefectGan(OwnBatches, IterativeTraining, AnomalibModule):
         """Give images (B, 3, h, w) at the size of the network, (B, 3, *image_size), in [0, 1], on its device."""
         images = images.to(self.device)
         return images if self.pre_processor is None else self.pre_processor(images).clamp(0, 1)
+
+    @classmethod
+    def load_for_synthesis(cls, checkpoint: Path | str, device: torch.device | str = "cpu") -> "DefectGan":
+        """Load a trained model for synthesis; see :func:`~.synthesis.load_trained`."""
+        return load_trained(cls, checkpoint, device)
+
+    @torch.no_grad()
+    def draw_defects(
+        self, images: Tensor, control: Tensor, rng: torch.Generator, threshold: float = 0.5
+    ) -> tuple[Tensor, Tensor]:
+        """Put defects on images of any size, which keep their own pixels elsewhere.
+
+        Args:
+            images: Images on the model's device, shape (B, C, H, W), float in [0, 1], C 1 or 3.
+            control: Control map, as in :meth:`synthesize`.
+            rng: CPU generator of the adaptive noise.
+            threshold: Value of the map m that a defect reaches.
+
+        Returns:
+            Images, shape (B, C, H, W), not clamped; and masks, shape (B, 1, H, W), bool.
+        """
+        resized = self.resized(images.expand(-1, 3, -1, -1))
+        generated, maps = self.synthesize(resized, control, rng)
+        return blend_defects(images, generated - resized, maps * self.reached(control), threshold)
+
+    def reached(self, control: Tensor) -> Tensor:
+        """Return where a control map (B, K, h, w) can have an effect, shape (B, 1, *image_size), bool."""
+        return reached(control, self.image_size)
+
+    def defect_masks(self, maps: Tensor, threshold: float = 0.5, max_share: float = MAX_SHARE) -> Tensor:
+        """Return the masks of synthesized defects; see :func:`~.synthesis.defect_masks`."""
+        return defect_masks(maps, threshold, max_share=max_share)

@@ -4,40 +4,33 @@ Paper: Texture-perceiving generative adversarial network for one-shot surface in
 https://arxiv.org/abs/2106.06792.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import torch
-from anomalib import LearningType
 from anomalib.data import AnomalibDataModule, Batch, ImageItem
 from anomalib.metrics import Evaluator
 from anomalib.models.components import AnomalibModule
 from anomalib.post_processing import PostProcessor
 from anomalib.pre_processing import PreProcessor
 from anomalib.visualization import Visualizer
-from lightning.pytorch import Callback
 from torch import Tensor
 from torch.nn import functional
 from torch.optim import Adam, Optimizer
 from torch.utils.data import DataLoader
-from torchvision.transforms.v2 import Compose, InterpolationMode, Resize
 
 from anomalib_defect_plugins.core.checks import check_one_of, check_positive
 from anomalib_defect_plugins.core.errors import ConfigurationError
 from anomalib_defect_plugins.core.supervision import Supervision
-from anomalib_defect_plugins.models.components.callbacks import ResumePoint
 from anomalib_defect_plugins.models.components.checks import (
-    allow_no_validation,
-    check_evaluation_data,
     check_finite,
-    set_up_data,
 )
-from anomalib_defect_plugins.models.components.custom_train_loader import OwnBatches
+from anomalib_defect_plugins.models.components.custom_train_loader import CustomTrainLoader
+from anomalib_defect_plugins.models.components.defect_model import DefectModel
 from anomalib_defect_plugins.models.htpgan.loss import discriminator_loss, generator_loss
 from anomalib_defect_plugins.models.htpgan.reference import load_reference
 from anomalib_defect_plugins.models.htpgan.torch_model import HtpGanModel
 from anomalib_defect_plugins.post_processing import OtsuPostProcessor, ReferencePostProcessor, SigmaPostProcessor
-from anomalib_defect_plugins.pre_processing import AntialiasedPreProcessor
 
 THRESHOLDS: dict[str, Callable[[], PostProcessor]] = {
     "adaptive": PostProcessor,
@@ -47,7 +40,7 @@ THRESHOLDS: dict[str, Callable[[], PostProcessor]] = {
 }
 
 
-class HtpGan(OwnBatches, AnomalibModule):
+class HtpGan(CustomTrainLoader, DefectModel, AnomalibModule):
     """One-shot surface inspection: learns the texture of one normal image, finds what is unlike it.
 
     Args:
@@ -81,6 +74,7 @@ class HtpGan(OwnBatches, AnomalibModule):
 
     supervision = Supervision.ONE_SHOT
     paper = "https://arxiv.org/abs/2106.06792"
+    threshold_option = "--model.threshold reference"
 
     def __init__(
         self,
@@ -103,7 +97,6 @@ class HtpGan(OwnBatches, AnomalibModule):
         evaluator: Evaluator | bool = True,
         visualizer: Visualizer | bool = True,
     ) -> None:
-        image_size = tuple(image_size)
         check_one_of("threshold", threshold, THRESHOLDS)
         check_positive(
             image_size=min(image_size),
@@ -114,14 +107,13 @@ class HtpGan(OwnBatches, AnomalibModule):
             contrast=contrast,
         )
         super().__init__(
-            self.configure_pre_processor(image_size) if pre_processor is True else pre_processor,
+            image_size,
+            pre_processor,
             THRESHOLDS[threshold]() if post_processor is True else post_processor,
             evaluator,
             visualizer,
         )
-        # The network is built for one size: what the pre-processor gives, which a checkpoint must know again.
-        self.image_size = tuple(self.input_size or image_size)
-        self.hparams["image_size"] = self.image_size
+        self.fix_image_size()
         self.model = HtpGanModel(self.image_size, num_scales, min_size, width, texture_module, fusion, contrast)
         self.reference = reference
         self.iterations_per_scale = iterations_per_scale
@@ -130,28 +122,12 @@ class HtpGan(OwnBatches, AnomalibModule):
         self.reconstruction_weight = reconstruction_weight
         self.blend_fakes = blend_fakes
         self.automatic_optimization = False
-        self.register_buffer("seed", torch.tensor(-1))
 
     @property
     def trainer_arguments(self) -> dict[str, Any]:
         """One epoch a scale; validation once, when all scales are trained."""
         scales = len(self.model.sizes)
         return {"max_epochs": scales, "check_val_every_n_epoch": scales, "num_sanity_val_steps": 0}
-
-    @property
-    def learning_type(self) -> LearningType:
-        """One-class: it is trained, on normal data."""
-        return LearningType.ONE_CLASS
-
-    @staticmethod
-    def configure_pre_processor(image_size: tuple[int, int] | None = None) -> PreProcessor:
-        """Resize, bicubic, to ``image_size`` (256 x 256 by default); pixel values stay in [0, 1]."""
-        resize = Resize(image_size or (256, 256), interpolation=InterpolationMode.BICUBIC, antialias=True)
-        return AntialiasedPreProcessor(Compose([resize]))
-
-    def configure_callbacks(self) -> Sequence[Callback]:
-        """Add the resume point to the other callbacks."""
-        return [*super().configure_callbacks(), ResumePoint()]
 
     def configure_optimizers(self) -> list[Optimizer]:
         """Give each scale's discriminator and generator an Adam of its own: D_0, G_0, D_1, G_1, ..."""
@@ -163,18 +139,13 @@ class HtpGan(OwnBatches, AnomalibModule):
             for network, rate in zip(pair, rates, strict=True)
         ]
 
-    def prepare_data(self) -> None:
-        """Set the data module up, with one line for whatever is wrong with it."""
-        set_up_data(self.trainer)
-
     def setup(self, stage: str) -> None:
         """Before training, put the reference image in the place of the data module's training batches."""
         if stage == "fit":
             self._check_trainer()
             datamodule = self.trainer.datamodule
             item = load_reference(datamodule, self.reference, self.hparams.min_size)
-            check_evaluation_data(datamodule)
-            allow_no_validation(self.trainer, self.post_processor)
+            super().setup(stage)
             self._use_reference(datamodule, item)
 
     def _check_trainer(self) -> None:
@@ -195,7 +166,7 @@ class HtpGan(OwnBatches, AnomalibModule):
     def _use_reference(self, datamodule: AnomalibDataModule, item: ImageItem) -> None:
         collate = datamodule.train_data.collate_fn
         loader = DataLoader([item] * self.iterations_per_scale, batch_size=1, collate_fn=collate)
-        self.use_loader(loader)
+        self.use_train_loader(loader)
 
     def training_step(self, batch: Batch, batch_idx: int) -> None:
         """Update one scale's discriminator, then its generator."""
@@ -272,8 +243,3 @@ class HtpGan(OwnBatches, AnomalibModule):
         smooth = functional.interpolate(coarse, real.shape[-2:], mode="bicubic", align_corners=False)
         level = torch.rand(1, generator=random)
         return ((level - smooth) * 8).sigmoid().to(real)
-
-    def validation_step(self, batch: Batch, batch_idx: int) -> Batch:
-        """Give anomaly maps and scores for thresholds and normalisation."""
-        del batch_idx
-        return batch.update(**self.model(batch.image)._asdict())

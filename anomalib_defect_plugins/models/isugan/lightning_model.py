@@ -19,12 +19,12 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torch.optim import Adam
 from torch.optim.lr_scheduler import LambdaLR
-from torchvision.transforms.v2 import Compose, Grayscale, InterpolationMode, Resize
 
 from anomalib_defect_plugins.core.checks import check_one_of, check_positive
 from anomalib_defect_plugins.core.errors import ConfigurationError, InvalidInputError
 from anomalib_defect_plugins.core.supervision import Supervision
-from anomalib_defect_plugins.models.components.custom_train_loader import OwnBatches
+from anomalib_defect_plugins.models.components.custom_train_loader import CustomTrainLoader
+from anomalib_defect_plugins.models.components.defect_model import DefectModel, resizing
 from anomalib_defect_plugins.models.components.iterative_training import IterativeTraining
 from anomalib_defect_plugins.models.components.unpaired_loader import flip, paired_loader
 from anomalib_defect_plugins.models.isugan.dataclasses import add_repaired
@@ -34,7 +34,6 @@ from anomalib_defect_plugins.models.isugan.post_processing import ImageOtsuPostP
 from anomalib_defect_plugins.models.isugan.torch_model import Generator, IsuGanModel, make_discriminator
 from anomalib_defect_plugins.models.isugan.visualizer import RepairVisualizer
 from anomalib_defect_plugins.post_processing import UnitPostProcessor
-from anomalib_defect_plugins.pre_processing import AntialiasedPreProcessor
 
 MASK_THRESHOLDS: dict[str, Callable[[], PostProcessor]] = {
     "otsu": ImageOtsuPostProcessor,
@@ -47,7 +46,7 @@ POOLS = "isugan_image_pools"
 MIN_SIDE = 16
 
 
-class IsuGan(OwnBatches, IterativeTraining, AnomalibModule):
+class IsuGan(CustomTrainLoader, DefectModel, IterativeTraining, AnomalibModule):
     """ISU-GAN: learns from normal and defective images, unpaired and without masks, to repair; finds what it repairs.
 
     It makes its own batches of what the data module has for training: ``batch_size`` normal images and as many
@@ -84,6 +83,7 @@ class IsuGan(OwnBatches, IterativeTraining, AnomalibModule):
 
     supervision = Supervision.IMAGE_LABELS
     paper = "https://doi.org/10.1038/s41598-022-15855-7"
+    grey = True
 
     def __init__(
         self,
@@ -121,7 +121,8 @@ class IsuGan(OwnBatches, IterativeTraining, AnomalibModule):
         _check_networks(width, window_size, min(image_size))
         check_one_of("mask_threshold", mask_threshold, MASK_THRESHOLDS)
         super().__init__(
-            self.configure_pre_processor(image_size, grey) if pre_processor is True else pre_processor,
+            image_size,
+            resizing(image_size, grey) if pre_processor is True else pre_processor,
             MASK_THRESHOLDS[mask_threshold]() if post_processor is True else post_processor,
             evaluator,
             visualizer,
@@ -140,19 +141,6 @@ class IsuGan(OwnBatches, IterativeTraining, AnomalibModule):
         self.cycle_weight = cycle_weight
         self.identity_weight = identity_weight
         self.window_size = window_size
-        self.register_buffer("seed", torch.tensor(-1))
-
-    @staticmethod
-    def configure_pre_processor(image_size: tuple[int, int] | None = None, grey: bool = True) -> PreProcessor:
-        """Resize, bicubic, to ``image_size`` (256 x 256 by default); pixel values stay in [0, 1].
-
-        Grey images have three equal channels, because anomalib's batches hold nothing else; the network takes the
-        first.
-        """
-        transforms = [Resize(image_size or (256, 256), interpolation=InterpolationMode.BICUBIC, antialias=True)]
-        if grey:
-            transforms.append(Grayscale(num_output_channels=3))
-        return AntialiasedPreProcessor(Compose(transforms))
 
     @classmethod
     def configure_visualizer(cls) -> RepairVisualizer:
@@ -179,7 +167,7 @@ class IsuGan(OwnBatches, IterativeTraining, AnomalibModule):
             msg = "IsuGan makes batches of a data module's images: pass one as datamodule, not data loaders"
             raise ConfigurationError(msg)
         loader = paired_loader("IsuGan", datamodule, self.batch_size, self._rng_of_epoch, self.global_rank)
-        self.use_loader(loader)
+        self.use_train_loader(loader)
 
     def _rng_of_epoch(self) -> torch.Generator:
         return self.rng(self.current_epoch)
@@ -188,7 +176,7 @@ class IsuGan(OwnBatches, IterativeTraining, AnomalibModule):
         """Learn from normal and defective images, which are the two halves of a batch, see ``paired_loader``."""
         rng = self.rng(self.current_epoch, batch_idx, self.global_rank)
         images = 2 * batch.image[:, : self.model.channels].as_subclass(Tensor) - 1
-        return self.add_up(self.losses(*flip(images, rng).chunk(2), rng), batch_idx, len(images))
+        return self.sum_losses(self.losses(*flip(images, rng).chunk(2), rng), batch_idx, len(images))
 
     @property
     def structural(self) -> bool:

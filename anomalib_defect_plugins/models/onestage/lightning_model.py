@@ -15,17 +15,16 @@ from anomalib.visualization import Visualizer
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 from torch.optim import Adam
-from torchvision.transforms.v2 import Compose, Grayscale, InterpolationMode, Resize
 
 from anomalib_defect_plugins.core.checks import check_positive
 from anomalib_defect_plugins.core.errors import InvalidInputError
 from anomalib_defect_plugins.core.supervision import Supervision
 from anomalib_defect_plugins.models.components.augmentation import Augmentation
+from anomalib_defect_plugins.models.components.defect_model import DefectModel
 from anomalib_defect_plugins.models.components.iterative_training import IterativeTraining
 from anomalib_defect_plugins.models.onestage.loss import cross_entropy, stage_loss
 from anomalib_defect_plugins.models.onestage.torch_model import OneStageModel, OneStageOutput
 from anomalib_defect_plugins.post_processing import FixedPostProcessor, UnitPostProcessor
-from anomalib_defect_plugins.pre_processing import AntialiasedPreProcessor
 
 logger = logging.getLogger(__name__)
 
@@ -39,7 +38,7 @@ SIGMA = 100 / (1408 * 512)
 """The paper's threshold: eq. 5 sums over the pixels of an image and compares with 100; here is the mean."""
 
 
-class OneStage(IterativeTraining, AnomalibModule):
+class OneStage(DefectModel, IterativeTraining, AnomalibModule):
     """One-stage segmenter: learns from pixel masks of a few defects, suppresses background twice, has no classifier.
 
     Args:
@@ -70,6 +69,9 @@ class OneStage(IterativeTraining, AnomalibModule):
 
     supervision = Supervision.PIXEL_MASKS
     paper = "https://doi.org/10.3390/s20071829"
+    default_image_size = IMAGE_SIZE
+    grey = True
+    threshold_option = "--model.sigma"
 
     def __init__(
         self,
@@ -96,7 +98,8 @@ class OneStage(IterativeTraining, AnomalibModule):
         _check_share("defect_weight", defect_weight)
         _check_share("sigma", sigma, f", the paper's is {SIGMA:.3g}")
         super().__init__(
-            self.configure_pre_processor(image_size) if pre_processor is True else pre_processor,
+            image_size,
+            pre_processor,
             _thresholds(sigma) if post_processor is True else post_processor,
             evaluator,
             visualizer,
@@ -109,19 +112,10 @@ class OneStage(IterativeTraining, AnomalibModule):
         self.annealing = annealing
         self._vanished: set[str] = set()
 
-    @staticmethod
-    def configure_pre_processor(image_size: tuple[int, int] | None = None) -> PreProcessor:
-        """Resize, bicubic, to ``image_size`` (1408 x 512 by default), and make grey; pixel values stay in [0, 1].
-
-        Three equal channels, because anomalib's batches hold nothing else; the network takes the first.
-        """
-        resize = Resize(image_size or IMAGE_SIZE, interpolation=InterpolationMode.BICUBIC, antialias=True)
-        return AntialiasedPreProcessor(Compose([resize, Grayscale(num_output_channels=3)]))
-
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Adam, as in section 3."""
         optimizer = Adam(self.model.parameters(), lr=self.learning_rate)
-        return self.annealed(optimizer) if self.annealing else optimizer
+        return self.cosine_schedule(optimizer) if self.annealing else optimizer
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Learn from the masks of a batch."""
@@ -131,7 +125,7 @@ class OneStage(IterativeTraining, AnomalibModule):
         if self.augmentation is not None:
             images, masks = self.augmentation.with_masks(images, masks)
         losses = self.losses(self.model(images), masks, counts, self.defect_weight)
-        return self.add_up(losses, batch_idx, len(images))
+        return self.sum_losses(losses, batch_idx, len(images))
 
     @staticmethod
     def losses(

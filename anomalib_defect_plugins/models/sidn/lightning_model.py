@@ -15,7 +15,6 @@ from anomalib.visualization import Visualizer
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 from torch.optim import Adam
-from torchvision.transforms.v2 import Compose, Grayscale, InterpolationMode, Resize
 
 from anomalib_defect_plugins.core.checks import check_one_of, check_positive
 from anomalib_defect_plugins.core.defect_generator import DefectGenerator
@@ -23,15 +22,15 @@ from anomalib_defect_plugins.core.errors import InvalidInputError
 from anomalib_defect_plugins.core.supervision import Supervision
 from anomalib_defect_plugins.layers import NORMS
 from anomalib_defect_plugins.models.components.augmentation import Augmentation
+from anomalib_defect_plugins.models.components.defect_model import DefectModel
 from anomalib_defect_plugins.models.components.iterative_training import IterativeTraining
 from anomalib_defect_plugins.models.sidn.loss import center_loss, clustering_loss, segmentation_loss, similarity_loss
 from anomalib_defect_plugins.models.sidn.torch_model import SidnModel, SidnOutput
 from anomalib_defect_plugins.plugins.instantiate import build
 from anomalib_defect_plugins.post_processing import OpeningPostProcessor
-from anomalib_defect_plugins.pre_processing import AntialiasedPreProcessor
 
 
-class Sidn(IterativeTraining, AnomalibModule):
+class Sidn(DefectModel, IterativeTraining, AnomalibModule):
     """Semantic information decomposition network: two branches, one that knows texture and one that knows defects.
 
     Args:
@@ -76,6 +75,7 @@ class Sidn(IterativeTraining, AnomalibModule):
 
     supervision = Supervision.NORMAL
     paper = "https://doi.org/10.1109/TII.2022.3217751"
+    grey = True
 
     def __init__(
         self,
@@ -121,7 +121,8 @@ class Sidn(IterativeTraining, AnomalibModule):
                 msg = f"{name} is {share}; it must be more than 0 and at most 1"
                 raise InvalidInputError(msg)
         super().__init__(
-            self.configure_pre_processor(image_size) if pre_processor is True else pre_processor,
+            image_size,
+            pre_processor,
             OpeningPostProcessor(mask_opening) if post_processor is True else post_processor,
             evaluator,
             visualizer,
@@ -145,25 +146,16 @@ class Sidn(IterativeTraining, AnomalibModule):
         self.clustering_weight = clustering_weight
         self.center_weight = center_weight
 
-    @staticmethod
-    def configure_pre_processor(image_size: tuple[int, int] | None = None) -> PreProcessor:
-        """Resize, bicubic, to ``image_size`` (256 x 256 by default), and make grey; pixel values stay in [0, 1].
-
-        Three equal channels, because anomalib's batches hold nothing else; the network takes the first.
-        """
-        resize = Resize(image_size or (256, 256), interpolation=InterpolationMode.BICUBIC, antialias=True)
-        return AntialiasedPreProcessor(Compose([resize, Grayscale(num_output_channels=3)]))
-
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Adam, as in section III-E."""
         optimizer = Adam(self.model.parameters(), lr=self.learning_rate)
-        return self.annealed(optimizer) if self.annealing else optimizer
+        return self.cosine_schedule(optimizer) if self.annealing else optimizer
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Draw defects on the normal images of a batch and learn to segment them."""
         normal = batch.image[batch.gt_label == LabelName.NORMAL].as_subclass(Tensor)
         images, mask = self.draw_defects(self.augmentation(normal))
-        return self.add_up(self.losses(self.model(images), mask), batch_idx, len(images))  # eq. 25
+        return self.sum_losses(self.losses(self.model(images), mask), batch_idx, len(images))  # eq. 25
 
     def draw_defects(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Draw defects on ``defect_share`` of normal images (B, C, H, W), and give their masks (B, 1, H, W), bool."""

@@ -175,7 +175,7 @@ def test_a_plugin_that_fails_says_why_in_one_line_and_leaves_the_others(
 def test_the_classes_that_a_failed_plugin_left_behind_are_known(strangers: Strangers, host: Host) -> None:
     source = "from host_of_test import Model\nclass Left(Model): pass\nraise ValueError(Left)"
     (plugin,) = load_plugins([strangers.install("stranger", source)], set(), host)
-    assert plugin.brought == descendants(host.bases[Kind.MODEL])
+    assert plugin.new_classes == descendants(host.bases[Kind.MODEL])
 
 
 @pytest.mark.parametrize("order", [(0, 1), (1, 0)])

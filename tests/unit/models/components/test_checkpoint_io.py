@@ -15,7 +15,11 @@ from lightning.pytorch.demos.boring_classes import BoringModel
 
 from anomalib_defect_plugins.core.errors import ConfigurationError, InvalidInputError, MissingDataError, error_line
 from anomalib_defect_plugins.models.components.callbacks import ResumePoint
-from anomalib_defect_plugins.models.components.checkpoint_io import Checkpointed, WholeCheckpointIO, write_atomically
+from anomalib_defect_plugins.models.components.checkpoint_io import (
+    AtomicCheckpointIO,
+    CheckpointErrors,
+    use_atomic_checkpoints,
+)
 from anomalib_defect_plugins.models.onestage import OneStage
 
 QUIET = {"accelerator": "cpu", "logger": False, "enable_progress_bar": False, "enable_model_summary": False}
@@ -26,12 +30,12 @@ SOUND = {"state_dict": {"a": torch.arange(999.0)}, "hyper_parameters": {}, "pyto
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
     path = tmp_path / "deep" / "model.ckpt"
-    WholeCheckpointIO().save_checkpoint(SOUND, path)
+    AtomicCheckpointIO().save_checkpoint(SOUND, path)
     return path
 
 
 def test_what_was_saved_is_loaded_and_nothing_else_is_left(path):
-    assert torch.equal(WholeCheckpointIO().load_checkpoint(path)["state_dict"]["a"], SOUND["state_dict"]["a"])
+    assert torch.equal(AtomicCheckpointIO().load_checkpoint(path)["state_dict"]["a"], SOUND["state_dict"]["a"])
     assert os.listdir(path.parent) == ["model.ckpt"]  # noqa: PTH208
 
 
@@ -43,35 +47,35 @@ def test_a_byte_that_changed_among_the_weights_is_found(path):
     path.write_bytes(content)
     torch.load(path, weights_only=True)  # which sees nothing
     with pytest.raises(
-        InvalidInputError, match=rf"cannot load checkpoint {path} \(it is damaged, in {name}\); give a "
+        InvalidInputError, match=rf"cannot load checkpoint {path} \(it is damaged, in {name}\); pass a "
     ):
-        WholeCheckpointIO().load_checkpoint(path)
+        AtomicCheckpointIO().load_checkpoint(path)
 
 
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        ({"state_dict": None}, "it holds no trained model"),
-        ({"hyper_parameters": [1]}, "it holds no trained model"),
+        ({"state_dict": None}, "it contains no trained model"),
+        ({"hyper_parameters": [1]}, "it contains no trained model"),
         (
             {"pytorch-lightning_version": "1.9.5"},
             r"it was written by Lightning 1\.9\.5; this package reads 2\.2 and later",
         ),
         ({"pytorch-lightning_version": None}, "it was written by Lightning None; this package reads 2.2 and later"),
-        ({"more": Path("/")}, r"it holds code, pathlib\S*PosixPath, which is not run"),
+        ({"more": Path("/")}, r"it contains code, pathlib\S*PosixPath, which is not executed"),
     ],
 )
 def test_what_is_no_checkpoint_of_ours_is_refused_in_one_line(tmp_path, change, reason):
     path = tmp_path / "it.ckpt"
     torch.save({**SOUND, **change}, path)
-    with pytest.raises(InvalidInputError, match=rf"^cannot load checkpoint {path} \({reason}\); give a model.ckpt"):
-        WholeCheckpointIO().load_checkpoint(path)
+    with pytest.raises(InvalidInputError, match=rf"^cannot load checkpoint {path} \({reason}\); pass a model.ckpt"):
+        AtomicCheckpointIO().load_checkpoint(path)
 
 
 def test_a_checkpoint_that_is_not_there_and_a_folder_are_named(tmp_path):
     for name in ("none.ckpt", "."):
-        with pytest.raises(MissingDataError, match=r"^checkpoint .* does not exist; give a model\.ckpt"):
-            WholeCheckpointIO().load_checkpoint(tmp_path / name)
+        with pytest.raises(MissingDataError, match=r"^checkpoint .* not found; pass a model\.ckpt"):
+            AtomicCheckpointIO().load_checkpoint(tmp_path / name)
 
 
 def test_what_a_user_has_chosen_to_write_checkpoints_with_stays(tmp_path):
@@ -80,22 +84,22 @@ def test_what_a_user_has_chosen_to_write_checkpoints_with_stays(tmp_path):
 
     for given, expected in (
         (Own, Own),
-        (TorchCheckpointIO, WholeCheckpointIO),
-        (AnomalibCheckpointIO, WholeCheckpointIO),
+        (TorchCheckpointIO, AtomicCheckpointIO),
+        (AnomalibCheckpointIO, AtomicCheckpointIO),
     ):
         trainer = Trainer(plugins=[given()], default_root_dir=tmp_path, **QUIET)
-        write_atomically(trainer)
+        use_atomic_checkpoints(trainer)
         assert type(trainer.strategy.checkpoint_io) is expected
 
 
 def test_types_that_a_model_allows_are_still_loaded(tmp_path):
     trainer = Trainer(plugins=[AnomalibCheckpointIO([type(Path())])], default_root_dir=tmp_path, **QUIET)
-    write_atomically(trainer)
+    use_atomic_checkpoints(trainer)
     torch.save({**SOUND, "more": Path("/")}, tmp_path / "it.ckpt")
     assert trainer.strategy.checkpoint_io.load_checkpoint(tmp_path / "it.ckpt")["more"] == Path("/")
 
 
-class Boring(Checkpointed, BoringModel):
+class Boring(CheckpointErrors, BoringModel):
     """Has one optimizer, and weights of 32 to 2."""
 
 
@@ -135,13 +139,13 @@ def test_weights_of_another_model_are_refused_in_one_line(fitted, tmp_path):
     other = Boring()
     other.layer = torch.nn.Linear(32, 3)
     line = resumed_with(fitted, tmp_path / "it.ckpt", other)
-    assert line.startswith("error: the weights are not those of this Boring (")
+    assert line.startswith("error: the weights do not fit this Boring (")
     assert "size mismatch for layer.weight" in line
 
 
 def test_training_does_not_go_on_from_weights_alone(fitted, tmp_path):
     line = resumed_with(fitted, tmp_path / "it.ckpt", optimizer_states=...)
-    assert line == "error: training cannot go on from this checkpoint, which has no optimizer_states: give a last.ckpt"
+    assert line == "error: training cannot resume from this checkpoint, which has no optimizer_states: pass a last.ckpt"
 
 
 @pytest.mark.parametrize(
@@ -149,7 +153,7 @@ def test_training_does_not_go_on_from_weights_alone(fitted, tmp_path):
 )
 def test_a_state_of_training_that_cannot_be_is_one_line_that_names_the_checkpoint(fitted, tmp_path, change):
     path = tmp_path / "it.ckpt"
-    assert resumed_with(fitted, path, **change).startswith(f"error: cannot go on from checkpoint {path} (")
+    assert resumed_with(fitted, path, **change).startswith(f"error: cannot resume from checkpoint {path} (")
 
 
 def test_an_error_of_training_itself_is_not_the_checkpoints(fitted, tmp_path):
@@ -175,7 +179,7 @@ def test_a_model_loads_its_own_checkpoint_and_no_other_ones(tmp_path):
         return tmp_path / "it.ckpt"
 
     assert isinstance(OneStage.load_from_checkpoint(saved("small", {})), AnomalibModule)
-    with pytest.raises(ConfigurationError, match=r"the weights are not those of this OneStage \(.*size mismatch"):
+    with pytest.raises(ConfigurationError, match=r"the weights do not fit this OneStage \(.*size mismatch"):
         OneStage.load_from_checkpoint(saved("paper", {}))
     with pytest.raises(InvalidInputError, match="width is 'huge'"):
         OneStage.load_from_checkpoint(saved("huge", {}))

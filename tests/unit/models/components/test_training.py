@@ -19,10 +19,10 @@ from lightning.pytorch.demos.boring_classes import BoringModel
 from lightning.pytorch.trainer.states import TrainerFn
 from PIL import Image
 
+from anomalib_defect_plugins.core import files
 from anomalib_defect_plugins.core.errors import ConfigurationError, InvalidInputError, MissingDataError, UserError
 from anomalib_defect_plugins.core.supervision import Supervision
 from anomalib_defect_plugins.data import WithDefects
-from anomalib_defect_plugins.models.components import checkpoint_io
 from anomalib_defect_plugins.models.components.callbacks import ResumePoint, TeardownOnFailure
 from anomalib_defect_plugins.models.components.checks import (
     NonFiniteLossError,
@@ -225,14 +225,14 @@ def test_validation_images_that_are_the_test_images_are_read_once(root, monkeypa
 @pytest.mark.parametrize(("val_split_mode", "validates"), [("same_as_test", True), ("none", False)])
 def test_validation_is_left_out_only_where_there_are_no_images_for_it(root, caplog, val_split_mode, validates):
     trainer = trainer_with(set_up(root, val_split_mode))
-    allow_no_validation(trainer, PostProcessor())
+    allow_no_validation(trainer, PostProcessor(), None)
     assert bool(trainer.limit_val_batches) == validates
     assert trainer.check_val_every_n_epoch == (5 if validates else 1)
     assert ("there will be no thresholds" in caplog.text) != validates
 
 
 def test_a_threshold_from_the_normal_image_needs_no_validation_and_no_warning(root, caplog):
-    allow_no_validation(trainer_with(set_up(root, "none")), ReferencePostProcessor())
+    allow_no_validation(trainer_with(set_up(root, "none")), ReferencePostProcessor(), None)
     assert "no thresholds" not in caplog.text
 
 
@@ -352,7 +352,7 @@ def test_a_save_that_fails_leaves_the_point_before_it_and_nothing_half_written(t
         r"^cannot write checkpoint .*last\.ckpt \(No space left on device\); what was saved before is whole: make room"
     )
     with pytest.raises(UserError, match=line) as error:
-        boring_fit(tmp_path, ResumePoint(), Spoil(lambda: monkeypatch.setattr(checkpoint_io.os, moment, fail)))
+        boring_fit(tmp_path, ResumePoint(), Spoil(lambda: monkeypatch.setattr(files.os, moment, fail)))
     assert isinstance(error.value, OSError)
     assert {path.name for path in (tmp_path / "weights").iterdir()} == {"last.ckpt", "model.ckpt"}
     for path in (tmp_path / "weights").iterdir():
@@ -362,7 +362,7 @@ def test_a_save_that_fails_leaves_the_point_before_it_and_nothing_half_written(t
 def test_a_leftover_of_a_killed_save_is_replaced(tmp_path):
     folder = tmp_path / "weights"
     folder.mkdir()
-    (folder / "last.ckpt.part").write_bytes(b"half a checkpoint")
+    (folder / ".last.ckpt.part").write_bytes(b"half a checkpoint")
     boring_fit(tmp_path, ResumePoint())
     assert {path.name for path in folder.iterdir()} == {"last.ckpt", "model.ckpt"}
     assert torch.load(folder / "last.ckpt", weights_only=True)["epoch"] == 2

@@ -1,0 +1,85 @@
+"""Import paths from before the package was reorganised. They work until version 0.2, with a warning.
+
+Standard library only: every import of the package loads this.
+"""
+
+import sys
+import warnings
+from collections.abc import Sequence
+from importlib import import_module
+from importlib.machinery import ModuleSpec
+from types import ModuleType
+
+PACKAGE = "anomalib_defect_plugins"
+
+MOVED = {
+    "console": ("core.errors", "core.environment", "plugins.excepthook"),
+    "data.atomic": ("core.files",),
+    "data.base": ("data.dataset", "data.image_files", "core.image_io"),
+    "data.codebrim": ("data.datasets.codebrim",),
+    "data.crack_forest": ("data.datasets.crack_forest",),
+    "data.dagm2007": ("data.datasets.dagm2007",),
+    "data.defect_folder": ("data.datasets.defect_folder",),
+    "data.items": ("data.dataclasses",),
+    "data.kolektor_sdd": ("data.datasets.kolektor_sdd",),
+    "data.magnetic_tile": ("data.datasets.magnetic_tile",),
+    "data.module": ("data.datamodule",),
+    "data.samples": ("data.sample_table",),
+    "data.selection": ("data.defect_selection",),
+    "data.supervision": ("data.with_defects",),
+    "data.texture_defects": ("data.datasets.texture_defects",),
+    "data.wood_defects": ("data.datasets.wood_defects",),
+    "errors": ("core.errors", "core.checks"),
+    "generators.base": ("core.defect_generator",),
+    "generators.draws": ("generators.geometry", "core.rng", "core.checks"),
+    "generators.names": ("plugins.generators",),
+    "models.augmentation": ("models.components.augmentation",),
+    "models.checkpoints": ("models.components.checkpoint_io",),
+    "models.iterative": ("models.components.deprecated",),
+    "models.own_batches": ("models.components.deprecated",),
+    "models.pairs": ("models.components.unpaired_loader",),
+    "models.training": ("models.components.checks", "models.components.callbacks", "core.checks"),
+    "quality": ("synthesis.quality_report",),
+    "specification": ("plugins.instantiate",),
+    "supervision": ("core.supervision",),
+    "synthesize": ("synthesis.synthesizer",),
+}
+"""Former modules, and where their names are now, in the order in which they are searched."""
+
+
+class MovedModules:
+    """Meta-path finder and loader of the modules in :data:`MOVED`."""
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        """Return a spec for a former module, ``None`` for any other."""
+        del path, target
+        package, _, name = fullname.partition(".")
+        return ModuleSpec(fullname, self) if package == PACKAGE and name in MOVED else None
+
+    def create_module(self, spec: ModuleSpec) -> None:
+        """Leave the creation of the module to the import system."""
+
+    def exec_module(self, module: ModuleType) -> None:
+        """Make the module look its names up where they are now."""
+        former = module.__name__
+        homes = [f"{PACKAGE}.{home}" for home in MOVED[former.partition(".")[2]]]
+
+        def find(name: str) -> object:
+            for home in homes:
+                module_of_name = import_module(home)
+                if hasattr(module_of_name, name):
+                    return getattr(module_of_name, name)
+            msg = f"module {former!r} has no attribute {name!r}"
+            raise AttributeError(msg)
+
+        setattr(module, "__getattr__", find)  # noqa: B010  (a module attribute, PEP 562)
+        message = f"{former} has moved to {' and '.join(homes)}; the old path works until version 0.2"
+        warnings.warn(message, FutureWarning, stacklevel=2)
+
+
+def install() -> None:
+    """Add the finder behind all others, once."""
+    if not any(isinstance(finder, MovedModules) for finder in sys.meta_path):
+        sys.meta_path.append(MovedModules())

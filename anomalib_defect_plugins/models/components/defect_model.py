@@ -1,0 +1,149 @@
+"""The mixin of every model in this package."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, cast
+
+import numpy as np
+import torch
+from anomalib import LearningType
+from anomalib.data import Batch, InferenceBatch
+from anomalib.metrics import Evaluator
+from anomalib.post_processing import PostProcessor
+from anomalib.pre_processing import PreProcessor
+from anomalib.visualization import Visualizer
+from lightning.pytorch import Callback
+from torch import Tensor, nn
+from torchvision.transforms.v2 import Compose, Grayscale, InterpolationMode, Resize, Transform
+
+from anomalib_defect_plugins.core.image_io import Size
+from anomalib_defect_plugins.core.supervision import Supervision
+from anomalib_defect_plugins.models.components.callbacks import ResumePoint
+from anomalib_defect_plugins.models.components.checkpoint_io import CheckpointErrors
+from anomalib_defect_plugins.models.components.checks import (
+    allow_no_validation,
+    check_evaluation_data,
+    datamodule_of,
+    set_up_data,
+)
+from anomalib_defect_plugins.pre_processing import AntialiasedPreProcessor
+
+if TYPE_CHECKING:
+    from anomalib.models.components import AnomalibModule as _Module
+else:
+    _Module = object  # a model derives from AnomalibModule directly, or anomalib's get_model would not find it
+
+
+class DefectModel(CheckpointErrors, _Module):
+    """Shared behaviour of all models: sizes, data checks, thresholds, checkpoints, random numbers.
+
+    Comes before ``AnomalibModule`` among the bases of a model, which sets ``self.model`` to its network after
+    ``super().__init__()``.
+
+    Args:
+        image_size: Height and width that the default pre-processor resizes images to, in pixels.
+        pre_processor: As in anomalib; ``True`` is :meth:`configure_pre_processor`.
+        post_processor: As in anomalib.
+        evaluator: As in anomalib.
+        visualizer: As in anomalib.
+
+    Attributes:
+        supervision: What the training set has to contain; checked before training.
+        paper: Link to the paper, shown by ``anomalib-defects list``.
+        default_image_size: Image size of the default pre-processor.
+        grey: Whether the default pre-processor makes images grey.
+        threshold_option: Command-line option that yields thresholds without validation images, if there is one.
+        image_size: Height and width that images are resized to, by the pre-processor that is in use.
+        seed: Seed of :meth:`rng`; -1 until training starts, then kept in checkpoints.
+    """
+
+    supervision: ClassVar[Supervision]
+    paper: ClassVar[str]
+    default_image_size: ClassVar[Size] = (256, 256)
+    grey: ClassVar[bool] = False
+    threshold_option: ClassVar[str | None] = None
+
+    image_size: Size
+    seed: Tensor
+
+    def __init__(
+        self,
+        image_size: Size,
+        pre_processor: PreProcessor | bool = True,
+        post_processor: PostProcessor | bool = True,
+        evaluator: Evaluator | bool = True,
+        visualizer: Visualizer | bool = True,
+    ) -> None:
+        height, width = image_size
+        super().__init__(
+            self.configure_pre_processor((height, width)) if pre_processor is True else pre_processor,
+            post_processor,
+            evaluator,
+            visualizer,
+        )
+        self.image_size = cast(Size, tuple(self.input_size or (height, width)))
+        self.register_buffer("seed", torch.tensor(-1))
+        self.register_load_state_dict_pre_hook(_add_missing_seed)
+
+    def fix_image_size(self) -> None:
+        """Store ``image_size`` in checkpoints: for networks that are built for one size."""
+        self.hparams["image_size"] = self.image_size
+
+    @classmethod
+    def configure_pre_processor(cls, image_size: Size | None = None) -> PreProcessor:
+        """Return a bicubic resize to ``image_size``, grey if the model is; pixel values stay in [0, 1]."""
+        return resizing(image_size or cls.default_image_size, cls.grey)
+
+    @property
+    def learning_type(self) -> LearningType:
+        """One-class. anomalib has no type for models that learn from defects."""
+        return LearningType.ONE_CLASS
+
+    def configure_callbacks(self) -> Sequence[Callback]:
+        """Return anomalib's callbacks and the checkpoint to resume from."""
+        return [*cast(Sequence[Callback], super().configure_callbacks()), ResumePoint()]
+
+    def prepare_data(self) -> None:
+        """Set the data module up, with one-line errors."""
+        set_up_data(self.trainer)
+
+    def setup(self, stage: str) -> None:
+        """Check the validation and test files before training starts."""
+        datamodule = datamodule_of(self.trainer)
+        if stage == "fit" and datamodule is not None:
+            check_evaluation_data(datamodule)
+            allow_no_validation(self.trainer, self.post_processor, self.threshold_option)
+
+    def on_fit_start(self) -> None:
+        """Draw the seed, unless a checkpoint has restored it."""
+        if self.seed < 0:
+            self.seed.fill_(torch.initial_seed() % 2**62)
+
+    def rng(self, *numbers: int) -> torch.Generator:
+        """Return a CPU generator that depends only on the seed and ``numbers``, so that a resumed run repeats it."""
+        mixed = np.random.SeedSequence((int(self.seed), *numbers)).generate_state(1, np.uint64)
+        return torch.Generator().manual_seed(int(mixed[0]))
+
+    def validation_step(self, batch: Batch[Any], batch_idx: int) -> Batch[Any]:  # type: ignore[override]
+        """Predict anomaly maps and scores, for thresholds and normalisation."""
+        del batch_idx
+        output: InferenceBatch = self.model(batch.image)
+        return cast(Batch[Any], batch.update(**output._asdict()))
+
+
+def _add_missing_seed(module: nn.Module, state_dict: dict[str, Any], prefix: str, *_: object) -> None:
+    """Complete the weights of checkpoints from before every model had a seed."""
+    del module
+    state_dict.setdefault(f"{prefix}seed", torch.tensor(-1))
+
+
+def resizing(image_size: Size, grey: bool) -> PreProcessor:
+    """Return a pre-processor that resizes bicubically with antialiasing, also in exported graphs.
+
+    Args:
+        image_size: Height and width in pixels.
+        grey: Whether to convert to grey. Images keep three (equal) channels, which anomalib's batches require.
+    """
+    steps: list[Transform] = [Resize(image_size, interpolation=InterpolationMode.BICUBIC, antialias=True)]
+    if grey:
+        steps.append(Grayscale(num_output_channels=3))
+    return AntialiasedPreProcessor(Compose(steps))

@@ -1,0 +1,23 @@
+"""Mixins of models written before :class:`DefectModel`; to be removed in version 0.2."""
+
+from typing import Any
+
+from anomalib_defect_plugins.models.components.custom_train_loader import CustomTrainLoader
+from anomalib_defect_plugins.models.components.defect_model import DefectModel
+from anomalib_defect_plugins.models.components.iterative_training import IterativeTraining as StepLimit
+
+
+class IterativeTraining(DefectModel, StepLimit):
+    """:class:`DefectModel` and the step limit, with the constructor of ``AnomalibModule``."""
+
+    def __init__(self, *components: Any, **named: Any) -> None:
+        super().__init__(self.default_image_size, *components, **named)
+
+    annealed = StepLimit.cosine_schedule
+    add_up = StepLimit.sum_losses
+
+
+class OwnBatches(CustomTrainLoader):
+    """:class:`CustomTrainLoader` by its former name."""
+
+    use_loader = CustomTrainLoader.use_train_loader
