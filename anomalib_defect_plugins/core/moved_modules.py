@@ -15,7 +15,7 @@ PACKAGE = "anomalib_defect_plugins"
 MOVED = {
     "console": ("core.errors", "core.environment", "plugins.excepthook"),
     "data.atomic": ("core.files",),
-    "data.base": ("data.dataset", "data.image_files", "core.image_io"),
+    "data.base": ("data.dataset", "core.image_files", "core.image_io"),
     "data.codebrim": ("data.datasets.codebrim",),
     "data.crack_forest": ("data.datasets.crack_forest",),
     "data.dagm2007": ("data.datasets.dagm2007",),
@@ -31,6 +31,7 @@ MOVED = {
     "data.wood_defects": ("data.datasets.wood_defects",),
     "errors": ("core.errors", "core.checks"),
     "generators.base": ("core.defect_generator",),
+    "generators.defectgan": ("models.defectgan.generator",),
     "generators.draws": ("generators.geometry", "core.rng", "core.checks"),
     "generators.names": ("plugins.generators",),
     "models.augmentation": ("models.components.augmentation",),

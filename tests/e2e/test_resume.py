@@ -23,7 +23,7 @@ import torch
 from fault_drill import fork
 from lightning.pytorch import Callback
 
-from anomalib_defect_plugins.models.components import checkpoint_io
+from anomalib_defect_plugins.core import files
 from anomalib_defect_plugins.models.htpgan import HtpGan
 from anomalib_defect_plugins.testing import folder_datamodule, write_folder_data
 from anomalib_defect_plugins.testing.runs import Run, differences, fit, seed_all
@@ -84,9 +84,9 @@ class Die(Callback):
         }:
             die()
         elif now in {("while the first checkpoint is written", 0, 5), ("while a checkpoint is written", 1, 5)}:
-            checkpoint_io.os.fsync = _write_half
+            files.os.fsync = _write_half
         elif now == ("before a checkpoint takes its place", 1, 5):
-            checkpoint_io.os.replace = lambda *_: die()
+            files.os.replace = lambda *_: die()
 
     def on_validation_batch_start(self, *_: object) -> None:
         """Die when the thresholds are looked for."""

@@ -36,8 +36,8 @@ from anomalib_defect_plugins.data import CheckedDataset, TextureDefects, WithDef
 from anomalib_defect_plugins.data.dataset import check_samples
 from anomalib_defect_plugins.data.sample_table import Sample, make_table
 from anomalib_defect_plugins.data.split_file import read_split
-from anomalib_defect_plugins.inference.openvino import Inspector, Settings
-from anomalib_defect_plugins.models.components.checkpoint_io import WholeCheckpointIO
+from anomalib_defect_plugins.inference.openvino import Inspector, InspectSettings
+from anomalib_defect_plugins.models.components.checkpoint_io import AtomicCheckpointIO
 from anomalib_defect_plugins.plugins import connect
 from anomalib_defect_plugins.plugins.instantiate import build
 from anomalib_defect_plugins.plugins.manager import descendants
@@ -105,7 +105,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def inspector() -> Inspector:
-    return Inspector(bright_graph(), Settings(threshold=0.5), threads=1)
+    return Inspector(bright_graph(), InspectSettings(threshold=0.5), threads=1)
 
 
 def dataset_of(path: Path, mask: Path) -> CheckedDataset:
@@ -284,7 +284,7 @@ def load(name: str, path: Path) -> None:
     with one_line("checkpoints, loaded"):
         kind.load_from_checkpoint(path, map_location="cpu")
     with one_line("checkpoints, read by a trainer", str(path)):
-        WholeCheckpointIO().load_checkpoint(path)
+        AtomicCheckpointIO().load_checkpoint(path)
 
 
 @cases(40)
@@ -296,7 +296,7 @@ def test_damaged_bytes_are_found_and_the_file_is_left_as_it_is(damage: Damage, n
     path.write_bytes(content)
     load(name, path)
     with suppress(UserError):  # bytes that say nothing, such as the time of a file in the archive, may change
-        found = WholeCheckpointIO().load_checkpoint(path)
+        found = AtomicCheckpointIO().load_checkpoint(path)
         assert is_same(found, torch.load(checkpoints[name], weights_only=True))
     assert path.read_bytes() == content
 
@@ -349,7 +349,7 @@ def test_the_checkpoint_of_another_lightning_is_refused_in_one_line(checkpoints,
     torch.save({**content, "pytorch-lightning_version": version}, tmp_path / "other.ckpt")
     TRIED["checkpoints, of another version"] += 1
     with pytest.raises(UserError, match="it was written by Lightning"):
-        WholeCheckpointIO().load_checkpoint(tmp_path / "other.ckpt")
+        AtomicCheckpointIO().load_checkpoint(tmp_path / "other.ckpt")
 
 
 def payloads(content: dict[str, Any], target: Path) -> dict[str, bytes]:
@@ -380,7 +380,7 @@ def test_nothing_that_a_checkpoint_holds_is_run(name, checkpoints, tmp_path):
     for where, content in payloads(torch.load(checkpoints[name], weights_only=True), target).items():
         path = tmp_path / "bad.ckpt"
         path.write_bytes(content)
-        for loaded in (MODELS[name][0].load_from_checkpoint, WholeCheckpointIO().load_checkpoint):
+        for loaded in (MODELS[name][0].load_from_checkpoint, AtomicCheckpointIO().load_checkpoint):
             TRIED["checkpoints, with a payload"] += 1
             with pytest.raises(UserError):
                 loaded(path)

@@ -203,7 +203,7 @@ def test_a_file_that_has_gone_and_a_mask_of_another_size_are_found(root):
     with pytest.raises(InvalidInputError, match="24x21"):
         check_evaluation_data(datamodule)
     (root / "masks" / "000.png").unlink()
-    with pytest.raises(MissingDataError, match=r"masks.000\.png does not exist"):
+    with pytest.raises(MissingDataError, match=r"masks.000\.png not found\. Restore it"):
         check_evaluation_data(datamodule)
 
 
@@ -349,7 +349,7 @@ def test_a_save_that_fails_leaves_the_point_before_it_and_nothing_half_written(t
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     line = (
-        r"^cannot write checkpoint .*last\.ckpt \(No space left on device\); what was saved before is whole: make room"
+        r"^cannot write checkpoint .*last\.ckpt \(No space left on device\); earlier checkpoints are complete: free some space"
     )
     with pytest.raises(UserError, match=line) as error:
         boring_fit(tmp_path, ResumePoint(), Spoil(lambda: monkeypatch.setattr(files.os, moment, fail)))
