@@ -1,1 +1,1 @@
-"""The kit of a plugin's author: writes a package with a model that trains, a test of the contract, and a page."""
+"""``anomalib-defects new``: the package of a new plugin."""

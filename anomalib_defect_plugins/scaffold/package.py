@@ -1,4 +1,4 @@
-"""Writes the package of a new plugin from its templates."""
+"""Writes the package of a new plugin from templates."""
 
 import importlib.metadata
 import importlib.util
@@ -24,36 +24,36 @@ FILES = {
     "{module}/lightning_model.py": "module/lightning_model.py.jinja",
     "{module}/torch_model.py": "module/torch_model.py.jinja",
 }
-"""Files of a package, ``{module}`` standing for its module, and the template of each."""
+"""Files of a package, with ``{module}`` for its module, and their templates."""
 
 
 @dataclass(frozen=True)
 class Names:
-    """What one plugin is called: as a distribution, as a module and a model, and as a class."""
+    """Names of a plugin: distribution, module and model, class."""
 
     distribution: str
-    """As pip knows it, such as ``my-method``."""
+    """Distribution, such as ``my-method``."""
     module: str
-    """Of the package, and of the model on the command line, such as ``my_method``."""
+    """Package, and model on the command line, such as ``my_method``."""
     cls: str
-    """Of the model's class, such as ``MyMethod``."""
+    """Class of the model, such as ``MyMethod``."""
 
     @classmethod
     def of(cls, name: str) -> "Names":
         """Derive all names from one.
 
         Args:
-            name: Letters and digits in parts that ``-`` or ``_`` join, the first a letter.
+            name: Letters and digits, starting with a letter, in parts joined by ``-`` or ``_``.
 
         Raises:
-            InvalidInputError: It can be no name of a Python module.
+            InvalidInputError: If it is not a valid name of a Python module.
         """
         parts = re.split("[-_]", name)
         module = "_".join(parts).lower()
         class_name = "".join(part[0].upper() + part[1:] for part in parts if part)
         if not NAME.fullmatch(name) or keyword.iskeyword(module) or keyword.iskeyword(class_name):
             msg = (
-                f"{name!r} can be no name of a Python package; give letters and digits, the first a letter, "
+                f"{name!r} is not a valid name of a Python package; use letters and digits, starting with a letter, "
                 "joined by '-', such as my-method"
             )
             raise InvalidInputError(msg)
@@ -61,25 +61,26 @@ class Names:
 
 
 def write_package(names: Names, folder: Path, author: str | None = None) -> Path:
-    """Write a package that installs, trains and passes its tests as it is.
+    """Write a package that installs, trains and passes its tests without changes.
 
     Args:
-        names: What it is called.
-        folder: Where to; appears whole or not at all.
-        author: Who wrote it, one line.
+        names: Names of the plugin.
+        folder: Folder to create; it appears complete or not at all.
+        author: Author for ``pyproject.toml``, one line.
 
     Returns:
         The folder.
 
     Raises:
-        InvalidInputError: The folder exists or cannot be written, a name is taken, or the author is no line of text.
+        InvalidInputError: If the folder exists or cannot be written, a name is in use, or the author is not a line of
+            text.
     """
     _check_free(names)
     if folder.exists() or folder.is_symlink():
-        msg = f"{folder} exists; give --out a folder that does not"
+        msg = f"{folder} exists; pass another folder with --out"
         raise InvalidInputError(msg)
     if author is not None and not (author.isprintable() and author.strip()):
-        msg = f"--author is {author!r}; give a name in one line"
+        msg = f"--author is {author!r}; it must be a name in one line"
         raise InvalidInputError(msg)
     texts = _render(names, author)
     with new_folder(folder, "--out") as unfinished:
@@ -98,14 +99,14 @@ def _check_free(names: Names) -> None:
             msg = f"the name '{names.distribution}' is taken by {plugin}; choose another"
             raise InvalidInputError(msg)
     if importlib.util.find_spec(names.module) is not None:
-        msg = f"there is a Python module '{names.module}' already, which the package would hide; choose another name"
+        msg = f"a Python module '{names.module}' exists, which the package would shadow; choose another name"
         raise InvalidInputError(msg)
 
 
 def _render(names: Names, author: str | None) -> dict[str, str]:
-    """Give the text of each file by its path."""
+    """Return the text of each file by its path."""
     loader = PackageLoader(__package__)
-    # The texts are Python, TOML and Markdown, where escapes of HTML would be wrong.
+    # Python, TOML and Markdown must not be HTML-escaped.
     environment = Environment(loader=loader, undefined=StrictUndefined, keep_trailing_newline=True)  # noqa: S701
     values = {
         **{name: getattr(names, name) for name in ("distribution", "module", "cls")},
@@ -125,7 +126,7 @@ def _write(texts: dict[str, str], folder: Path) -> None:
             file.parent.mkdir(exist_ok=True)
             file.write_text(text, encoding="utf-8")
         except OSError as error:
-            msg = f"cannot write {path} ({error.strerror}), so nothing was written; give --out a folder elsewhere"
+            msg = f"cannot write {path} ({error.strerror}), so nothing was written; pass another folder with --out"
             raise InvalidInputError(msg) from error
 
 

@@ -24,7 +24,7 @@ ROOT = Path(__file__).parents[2]
 PAGES = sorted({*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("anomalib_defect_plugins/models/*/README.md")})
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 INDENTED = re.compile(r"^    ((?:[A-Z_]+=\S+ )?(?:python|anomalib) .*)$", re.MULTILINE)
-INLINE = re.compile(r"`(python experiments/[^`]+)`")
+INLINE = re.compile(r"`(python (?:experiments|tools)/[^`]+)`")
 VARIABLE = re.compile(r"[A-Z_]+=.*")
 LINK = re.compile(r"\]\(([^)\s]+)\)")
 
@@ -110,7 +110,7 @@ def _status(words: tuple[str, ...], anomalib: Parser) -> int | str | None:
 
 
 def _check_ours(arguments: list[str]) -> None:
-    options = main._parse(arguments)
+    options = main.parse_arguments(arguments)
     if options.command in {"data", "synthesize"}:
         cls = datamodules.find_datamodule(options.name if options.command == "data" else options.data)
         datamodules.make_datamodule(cls, options.rest)

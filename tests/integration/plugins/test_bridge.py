@@ -170,18 +170,3 @@ def test_worker_processes_find_the_names_too(strangers: Strangers) -> None:
     result = strangers.run([sys.executable, str(path)])
     assert result.stdout.splitlines()[-1:] == ["GoodNet 3"], result.stderr
     assert result.stderr.count("plugin 'broken' of broken 1.0 is skipped") == 1
-
-
-def test_our_share_of_the_command_line_is_under_three_tenths_of_a_second(strangers: Strangers) -> None:
-    code = """
-        import time
-        import anomalib.cli.cli
-        start = time.perf_counter()
-        from anomalib_defect_plugins import autoload
-        autoload._connect()
-        print(time.perf_counter() - start)
-        assert anomalib.models.HtpGan and anomalib.data.TextureDefects
-    """
-    variables = {"TORCH_DEVICE_BACKEND_AUTOLOAD": "0", "PYTHONDONTWRITEBYTECODE": ""}
-    shares = [float(strangers.python(code, **variables).stdout) for _ in range(2)]
-    assert min(shares) < 0.3, f"{shares} s"

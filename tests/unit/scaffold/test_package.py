@@ -38,15 +38,15 @@ def test_without_a_folder_it_is_called_as_the_package(tmp_path: Path, monkeypatc
 @pytest.mark.parametrize(
     ("name", "reason"),
     [
-        ("1st", "can be no name of a Python package"),
-        ("my method", "can be no name of a Python package"),
-        ("../up", "can be no name of a Python package"),
-        ("méthode", "can be no name of a Python package"),
-        ("class", "can be no name of a Python package"),
+        ("1st", "is not a valid name of a Python package"),
+        ("my method", "is not a valid name of a Python package"),
+        ("../up", "is not a valid name of a Python package"),
+        ("méthode", "is not a valid name of a Python package"),
+        ("class", "is not a valid name of a Python package"),
         ("padim", "the model name 'padim' is taken by anomalib "),
         ("htp-gan", "the model name 'htpgan' is taken by plugin 'htpgan' of anomalib-defect-plugins "),
         ("generators", "the name 'generators' is taken by plugin 'generators' of anomalib-defect-plugins "),
-        ("json", "there is a Python module 'json' already"),
+        ("json", "a Python module 'json' exists"),
     ],
 )
 def test_a_name_that_cannot_be_is_one_line_and_nothing_is_written(
