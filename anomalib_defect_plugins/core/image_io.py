@@ -66,7 +66,8 @@ def _pixels(image: Image.Image, size: Size | None, order: MemoryOrder) -> npt.ND
     colours = image.convert("RGBA") if image.has_transparency_data else image
     values = _resized(colours.convert("RGB"), size).transpose(2, 0, 1)
     # Multiplied, as torchvision does, because a division would round differently.
-    return np.multiply(values, np.float32(1 / 255), dtype=np.float32, order=order)
+    scaled: npt.NDArray[np.float32] = np.multiply(values, np.float32(1 / 255), dtype=np.float32, order=order)
+    return scaled
 
 
 def _resized(image: Image.Image, size: Size | None) -> npt.NDArray[Any]:

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from importlib import import_module
 from importlib.machinery import ModuleSpec
 from types import ModuleType
+from typing import Any, cast
 
 PACKAGE = "anomalib_defect_plugins"
 
@@ -57,7 +58,7 @@ class MovedModules:
         """Return a spec for a former module, ``None`` for any other."""
         del path, target
         package, _, name = fullname.partition(".")
-        return ModuleSpec(fullname, self) if package == PACKAGE and name in MOVED else None
+        return ModuleSpec(fullname, cast(Any, self)) if package == PACKAGE and name in MOVED else None
 
     def create_module(self, spec: ModuleSpec) -> None:
         """Leave the creation of the module to the import system."""

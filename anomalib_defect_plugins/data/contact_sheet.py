@@ -1,7 +1,6 @@
-"""A contact sheet: rows of thumbnails with the outlines of their masks."""
+"""Contact sheet: rows of thumbnails with outlined masks."""
 
 import math
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple, cast
@@ -14,36 +13,37 @@ from skimage.segmentation import find_boundaries
 from torch import Tensor
 
 from anomalib_defect_plugins.core.errors import InvalidInputError
+from anomalib_defect_plugins.core.files import atomic_path
 from anomalib_defect_plugins.data.dataclasses import SEPARATOR
 
 PAGE = (2000, 3000)
-"""Width and height in pixels that a contact sheet keeps to."""
+"""Maximum width and height of a contact sheet, in pixels."""
 
 THUMBNAIL_AREA = 160**2
-"""Area in pixels of a thumbnail of the median shape, where the page has room for it."""
+"""Area of a thumbnail with the median aspect ratio, in pixels, where it fits the page."""
 
 HEIGHTS = (56, 320)
-"""Least and greatest height of a thumbnail in pixels."""
+"""Minimum and maximum height of a thumbnail, in pixels."""
 
-LARGEST = (1600, 400)
-"""Width and height in pixels that an image is reduced to as soon as it is read."""
+MAX_SIZE = (1600, 400)
+"""Width and height that an image is reduced to when it is read, in pixels."""
 
 LABEL_WIDTH, GAP, FONT_SIZE = 180, 8, 15
 OUTLINE = (255, 0, 110)
 
 
 class Thumbnail(NamedTuple):
-    """A reduced image and, where it has one, its mask in the same size (mode ``L``, 255 on the defect)."""
+    """A reduced image and, if it has one, its mask of the same size (mode ``L``, 255 on the defect)."""
 
     image: Image.Image
     mask: Image.Image | None
 
 
 def make_thumbnail(item: ImageItem) -> Thumbnail:
-    """Make a thumbnail of a sample: image (3, H, W), float in [0, 1], and mask (H, W), if it has one."""
+    """Create a thumbnail of a sample: image, shape (3, H, W), float in [0, 1], and optional mask, shape (H, W)."""
     pixels = (cast(Tensor, item.image).clamp(0, 1) * 255).round().byte().permute(1, 2, 0).numpy()
     image = Image.fromarray(pixels)
-    image.thumbnail(LARGEST)
+    image.thumbnail(MAX_SIZE)
     if item.gt_mask is None:
         return Thumbnail(image, None)
     mask = Image.fromarray((item.gt_mask.numpy() > 0).astype(np.uint8) * 255)
@@ -51,18 +51,18 @@ def make_thumbnail(item: ImageItem) -> Thumbnail:
 
 
 def _resize_mask(mask: Image.Image, size: tuple[int, int]) -> Image.Image:
-    """Keep every defect, however thin: a pixel is defective if any pixel that goes into it is."""
+    """Resize a mask without losing thin defects: a pixel is defective if any of its source pixels is."""
     return mask.resize(size, Image.Resampling.BOX).point(lambda value: 255 if value else 0)
 
 
 def contact_sheet(groups: list[tuple[str, list[Thumbnail]]]) -> Image.Image:
-    """Draw the thumbnails of each group in a row behind its label, with the outlines of their masks.
+    """Draw the thumbnails of each group, with outlined masks, in a row behind its label.
 
     Args:
-        groups: Label and thumbnails. Of a row that is too long for the page, the thumbnails that fit are drawn.
+        groups: Label and thumbnails of each row. Thumbnails that do not fit the page are left out.
 
     Returns:
-        RGB image of at most ``PAGE``; it is higher only for groups by the hundred.
+        RGB image no larger than ``PAGE``, but higher for hundreds of groups.
     """
     height, columns = _plan(groups)
     length = PAGE[0] // columns - LABEL_WIDTH - 3 * GAP
@@ -72,14 +72,14 @@ def contact_sheet(groups: list[tuple[str, list[Thumbnail]]]) -> Image.Image:
 
 
 def _plan(groups: list[tuple[str, list[Thumbnail]]]) -> tuple[int, int]:
-    """Give the height of a thumbnail and the number of columns of rows, as few as leave the thumbnails large enough."""
+    """Return the height of a thumbnail and the number of columns: the fewest with large enough thumbnails."""
     shapes = [image.width / image.height for _, thumbnails in groups for image, _ in thumbnails]
-    wanted = int(np.clip(math.sqrt(THUMBNAIL_AREA / np.median(shapes)), *HEIGHTS))
+    target = int(np.clip(math.sqrt(THUMBNAIL_AREA / np.median(shapes)), *HEIGHTS))
     for columns in (1, 2, 3):
         room = PAGE[1] // math.ceil(len(groups) / columns) - 2 * GAP
-        if room >= min(wanted, 2 * HEIGHTS[0]):
+        if room >= min(target, 2 * HEIGHTS[0]):
             break
-    return max(HEIGHTS[0], min(wanted, room)), columns
+    return max(HEIGHTS[0], min(target, room)), columns
 
 
 def _draw_row(label: str, thumbnails: list[Thumbnail], height: int, length: int) -> Image.Image:
@@ -95,7 +95,7 @@ def _draw_row(label: str, thumbnails: list[Thumbnail], height: int, length: int)
 
 
 def _arrange(sizes: list[tuple[int, int]], length: int, height: int) -> Iterator[tuple[int, int]]:
-    """Give left and top of the pictures that fit into a row, which has lines where long strips leave it room."""
+    """Yield left and top of the pictures that fit into a row, which has several lines if the pictures are flat."""
     left = top = line = 0
     for wide, high in sizes:
         if left + wide > length:
@@ -107,14 +107,14 @@ def _arrange(sizes: list[tuple[int, int]], length: int, height: int) -> Iterator
 
 
 def _draw_thumbnail(thumbnail: Thumbnail, height: int, length: int) -> Image.Image:
-    """Bring a thumbnail to its height, or to its length if it is a long strip, and outline its mask."""
+    """Scale a thumbnail to ``height``, or to ``length`` if it would be longer, and outline its mask."""
     image, mask = thumbnail
     scale = min(height / image.height, length / image.width)
     size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
     image = image.resize(size, Image.Resampling.NEAREST if scale >= 2 else Image.Resampling.LANCZOS)
     if mask is None:
         return image
-    # A pixel away from the defect, so that a thin one is still to be seen; the margin closes outlines at the border.
+    # The outline is one pixel away so that a thin defect stays visible; the padding closes it at the border.
     around = binary_dilation(np.asarray(_resize_mask(mask, size)) > 0, np.ones((5, 5)))
     pixels = np.array(image)
     inner = find_boundaries(np.pad(around, 1), mode="inner")  # type: ignore[no-untyped-call]
@@ -132,7 +132,7 @@ def _draw_label(label: str, height: int) -> Image.Image:
 
 
 def _wrap(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> Iterator[str]:
-    """Break a line that is too long for a label, after a ``+``, ``_`` or blank where there is one."""
+    """Wrap a line that is too long for a label, if possible after a ``+``, ``_`` or blank."""
     line = ""
     for part in _parts(text):
         if line and font.getlength(line + part) > LABEL_WIDTH - GAP:
@@ -151,7 +151,7 @@ def _parts(text: str) -> Iterator[str]:
 
 
 def _stack(pictures: list[Image.Image], down: bool) -> Image.Image:
-    """Put pictures below or beside one another, with a margin around."""
+    """Stack pictures vertically or horizontally with a margin."""
     widths, heights = [picture.width for picture in pictures], [picture.height for picture in pictures]
     size = (max(widths), sum(heights)) if down else (sum(widths), max(heights))
     page = Image.new("RGB", (size[0] + (GAP if down else 0), size[1] + (GAP if down else 0)), "white")
@@ -162,8 +162,8 @@ def _stack(pictures: list[Image.Image], down: bool) -> Image.Image:
     return page
 
 
-def label_of(defect_type: str, splits: tuple[str, ...], count: int) -> str:
-    """Give the label of a row of the contact sheet: type, splits and how many images there are."""
+def row_label(defect_type: str, splits: tuple[str, ...], count: int) -> str:
+    """Format the label of a row of the contact sheet: type, splits and number of images."""
     return f"{defect_type}\n{' and '.join(splits)}: {count}"
 
 
@@ -171,13 +171,11 @@ def save_sheet(sheet: Image.Image, path: Path) -> None:
     """Write the contact sheet as PNG, atomically.
 
     Raises:
-        InvalidInputError: Nothing can be written there.
+        InvalidInputError: If the file cannot be written.
     """
-    partial = path.with_name(f".{path.name}.part")
     try:
-        sheet.save(partial, "PNG")
-        os.replace(partial, path)
+        with atomic_path(path) as partial:
+            sheet.save(partial, "PNG")
     except OSError as error:
-        partial.unlink(missing_ok=True)
-        msg = f"cannot write the contact sheet {path} ({error.strerror or error}); give another file (--out)"
+        msg = f"cannot write the contact sheet {path} ({error.strerror or error}); choose another file (--out)"
         raise InvalidInputError(msg) from error

@@ -1,4 +1,4 @@
-"""Samples and batches that know the type of their defect: anomalib's own, with one field more."""
+"""Items and batches of anomalib with the type of each defect."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -10,7 +10,7 @@ GOOD = "good"
 """Defect type of a normal image."""
 
 SEPARATOR = "+"
-"""Stands between the types of an image with defects of several: ``crack+efflorescence``."""
+"""Joins the types of an image with defects of several types: ``crack+efflorescence``."""
 
 
 @dataclass
@@ -18,7 +18,7 @@ class NumpyDefectItem(NumpyImageItem):
     """A sample as arrays."""
 
     defect_type: str | None = None
-    wanted: bool | None = None
+    needs_synthetic_defect: bool | None = None
 
 
 @dataclass
@@ -28,7 +28,7 @@ class NumpyDefectBatch(NumpyImageBatch):
     item_class: ClassVar[type[NumpyDefectItem]] = NumpyDefectItem
 
     defect_type: list[str] | None = None
-    wanted: object | None = None
+    needs_synthetic_defect: object | None = None
 
 
 @dataclass
@@ -36,14 +36,14 @@ class DefectItem(ImageItem):
     """A sample.
 
     Attributes:
-        defect_type: Kind of defect, ``good`` for a normal image; several are joined by ``+``.
-        wanted: Whether a synthetic defect is still to be drawn on it, when its batch is on the training device.
+        defect_type: Defect type, ``good`` for a normal image; several types are joined by ``+``.
+        needs_synthetic_defect: Whether a synthetic defect is to be drawn once its batch is on the training device.
     """
 
     numpy_class: ClassVar[type[NumpyDefectItem]] = NumpyDefectItem
 
     defect_type: str | None = None
-    wanted: bool | None = None
+    needs_synthetic_defect: bool | None = None
 
 
 @dataclass
@@ -51,17 +51,17 @@ class DefectBatch(ImageBatch):
     """A batch.
 
     Attributes:
-        defect_type: Kind of defect of each image, ``good`` for a normal one; several are joined by ``+``.
-        wanted: (B,), bool: on which images a synthetic defect is still to be drawn.
+        defect_type: Defect type of each image, ``good`` for a normal one; several types are joined by ``+``.
+        needs_synthetic_defect: Images that a synthetic defect is still to be drawn on, shape (B,), bool.
     """
 
     item_class: ClassVar[type[DefectItem]] = DefectItem
     numpy_class: ClassVar[type[NumpyDefectBatch]] = NumpyDefectBatch
 
     defect_type: list[str] | None = None
-    wanted: Tensor | None = None
+    needs_synthetic_defect: Tensor | None = None
 
 
 def split_types(defect_type: str) -> tuple[str, ...]:
-    """Give the single types of what a table or a batch holds: none for ``good``, several where ``+`` joins them."""
+    """Split a defect type into its single types; empty for ``good``."""
     return () if defect_type == GOOD else tuple(defect_type.split(SEPARATOR))

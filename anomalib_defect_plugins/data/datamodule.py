@@ -1,4 +1,4 @@
-"""Base of the data modules here: published splits as they are, and what they share."""
+"""Base class of the data modules of published data sets."""
 
 from pathlib import Path
 
@@ -13,26 +13,25 @@ from anomalib_defect_plugins.data.sample_table import split_by_group
 
 
 class DefectDataModule(AnomalibDataModule):
-    """Base of the data modules here.
+    """Base class of data modules that keep the published split.
 
-    A subclass sets ``train_data`` and ``test_data`` in ``_setup``, to published splits that stay as they are. Defective
-    images of a published training split go to ``train_defects``: models train on normal images, unless ``WithDefects``
-    is asked for these too.
+    A subclass sets ``train_data`` and ``test_data`` in ``_setup``. Defective images of a published training split go to
+    ``train_defects``: models train on normal images, unless ``WithDefects`` adds the defective ones.
 
     Args:
-        root: Folder of the data set; ``None`` is a folder of the data set's name among anomalib's data sets.
-        train_batch_size: Batch size in training.
-        eval_batch_size: Batch size in validation and test.
-        num_workers: Processes that read images.
+        root: Folder of the data set; ``None`` for a folder named after the class in anomalib's data set folder.
+        train_batch_size: Training batch size.
+        eval_batch_size: Validation and test batch size.
+        num_workers: Number of data loading processes.
         train_augmentations: Augmentations of the training images.
         val_augmentations: Augmentations of the validation images.
         test_augmentations: Augmentations of the test images.
-        augmentations: Augmentations where none of the stage is given.
-        val_split_mode: Where validation images come from. The default is ``same_as_test``, as anomalib does for sets
-            without validation images of their own. A threshold that a post-processor fits to them has then seen the
-            test labels; with ``none``, ``from_train`` or ``synthetic`` it has not.
-        val_split_ratio: Share of validation images, for the modes that split; images of one object stay together.
-        seed: Seed of a split.
+        augmentations: Augmentations for the stages that have none of their own.
+        val_split_mode: Source of the validation images. The default is ``same_as_test``, as in anomalib for data sets
+            without validation images; thresholds fitted to them have then seen the test labels. With ``none``,
+            ``from_train`` or ``synthetic`` they have not.
+        val_split_ratio: Share of validation images, for modes that split; images of one object stay together.
+        seed: Seed of the validation split.
     """
 
     train_defects: AnomalibDataset | None = None
@@ -67,7 +66,7 @@ class DefectDataModule(AnomalibDataModule):
         self.root = resolve_dataset_root(root, type(self).__name__)
 
     def _create_test_split(self) -> None:
-        """Leave the test split as it was published."""
+        """Keep the published test split."""
 
     def _create_val_split(self) -> None:
         if "group" not in self.train_data.samples:
@@ -75,16 +74,16 @@ class DefectDataModule(AnomalibDataModule):
         elif self.val_split_mode == ValSplitMode.FROM_TEST:
             self.test_data, self.val_data = split_by_group(self.test_data, self.val_split_ratio, self.seed)
         elif self.val_split_mode == ValSplitMode.FROM_TRAIN:
-            self.val_data = self._take_from_train()
+            self.val_data = self._hold_out_from_train()
         elif self.val_split_mode == ValSplitMode.SYNTHETIC:
-            self.val_data = SyntheticAnomalyDataset.from_dataset(self._take_from_train())
+            self.val_data = SyntheticAnomalyDataset.from_dataset(self._hold_out_from_train())
         else:
             super()._create_val_split()
 
-    def _take_from_train(self) -> AnomalibDataset:
-        """Split objects off the training images; their defective images train no more either."""
-        self.train_data, held = split_by_group(self.train_data, self.val_split_ratio, self.seed)
+    def _hold_out_from_train(self) -> AnomalibDataset:
+        """Move the normal images of some objects out of training, and remove defective images of these objects."""
+        self.train_data, held_out = split_by_group(self.train_data, self.val_split_ratio, self.seed)
         if self.train_defects is not None:
-            elsewhere = ~self.train_defects.samples.group.isin(held.samples.group)
-            self.train_defects = self.train_defects.subsample(list(np.flatnonzero(elsewhere)))
-        return held
+            kept = ~self.train_defects.samples.group.isin(held_out.samples.group)
+            self.train_defects = self.train_defects.subsample(list(np.flatnonzero(kept)))
+        return held_out

@@ -1,4 +1,4 @@
-"""Reading samples such that a bad file is named: a base for the data sets here, and a check for any other's."""
+"""Base class of the data sets, which names unusable files, and a check for any other anomalib data set."""
 
 import contextlib
 from collections.abc import Callable, Iterator
@@ -12,33 +12,35 @@ from anomalib import TaskType
 from anomalib.data import AnomalibDataset
 from anomalib.data.utils import LabelName, read_mask
 from PIL import Image
-from torchvision.datasets.folder import IMG_EXTENSIONS
-from torchvision.transforms.v2.functional import to_dtype, to_image
 from torchvision.tv_tensors import Image as ImageTensor
 from torchvision.tv_tensors import Mask
 
 from anomalib_defect_plugins.core.errors import InvalidInputError, MissingDataError, UserError
+from anomalib_defect_plugins.core.image_io import check_mode, read_image
 from anomalib_defect_plugins.data.dataclasses import DefectBatch, DefectItem
+from anomalib_defect_plugins.data.training_set import TrainingSet
 
 
 class CheckedDataset(AnomalibDataset):
-    """Base of the data sets here. A subclass sets ``samples``, and overrides ``load_mask`` for masks of its own format.
+    """Base class of data sets. A subclass sets ``samples`` and overrides ``load_mask`` for other mask formats.
 
-    ``samples`` has anomalib's columns, ``defect_type`` (the kind of defect, ``good`` for a normal image) and, where
-    several images show one object, ``group``; see :func:`~anomalib_defect_plugins.data.sample_table.make_table`.
+    ``samples`` has anomalib's columns, ``defect_type`` (``good`` for a normal image) and, where several images show one
+    object, ``group``; see :func:`~anomalib_defect_plugins.data.sample_table.make_table`.
     """
 
     @property
     def collate_fn(self) -> Callable[..., Any]:
-        """What makes a ``DefectBatch`` of samples."""
+        """Function that collates items into a ``DefectBatch``."""
         return DefectBatch.collate
 
     def load_image(self, path: str) -> ImageTensor:
-        """Read the image at ``path``: (3, H, W), float in [0, 1]; 16 bits are scaled, an alpha channel is dropped."""
-        return _read_image(path)
+        """Load an image, shape (3, H, W), float in [0, 1]; 16-bit values are scaled, an alpha channel is dropped."""
+        # Images stored pixel by pixel collate into channels-last batches, which speed up convolutions.
+        pixels, _, _ = read_image(path, order="K")
+        return ImageTensor(torch.from_numpy(pixels))
 
     def load_mask(self, path: str) -> Mask:
-        """Read the mask at ``path``: (H, W), uint8, 1 on the defect, which is what is neither black nor transparent."""
+        """Load a mask, shape (H, W), uint8, 1 where the file is neither black nor transparent."""
         with Image.open(path) as image:
             if not image.has_transparency_data:
                 return read_mask(path, as_tensor=True)
@@ -46,16 +48,16 @@ class CheckedDataset(AnomalibDataset):
         return Mask(torch.from_numpy(np.any(colours, axis=0) & (alpha > 0)), dtype=torch.uint8)
 
     def __getitem__(self, index: int) -> DefectItem:
-        """Read a sample: image (3, H, W), float in [0, 1], and mask (H, W), bool.
+        """Load a sample: image, shape (3, H, W), float in [0, 1], and mask, shape (H, W), bool.
 
         Raises:
-            MissingDataError: A file is gone.
-            InvalidInputError: A file cannot be read, or the mask is not as large as the image.
+            MissingDataError: If a file does not exist.
+            InvalidInputError: If a file cannot be read, or the sizes of mask and image differ.
         """
         sample = self.samples.iloc[index]
         with reading("image", sample.image_path):
             image = self.load_image(sample.image_path)
-        mask = self._mask_of(sample, image)
+        mask = self.load_sample_mask(sample, image)
         if self.augmentations:
             image, mask = (self.augmentations(image), None) if mask is None else self.augmentations(image, mask)
         unlabelled = sample.label_index == LabelName.UNKNOWN
@@ -68,7 +70,20 @@ class CheckedDataset(AnomalibDataset):
             defect_type=sample.get("defect_type"),
         )
 
-    def _mask_of(self, sample: pd.Series, image: torch.Tensor) -> Mask | None:
+    def load_sample_mask(self, sample: pd.Series, image: torch.Tensor) -> Mask | None:
+        """Load the mask of a sample and check that it is as large as the image.
+
+        Args:
+            sample: Row of ``samples``.
+            image: Its image, shape (C, H, W).
+
+        Returns:
+            Mask, shape (H, W), uint8; ``None`` for unlabelled images and for classification.
+
+        Raises:
+            MissingDataError: If the mask does not exist.
+            InvalidInputError: If the mask cannot be read or has another size.
+        """
         if self.task != TaskType.SEGMENTATION or sample.label_index == LabelName.UNKNOWN:
             return None
         if sample.label_index == LabelName.NORMAL:
@@ -79,112 +94,102 @@ class CheckedDataset(AnomalibDataset):
         return mask
 
 
-def image_files(folder: Path) -> list[Path]:
-    """Give the images in a folder, sorted: by suffix, as anomalib does, without hidden files and subfolders."""
-    return sorted(path for path in folder.iterdir() if is_image_file(path))
+def check_not_empty(mask: Mask, what: str, advice: str) -> Mask:
+    """Check that a mask marks at least one pixel, and return it.
 
+    Args:
+        mask: The mask.
+        what: Kind and path of its file, for the message.
+        advice: What to do, for the message.
 
-def is_image_file(path: Path) -> bool:
-    """Whether a file is meant to be an image: by its suffix, and not hidden."""
-    return path.suffix.lower() in IMG_EXTENSIONS and not path.name.startswith(".") and path.is_file()
-
-
-def _read_image(path: str) -> ImageTensor:
-    with Image.open(path) as image:
-        _check_mode(image)
-        if not image.mode.startswith("I"):
-            # Pillow warns when the transparency of a palette is dropped in one step.
-            colours = image.convert("RGBA") if image.has_transparency_data else image
-            return to_dtype(to_image(colours.convert("RGB")), torch.float32, scale=True)
-        # Pillow opens 16 grey bits as integers, and would clip them to 255 on conversion.
-        values = torch.from_numpy(np.array(image).astype(np.float32) / 65535)
-    if values.max() > 1 or values.min() < 0:
-        msg = "its values need more than 16 bits, or a sign"
-        raise ValueError(msg)
-    return ImageTensor(values.expand(3, *values.shape))
-
-
-def _check_mode(image: Image.Image) -> None:
-    """Refuse what has no full range to scale by; Pillow would clip it to whole numbers."""
-    if image.mode == "F":
-        msg = "its values are floating-point numbers, save it with 8 or 16 bits"
-        raise ValueError(msg)
+    Raises:
+        InvalidInputError: If no pixel is marked.
+    """
+    if not mask.any():
+        msg = f"{what} marks nothing; {advice}"
+        raise InvalidInputError(msg)
+    return mask
 
 
 def check_samples(dataset: AnomalibDataset) -> None:
-    """Look at every image and mask of any anomalib data set and stop at the first that cannot be used.
+    """Check every image and mask of any anomalib data set.
 
-    Files are examined as little as finds a cut or damaged one: the checksums of a PNG, a JPEG decoded at an eighth of
-    its size. Masks are read by the data set if it is one of ours, so that it can refuse what it cannot use.
+    The check does as little as finds a truncated or damaged file: it verifies the checksums of a PNG and decodes a JPEG
+    at an eighth of its size. Masks of a :class:`CheckedDataset` are loaded by the data set, which may refuse their
+    content.
 
     Raises:
-        MissingDataError: A file is gone.
-        InvalidInputError: An image or a mask is broken, or a mask is not as large as its image.
+        MissingDataError: If a file does not exist.
+        InvalidInputError: If an image or a mask is damaged, or their sizes differ.
     """
     with_masks = dataset.samples.attrs.get("task") != TaskType.CLASSIFICATION
     for sample in dataset.samples.itertuples():
-        size = _examine("image", sample.image_path)
+        size = _check_image(sample.image_path)
         if with_masks and sample.label_index == LabelName.ABNORMAL:
-            mask_size = _examine_mask(dataset, getattr(sample, "mask_path", None))
+            mask_size = _check_mask(dataset, getattr(sample, "mask_path", None))
             if mask_size is not None:
                 _check_size(sample, size, mask_size)
 
 
-def _examine_mask(dataset: AnomalibDataset, path: Any) -> tuple[int, ...] | None:
-    """Check a mask and give its (width, height); nothing where only the data set could tell."""
-    dataset = getattr(dataset, "dataset", dataset)  # what a training set with defects is made of
+def _check_image(path: str) -> tuple[int, int]:
+    """Check an image file and return its width and height."""
+    with reading("image", path), Image.open(path) as image:
+        check_mode(image)
+        return _decode(image)
+
+
+def _check_mask(dataset: AnomalibDataset, path: Any) -> tuple[int, ...] | None:
+    """Check a mask and return its width and height; ``None`` for a format that only the data set could read."""
+    if isinstance(dataset, TrainingSet):
+        dataset = dataset.dataset
     if path and isinstance(dataset, CheckedDataset):
         with reading("mask", path):
             return tuple(dataset.load_mask(path).shape[::-1])
-    return _examine("mask", path) if _is_image(path) else None
+    if not isinstance(path, str | Path) or Path(path).suffix.lower() not in Image.registered_extensions():
+        return None
+    with reading("mask", str(path)), Image.open(path) as mask:
+        return _decode(mask)
 
 
-def _is_image(path: object) -> bool:
-    return isinstance(path, str | Path) and Path(path).suffix.lower() in Image.registered_extensions()
-
-
-def _examine(what: str, path: str) -> tuple[int, int]:
-    """Check an image file and give its (width, height)."""
-    with reading(what, path), Image.open(path) as image:
-        size = image.size
-        if what == "image":
-            _check_mode(image)
-        if image.format == "PNG":
-            image.verify()
-        else:
-            # Only a JPEG decoder knows how to draw a small draft; for other formats this changes nothing.
-            image.draft("L", (max(1, size[0] // 8), max(1, size[1] // 8)))
-            image.load()
+def _decode(image: Image.Image) -> tuple[int, int]:
+    """Decode an open file just enough to find damage, and return its width and height."""
+    size = image.size
+    if image.format == "PNG":
+        image.verify()
+    else:
+        # Only JPEG has reduced decoding; for other formats ``draft`` does nothing.
+        image.draft("L", (max(1, size[0] // 8), max(1, size[1] // 8)))
+        image.load()
     return size
 
 
 def _check_size(sample: Any, image_size: tuple[int, ...], mask_size: tuple[int, ...]) -> None:
     if image_size != mask_size:
-        given, needed = ("x".join(map(str, size)) for size in (mask_size, image_size))
-        msg = f"mask {sample.mask_path} is {given} pixels and its image {sample.image_path} {needed}; make them alike"
-        raise InvalidInputError(msg)
+        actual, expected = ("x".join(map(str, size)) for size in (mask_size, image_size))
+        msg = f"mask {sample.mask_path} is {actual} pixels and its image {sample.image_path} {expected}; "
+        raise InvalidInputError(msg + "make their sizes equal")
 
 
 @contextlib.contextmanager
 def reading(what: str, path: str) -> Iterator[None]:
-    """Name the file in whatever goes wrong while it is read.
+    """Name the file in any error that is raised while it is read.
 
     Args:
-        what: What the file is to the user, such as ``mask``.
+        what: Kind of file, such as ``mask``, for the message.
         path: The file.
 
     Raises:
-        MissingDataError: The file is gone.
-        InvalidInputError: Anything else.
+        MissingDataError: If the file does not exist.
+        InvalidInputError: If anything else goes wrong.
     """
     try:
         yield
     except UserError:
         raise
     except FileNotFoundError as error:
-        msg = f"{what} {path} does not exist; put it back, or remove what belongs to it"
+        msg = f"{what} {path} not found. Restore it or remove its sample."
         raise MissingDataError(msg) from error
-    except Exception as error:  # decoders raise errors of many kinds on a broken file
+    except Exception as error:  # decoders raise errors of many types on a damaged file
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         msg = f"cannot read {what} {path} ({reason}); replace that file or remove it"
         raise InvalidInputError(msg) from error

@@ -1,7 +1,8 @@
-"""Download of a data set that its authors offer as a zip archive, checked by what is in it."""
+"""Download of a data set that its authors publish as a zip archive, verified by its content."""
 
 import hashlib
 import http.client
+import logging
 import re
 import shutil
 import tempfile
@@ -17,32 +18,68 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, Trans
 from anomalib_defect_plugins.core.errors import MissingDataError
 from anomalib_defect_plugins.core.files import new_folder
 
-TIMEOUT = 30
-"""Seconds without an answer after which a download has failed."""
+logger = logging.getLogger(__name__)
+
+RESPONSE_TIMEOUT_S = 30
+"""Seconds without a response after which a download fails."""
+
+
+def download_if_missing(
+    root: Path,
+    url: str,
+    names: Sequence[str] | re.Pattern[str],
+    layout: str,
+    notice: str,
+    digest: str = "",
+    archive_digest: str = "",
+) -> None:
+    """Download a data set unless its folder exists and is not empty.
+
+    Args:
+        root: Folder of the data set.
+        url: As in :func:`download_files`.
+        names: Likewise.
+        layout: Expected content of ``root``, for the message.
+        notice: Terms of use, logged before the download.
+        digest: As in :func:`download_files`.
+        archive_digest: Likewise.
+
+    Raises:
+        MissingDataError: If the download fails; the message says what to put where.
+        InvalidInputError: If ``root`` is not writable.
+    """
+    if root.is_dir() and any(root.iterdir()):
+        return
+    logger.warning("%s; downloading it from %s", notice, url)
+    try:
+        download_files(url, root, names, digest, archive_digest)
+    except MissingDataError as error:
+        msg = f"{error}; download the archive yourself and unpack it so that {root} contains {layout}"
+        raise MissingDataError(msg) from error
 
 
 def download_files(
     url: str, root: Path, names: Sequence[str] | re.Pattern[str], digest: str = "", archive_digest: str = ""
 ) -> None:
-    """Put files of a zip archive under ``root``, which appears when all of them are there and are the right ones.
+    """Download files of a zip archive into ``root``, which appears once all of them are complete and verified.
 
     Args:
-        url: Address of the archive. One top folder that all its members share is left out.
-        root: Folder to make; it must not exist or be empty.
-        names: The files wanted, relative to ``root``, or a pattern of their whole names. Nothing else is unpacked.
-        digest: What :func:`content_digest` must give for them. Archives made by a host on demand differ in their bytes
-            from one day to the next, their contents do not.
-        archive_digest: SHA-256 of an archive that is a file of its own, instead of ``digest``.
+        url: Address of the archive. A top folder that all its members share is removed from their paths.
+        root: Folder to create; it must not exist or be empty.
+        names: Files to unpack, relative to ``root``, or a pattern of their whole names. Other files are ignored.
+        digest: Expected :func:`content_digest` of these files, for archives that the host builds on demand and whose
+            bytes therefore change while their content does not.
+        archive_digest: Expected SHA-256 of the archive, instead of ``digest``.
 
     Raises:
-        MissingDataError: The download failed, or it is not what was expected.
-        InvalidInputError: ``root`` cannot be written.
+        MissingDataError: If the download fails or has other content than expected.
+        InvalidInputError: If ``root`` is not writable.
     """
     with new_folder(root) as unfinished, tempfile.TemporaryFile(dir=unfinished.parent) as archive:
         try:
-            found = _fetch(url, archive)
+            actual_digest = _fetch(url, archive)
             if archive_digest:
-                _check_digest("is another archive", url, found, archive_digest)
+                _check_digest("is another archive", url, actual_digest, archive_digest)
             unpacked = _unpack(archive, unfinished, names)
         except MissingDataError:
             raise
@@ -51,17 +88,17 @@ def download_files(
             msg = f"cannot download {url} ({reason})"
             raise MissingDataError(msg) from error
         if not archive_digest:
-            _check_digest("holds other files", url, content_digest(unfinished, unpacked), digest)
+            _check_digest("has other files", url, content_digest(unfinished, unpacked), digest)
 
 
-def _check_digest(otherwise: str, url: str, found: str, expected: str) -> None:
-    if found != expected:
-        msg = f"{url} {otherwise} than expected (SHA-256 {found}, expected {expected})"
+def _check_digest(difference: str, url: str, actual: str, expected: str) -> None:
+    if actual != expected:
+        msg = f"{url} {difference} than expected (SHA-256 {actual}, expected {expected})"
         raise MissingDataError(msg)
 
 
 def content_digest(root: Path, names: Sequence[str]) -> str:
-    """SHA-256 over the sorted names and the bytes of files under ``root``, in hexadecimal."""
+    """Compute the SHA-256 over the sorted names and the bytes of files under ``root``, in hexadecimal."""
     total = hashlib.sha256()
     for name in sorted(names):
         content = hashlib.sha256((root / name).read_bytes()).hexdigest()
@@ -70,14 +107,14 @@ def content_digest(root: Path, names: Sequence[str]) -> str:
 
 
 def _fetch(url: str, target: BinaryIO) -> str:
-    """Copy what is at ``url`` and give its SHA-256."""
+    """Copy the content of ``url`` to ``target`` and return its SHA-256."""
     total = hashlib.sha256()
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
     with (
-        urllib.request.urlopen(url, timeout=TIMEOUT) as response,  # noqa: S310  (the address is a constant of ours)
+        urllib.request.urlopen(url, timeout=RESPONSE_TIMEOUT_S) as response,  # noqa: S310 - a constant of a data set
         Progress(*columns, console=Console(stderr=True)) as progress,
     ):
-        # A host that packs on demand cannot say how large the archive will be.
+        # The length is unknown for archives that the host builds on demand.
         length = response.headers.get("Content-Length")
         task = progress.add_task(url.rsplit("/", 1)[-1], total=int(length) if length else None)
         while chunk := response.read(1 << 16):
@@ -88,7 +125,7 @@ def _fetch(url: str, target: BinaryIO) -> str:
 
 
 def _unpack(source: BinaryIO, folder: Path, names: Sequence[str] | re.Pattern[str]) -> Sequence[str]:
-    """Unpack what is wanted and give its names."""
+    """Unpack files and return their names."""
     with zipfile.ZipFile(source) as archive:
         tops = {member.split("/", 1)[0] for member in archive.namelist()}
         prefix = f"{tops.pop()}/" if len(tops) == 1 else ""

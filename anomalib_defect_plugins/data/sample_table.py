@@ -1,7 +1,6 @@
-"""Tables of samples, and how they are split without tearing the images of one object apart."""
+"""Tables of samples, and splits of them that keep all images of an object together."""
 
 from collections.abc import Iterable
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -10,7 +9,6 @@ from anomalib.data import AnomalibDataset
 from anomalib.data.utils import LabelName
 from pandas import DataFrame
 
-from anomalib_defect_plugins.core.errors import MissingDataError
 from anomalib_defect_plugins.data.dataclasses import GOOD
 
 
@@ -20,22 +18,31 @@ class Sample(NamedTuple):
     image_path: str
     split: str
     defect_type: str = GOOD
-    """``good`` for a normal image; several types are joined by ``+``."""
+    """Defect type, ``good`` for a normal image; several types are joined by ``+``."""
     mask_path: str = ""
     group: str = ""
-    """The object that the image shows, where there are several images of one."""
+    """The object that the image shows, where several images may show one object."""
+
+
+def by_label(samples: Iterable[Sample]) -> tuple[list[Sample], list[Sample]]:
+    """Separate normal and defective samples."""
+    normal: list[Sample] = []
+    defective: list[Sample] = []
+    for sample in samples:
+        (normal if sample.defect_type == GOOD else defective).append(sample)
+    return normal, defective
 
 
 def make_table(samples: Iterable[Sample], task: TaskType = TaskType.SEGMENTATION) -> DataFrame:
-    """Make the table that an anomalib data set takes as its ``samples``.
+    """Build the table that an anomalib data set takes as its ``samples``.
 
     Args:
         samples: The images.
         task: ``segmentation`` if every defective image has a mask, else ``classification``.
 
     Returns:
-        Columns ``image_path``, ``split``, ``label`` (``normal`` or ``abnormal``), ``label_index`` (0 or 1),
-        ``mask_path``, ``defect_type``, and ``group`` if the samples have one; ``attrs["task"]`` is the task.
+        Table with the columns ``image_path``, ``split``, ``label`` (``normal`` or ``abnormal``), ``label_index``
+        (0 or 1), ``mask_path``, ``defect_type``, and ``group`` if the samples have one; ``attrs["task"]`` is the task.
     """
     table = DataFrame(samples, columns=Sample._fields)
     label = (table.defect_type != GOOD).astype(int)
@@ -48,24 +55,12 @@ def make_table(samples: Iterable[Sample], task: TaskType = TaskType.SEGMENTATION
     return table
 
 
-def existing(path: Path, advice: str) -> str:
-    """Give the path of a file that must be there, as a string.
-
-    Raises:
-        MissingDataError: It is not; the message ends in ``advice``.
-    """
-    if not path.is_file():
-        msg = f"{path} is missing; {advice}"
-        raise MissingDataError(msg)
-    return str(path)
-
-
 def shuffled(table: DataFrame, seed: int | None) -> DataFrame:
-    """Give the rows in random order, the images of one object (column ``group``) in a row.
+    """Shuffle the rows; images of one object (column ``group``) stay adjacent.
 
     Args:
-        table: Samples; the order of its rows does not matter.
-        seed: The same seed gives the same order; ``None`` another one each time.
+        table: Samples, in any order, which does not influence the result.
+        seed: Seed of the order; ``None`` for a different order each time.
     """
     rng = np.random.default_rng(seed)
     table = table.sort_values("image_path")
@@ -77,15 +72,15 @@ def shuffled(table: DataFrame, seed: int | None) -> DataFrame:
 
 
 def split_by_group(dataset: AnomalibDataset, ratio: float, seed: int | None) -> tuple[AnomalibDataset, AnomalibDataset]:
-    """Split a data set such that all images of an object stay together.
+    """Split a data set at random without separating images of one object.
 
     Args:
-        dataset: Its table has a column ``group``.
-        ratio: Share of the second part; objects go to it until it has at least so many images.
-        seed: The same seed gives the same split; ``None`` another one each time.
+        dataset: Data set whose table has a column ``group``.
+        ratio: Minimum share of images in the second subset, which is filled object by object.
+        seed: Seed of the split; ``None`` for a different split each time.
 
     Returns:
-        The two parts.
+        The two subsets.
     """
     table = shuffled(dataset.samples, seed)
     count = round(ratio * len(table))

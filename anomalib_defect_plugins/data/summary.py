@@ -1,4 +1,4 @@
-"""What is in a data module: counts, sizes and defect areas of its images, and a contact sheet to look at."""
+"""Summary of a data module: counts, sizes and defect areas of its images, and a contact sheet."""
 
 import math
 from collections.abc import Iterable, Iterator
@@ -17,81 +17,82 @@ from rich.text import Text
 from torch import Tensor
 
 from anomalib_defect_plugins.core.errors import InvalidInputError, UserError
-from anomalib_defect_plugins.data.contact_sheet import Thumbnail, contact_sheet, label_of, make_thumbnail, save_sheet
+from anomalib_defect_plugins.data.contact_sheet import Thumbnail, contact_sheet, make_thumbnail, row_label, save_sheet
 from anomalib_defect_plugins.data.dataclasses import GOOD
-from anomalib_defect_plugins.data.training_set import with_defect_types
+from anomalib_defect_plugins.data.training_set import published_defects, with_defect_types
 
 SPLITS = ("train", "train_defects", "val", "test")
-"""The splits in the order in which they are shown; ``train_defects`` are spare images of a published training split."""
+"""Splits in display order; ``train_defects`` are the unused defective images of a published training split."""
 
-MOST_SIZES = 8
-"""So many distinct image sizes are listed; of more, the range is given."""
+MAX_LISTED_SIZES = 8
+"""Maximum number of distinct image sizes to list; of more, the range is printed."""
 
 
-def look_at(datamodule: AnomalibDataModule, sheet: Path | None = None, count: int = 8) -> dict[str, Any]:
-    """Read all images of a data module once, and write a contact sheet of some of them.
+def summarize_datamodule(datamodule: AnomalibDataModule, sheet: Path | None = None, count: int = 8) -> dict[str, Any]:
+    """Read all images of a data module once and optionally write a contact sheet of some of them.
 
     Args:
-        datamodule: A data module that is set up. The augmentations of its data sets are taken away.
-        sheet: PNG file for the contact sheet, replaced if it exists; ``None`` writes none.
-        count: Images of each type and split on the contact sheet.
+        datamodule: Data module that is set up. The augmentations of its data sets are removed.
+        sheet: PNG file to write the contact sheet to, replaced if it exists; ``None`` for no contact sheet.
+        count: Maximum number of images of each type and split on the contact sheet.
 
     Returns:
-        What :func:`summarize` gives, and ``name`` and ``category`` of the data module.
+        The values of :func:`summarize`, and ``name`` and ``category`` of the data module.
 
     Raises:
-        UserError: There are no images, one cannot be read, or the contact sheet cannot be written.
+        UserError: If there are no images, one cannot be read, or the contact sheet cannot be written.
     """
     datasets = datasets_of(datamodule)
     images = list_images(datasets)
-    shown = choose_shown(images, count) if sheet else {}
+    shown = select_shown(images, count) if sheet else {}
     images, thumbnails = read_images(datasets, images, chain.from_iterable(shown.values()))
     if sheet:
         sizes = images.groupby(["defect_type", "splits"]).size()
-        rows = [(label_of(*key, sizes[key]), [thumbnails[row] for row in group]) for key, group in shown.items()]
+        rows = [(row_label(*key, sizes[key]), [thumbnails[row] for row in group]) for key, group in shown.items()]
         save_sheet(contact_sheet(rows), sheet)
     return {"name": datamodule.name, "category": datamodule.category or None, **summarize(images)}
 
 
 def datasets_of(datamodule: AnomalibDataModule) -> dict[str, AnomalibDataset]:
-    """Give the data sets of a data module that is set up, by the name of the split; those it has not are left out."""
-    attributes = {split: split if split == "train_defects" else f"{split}_data" for split in SPLITS}
-    found = {split: getattr(datamodule, attribute, None) for split, attribute in attributes.items()}
-    return {split: dataset for split, dataset in found.items() if dataset is not None}
+    """Return the existing data sets of a data module that is set up, by name of the split in ``SPLITS``."""
+    datasets = {split: getattr(datamodule, f"{split}_data", None) for split in SPLITS}
+    datasets["train_defects"] = published_defects(datamodule)
+    return {split: dataset for split, dataset in datasets.items() if dataset is not None}
 
 
 def list_images(datasets: dict[str, AnomalibDataset]) -> DataFrame:
-    """Make a table with one row for each image, however many splits it is in.
+    """Build a table with one row for each image, even if several splits contain it.
 
     Args:
-        datasets: Data sets by the name of the split.
+        datasets: Data sets by name of the split.
 
     Returns:
-        Columns ``image_path``, ``defect_type`` (the label, in data sets that know no types), ``splits`` (tuple of the
-        splits that hold the image), ``row`` (its row in the first of them) and ``group``, if a data set has it.
+        Table with the columns ``image_path``, ``defect_type`` (the label, in data sets without types), ``splits``
+        (tuple of the splits that contain the image), ``row`` (its row in the first of them) and, if a data set has it,
+        ``group``.
 
     Raises:
-        InvalidInputError: There are no images.
+        InvalidInputError: If there are no images.
     """
     if not sum(map(len, datasets.values())):
-        msg = "the data module has no images: give it a root that holds some"
+        msg = "the data module has no images: choose a root that contains images"
         raise InvalidInputError(msg)
     parts = []
     for split, dataset in datasets.items():
         table = with_defect_types(dataset.samples).reset_index(drop=True)
-        wanted = table.columns.intersection(["image_path", "defect_type", "group"])
-        parts.append(table[wanted].assign(splits=split, row=range(len(table))))
+        columns = table.columns.intersection(["image_path", "defect_type", "group"])
+        parts.append(table[columns].assign(splits=split, row=range(len(table))))
     images = pd.concat(parts, ignore_index=True)
     first = {column: (column, "first") for column in images.columns if column not in {"image_path", "splits"}}
     return images.groupby("image_path", sort=False).agg(splits=("splits", tuple), **first).reset_index()
 
 
-def choose_shown(images: DataFrame, count: int) -> dict[tuple[str, tuple[str, ...]], list[int]]:
-    """Choose images for the contact sheet, evenly spaced in each type and split.
+def select_shown(images: DataFrame, count: int) -> dict[tuple[str, tuple[str, ...]], list[int]]:
+    """Select images for the contact sheet, evenly spaced in each type and split.
 
     Args:
-        images: What :func:`list_images` gives.
-        count: Images of each type and split.
+        images: Table of :func:`list_images`.
+        count: Maximum number of images of each type and split.
 
     Returns:
         Rows of ``images`` by type and splits, ``good`` first.
@@ -109,32 +110,32 @@ def choose_shown(images: DataFrame, count: int) -> dict[tuple[str, tuple[str, ..
 def read_images(
     datasets: dict[str, AnomalibDataset], images: DataFrame, shown: Iterable[int] = ()
 ) -> tuple[DataFrame, dict[int, Thumbnail]]:
-    """Read every image and mask once, without augmentations, and show progress on standard error.
+    """Read every image and mask once, without augmentations, with a progress bar on standard error.
 
     Args:
-        datasets: Data sets by the name of the split; their augmentations are taken away.
-        images: What :func:`list_images` gives.
-        shown: Rows of ``images`` to keep a thumbnail of.
+        datasets: Data sets by name of the split; their augmentations are removed.
+        images: Table of :func:`list_images`.
+        shown: Rows of ``images`` to return a thumbnail of.
 
     Returns:
         ``images`` with ``width``, ``height`` and ``defect_share`` (share of defect pixels in [0, 1], NaN without a
         mask or on a normal image), and the thumbnails by row.
 
     Raises:
-        UserError: An image or mask cannot be read.
+        UserError: If an image or mask cannot be read.
     """
     for dataset in datasets.values():
         dataset.augmentations = None
-    found, thumbnails, wanted = [], {}, set(shown)
+    measured, thumbnails, shown = [], {}, set(shown)
     console = Console(stderr=True)
     options: dict[str, Any] = {"console": console, "transient": True, "disable": not console.is_terminal}
     for image in track(images.itertuples(), "reading images", len(images), **options):
         item = _read(datasets[image.splits[0]], image.row, image.image_path)
         height, width = cast(Tensor, item.image).shape[-2:]
-        found.append((width, height, _share(item)))
-        if image.Index in wanted:
+        measured.append((width, height, _share(item)))
+        if image.Index in shown:
             thumbnails[image.Index] = make_thumbnail(item)
-    return images.assign(**DataFrame(found, columns=["width", "height", "defect_share"])), thumbnails
+    return images.assign(**DataFrame(measured, columns=["width", "height", "defect_share"])), thumbnails
 
 
 def _read(dataset: AnomalibDataset, row: int, path: str) -> ImageItem:
@@ -142,7 +143,7 @@ def _read(dataset: AnomalibDataset, row: int, path: str) -> ImageItem:
         return cast(ImageItem, dataset[row])
     except UserError:
         raise
-    except Exception as error:  # decoders raise errors of many kinds on a broken file
+    except Exception as error:  # decoders raise errors of many types on a damaged file
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         msg = f"cannot read image {path} or its mask ({reason}); replace the broken file or remove both"
         raise InvalidInputError(msg) from error
@@ -154,18 +155,18 @@ def _share(item: ImageItem) -> float:
 
 
 def summarize(images: DataFrame) -> dict[str, Any]:
-    """Sum up what was read.
+    """Summarize the images of a data module.
 
     Args:
-        images: What :func:`read_images` gives.
+        images: Table of :func:`read_images`.
 
     Returns:
         Plain values for JSON: ``types`` (for each ``defect_type``, ``good`` first: images of each split, distinct
-        ``images``, and ``defect_share``, the median share of defect pixels in [0, 1]), the same as ``total``,
-        ``shared`` (images that several splits hold), ``sizes`` (most frequent first), ``objects`` (``None`` where they
-        are not known) and ``empty_masks`` (paths of defective images whose mask is empty).
+        ``images``, and ``defect_share``, the median share of defect pixels in [0, 1]), ``total`` (the same for all
+        types), ``shared`` (images in several splits), ``sizes`` (most frequent first), ``objects`` (``None`` if
+        unknown) and ``empty_masks`` (paths of defective images whose mask is empty).
     """
-    present = [split for split in SPLITS if any(split in found for found in images.splits)]
+    present = [split for split in SPLITS if any(split in splits for splits in images.splits)]
     types = sorted(set(images.defect_type), key=lambda name: (name != GOOD, name))
     sizes = images.groupby(["width", "height"]).size().sort_values(ascending=False, kind="stable")
     shared = images.splits[images.splits.map(len) > 1].value_counts()
@@ -181,12 +182,12 @@ def summarize(images: DataFrame) -> dict[str, Any]:
 
 def _count(images: DataFrame, splits: Iterable[str]) -> dict[str, Any]:
     median = images.defect_share.median() if images.defect_share.notna().any() else None
-    counts = {split: sum(split in found for found in images.splits) for split in splits}
+    counts = {split: sum(split in contained for contained in images.splits) for split in splits}
     return {**counts, "images": len(images), "defect_share": median}
 
 
-def make_table(summary: dict[str, Any]) -> Table:
-    """Make the table of what :func:`summarize` gives: a row for each defect type, a column for each split."""
+def summary_table(summary: dict[str, Any]) -> Table:
+    """Build the table of a summary: a row for each defect type, a column for each split."""
     columns = list(summary["total"])[:-1]
     table = Table(show_footer=True)
     table.add_column("defect type", "total", overflow="fold")
@@ -204,9 +205,9 @@ def _percent(share: float | None) -> str:
 
 
 def remarks(summary: dict[str, Any]) -> Iterator[str]:
-    """Give the lines that belong below the table."""
+    """Yield the lines to print below the table."""
     for entry in summary["shared"]:
-        yield f"{_images(entry['images'])} in {' and '.join(entry['splits'])} alike"
+        yield f"{_images(entry['images'])} shared by {' and '.join(entry['splits'])}"
     yield f"image sizes: {_sizes(summary['sizes'])}"
     if summary["objects"] is not None:
         yield f"objects: {summary['objects']}"
@@ -221,7 +222,7 @@ def _images(count: int) -> str:
 
 
 def _sizes(sizes: list[dict[str, int]]) -> str:
-    if len(sizes) <= MOST_SIZES:
+    if len(sizes) <= MAX_LISTED_SIZES:
         return ", ".join(f"{size['width']}x{size['height']} ({size['images']})" for size in sizes)
     width, height = (_range([size[side] for size in sizes]) for side in ("width", "height"))
     return f"{len(sizes)} different ones, {width} pixels wide and {height} high"

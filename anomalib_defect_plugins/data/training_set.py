@@ -1,12 +1,12 @@
-"""Training sets with defects: samples of any anomalib data set with defect types, and synthetic defects on them."""
+"""Training sets with defects: any anomalib data set with defect types added and synthetic defects drawn on it."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import fields
-from typing import Any, cast
+from typing import Any, Protocol, cast, runtime_checkable
 
 import torch
 from anomalib import TaskType
-from anomalib.data import AnomalibDataset
+from anomalib.data import AnomalibDataModule, AnomalibDataset
 from anomalib.data.utils import LabelName
 from pandas import DataFrame
 from torch import Tensor
@@ -17,11 +17,45 @@ from anomalib_defect_plugins.core.defect_generator import DefectGenerator
 from anomalib_defect_plugins.data.dataclasses import GOOD, DefectBatch, DefectItem
 
 
+@runtime_checkable
+class DefectTraining(Protocol):
+    """A data module that adds defects to the training split of another one, as ``WithDefects`` does.
+
+    Attributes:
+        synthetic: Generator of the synthetic defects, if there are any.
+        synthetic_ratio: Share of the normal training images that get a synthetic defect, in (0, 1].
+        train_on_real: Whether the real defective images are trained on.
+    """
+
+    synthetic: DefectGenerator | None
+    synthetic_ratio: float
+    train_on_real: bool
+
+
+@runtime_checkable
+class PublishedDefects(Protocol):
+    """A data module whose published training split may have defective images.
+
+    Attributes:
+        train_defects: These images; ``None`` if there are none.
+    """
+
+    train_defects: AnomalibDataset | None
+
+
+def published_defects(datamodule: AnomalibDataModule) -> AnomalibDataset | None:
+    """Return the defective images of the published training split of a data module that is set up, if it has any."""
+    return datamodule.train_defects if isinstance(datamodule, PublishedDefects) else None
+
+
 def with_defect_types(samples: DataFrame) -> DataFrame:
-    """Add the column ``defect_type`` to a table that lacks it: the label, as anomalib's own data sets have it there."""
+    """Add the column ``defect_type`` to a table that lacks it.
+
+    The types are taken from the column ``label``, where anomalib's own data sets keep them.
+    """
     if "defect_type" in samples:
         return samples
-    # anomalib's Folder has members of an enumeration there.
+    # anomalib's Folder keeps members of an enumeration there.
     label = samples["label"].map(lambda label: str(getattr(label, "value", label))) if "label" in samples else "defect"
     return samples.assign(defect_type=label).assign(
         defect_type=lambda table: table.defect_type.mask(table.label_index == LabelName.NORMAL, GOOD)
@@ -29,42 +63,42 @@ def with_defect_types(samples: DataFrame) -> DataFrame:
 
 
 class TrainingSet(AnomalibDataset):
-    """The samples of any anomalib data set, with their defect types, and with masks or without.
+    """The samples of any anomalib data set, with defect types and with or without masks.
 
     Args:
-        dataset: The data set.
-        masks: Whether samples have a mask; if not, their label is all that is known of them.
+        dataset: Data set to wrap.
+        masks: Whether to return masks; if not, defective images have a label only.
     """
 
     def __init__(self, dataset: AnomalibDataset, masks: bool) -> None:
         super().__init__(augmentations=dataset.augmentations)
         self.dataset = dataset
         self.masks = masks
-        # The order is that of the data set, so its table is not sorted anew.
+        # The setter of ``samples`` would sort the table, but its rows are indices into ``dataset``.
         self._samples = with_defect_types(dataset.samples).copy()
         self._samples.attrs["task"] = str((TaskType.SEGMENTATION if masks else TaskType.CLASSIFICATION).value)
         self._category = dataset.category
 
     @property
     def name(self) -> str:
-        """Name of the data set."""
+        """Name of the wrapped data set."""
         return self.dataset.name
 
     @property
     def collate_fn(self) -> Callable[..., Any]:
-        """What makes a ``DefectBatch`` of samples."""
+        """Function that collates items into a ``DefectBatch``."""
         return DefectBatch.collate
 
     def subsample(self, indices: Sequence[int], inplace: bool = False) -> "TrainingSet":
-        """Take some samples, as in anomalib."""
-        part = TrainingSet(self.dataset.subsample(indices), self.masks)
-        part.augmentations = self.augmentations
+        """Select samples by index, as in anomalib."""
+        subset = TrainingSet(self.dataset.subsample(indices), self.masks)
+        subset.augmentations = self.augmentations
         if inplace:
-            vars(self).update(vars(part))
-        return self if inplace else part
+            vars(self).update(vars(subset))
+        return self if inplace else subset
 
     def __getitem__(self, index: int) -> DefectItem:
-        """Read a sample: image (3, H, W), and mask (H, W), bool, if there are masks."""
+        """Load a sample: image, shape (3, H, W), and, with ``masks``, its mask, shape (H, W), bool."""
         self.dataset.augmentations = self.augmentations
         item = self.dataset[index]
         values = {field.name: getattr(item, field.name) for field in fields(item)}
@@ -79,19 +113,20 @@ class TrainingSet(AnomalibDataset):
 
 
 class SyntheticDefects(Dataset[DefectItem]):
-    """Training samples of which some normal ones get a synthetic defect, another one each time they are read.
+    """Training samples, a random share of whose normal images get a new synthetic defect each time they are loaded.
 
-    Randomness comes from torch's generator of the process that reads, which data loaders seed by worker and epoch.
+    Randomness comes from the global torch generator of the loading process, which data loaders seed by worker and
+    epoch.
 
     Args:
         dataset: The samples.
-        generator: What draws the defects. If it is a batched one, its images are only marked as ``wanted``, for
-            :func:`draw_wanted`.
-        ratio: Share of the normal samples that get one, in (0, 1].
-        rank: Number of the process in distributed training: each draws other defects.
+        generator: Generator of the defects. A batched one does not draw here: its images are only marked by
+            ``needs_synthetic_defect``, for :func:`draw_missing_defects`.
+        ratio: Share of the normal samples that get a defect, in (0, 1].
+        rank: Rank of the process in distributed training; each draws different defects.
     """
 
-    def __init__(self, dataset: TrainingSet, generator: DefectGenerator, ratio: float, rank: int = 0) -> None:
+    def __init__(self, dataset: AnomalibDataset, generator: DefectGenerator, ratio: float, rank: int = 0) -> None:
         self.dataset = dataset
         self.generator = generator
         self.ratio = ratio
@@ -101,30 +136,31 @@ class SyntheticDefects(Dataset[DefectItem]):
         return len(self.dataset)
 
     def __getitem__(self, index: int) -> DefectItem:
-        """Read a sample, and draw a defect on it if it is its turn."""
-        item = self.dataset[index]
-        item.wanted = bool(torch.rand(()) < self.ratio) and not item.gt_label
-        if item.wanted and not self.generator.batched:
+        """Load a sample and, if it is drawn to get a defect, draw or request one."""
+        item = cast(DefectItem, self.dataset[index])
+        item.needs_synthetic_defect = bool(torch.rand(()) < self.ratio) and not item.gt_label
+        if item.needs_synthetic_defect and not self.generator.batched:
             image, mask = self.generator(cast(Tensor, item.image)[None], new_rng(self.rank))
             item.image = Image(image[0])
             item.gt_label = mask.any().long()
             item.gt_mask = None if item.gt_mask is None else Mask(mask[0, 0])
             item.defect_type = self.generator.name if mask.any() else GOOD
-            item.wanted = False
+            item.needs_synthetic_defect = False
         return item
 
 
-def draw_wanted(batch: DefectBatch, generator: DefectGenerator, rank: int = 0) -> None:
-    """Draw the defects that a batch still lacks, on the device it is on.
+def draw_missing_defects(batch: DefectBatch, generator: DefectGenerator, rank: int = 0) -> None:
+    """Draw the synthetic defects that a batch still needs, on its device.
 
     Args:
-        batch: Images (B, C, H, W), float in [0, 1]. Its images, labels, masks and defect types are changed.
-        generator: What draws the defects.
-        rank: Number of the process in distributed training.
+        batch: Images, shape (B, C, H, W), float in [0, 1]. Its images, labels, masks and defect types are changed in
+            place.
+        generator: Generator of the defects.
+        rank: Rank of the process in distributed training.
     """
-    filled: Any = batch  # a batch in training has what is used here, but its type allows for less
-    rows = filled.wanted.nonzero().flatten()
-    filled.wanted = None
+    filled: Any = batch  # a training batch has all fields used below, but its type allows ``None``
+    rows = filled.needs_synthetic_defect.nonzero().flatten()
+    filled.needs_synthetic_defect = None
     if not len(rows):
         return
     images, masks = generator(filled.image[rows], new_rng(rank))
@@ -137,5 +173,5 @@ def draw_wanted(batch: DefectBatch, generator: DefectGenerator, rank: int = 0) -
 
 
 def new_rng(rank: int) -> torch.Generator:
-    """A generator seeded by torch's own, whose seed all processes of a distributed training may share."""
+    """Return a generator seeded from the global one and ``rank``, because processes may share the global seed."""
     return torch.Generator().manual_seed(int(torch.randint(2**62, ())) + rank)

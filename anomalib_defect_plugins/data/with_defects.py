@@ -1,4 +1,4 @@
-"""``WithDefects``: puts real and synthetic defects into the training split of any anomalib data module."""
+"""``WithDefects`` adds real and synthetic defects to the training split of any anomalib data module."""
 
 import logging
 from collections.abc import Sequence
@@ -13,57 +13,65 @@ from anomalib.data import AnomalibDataModule, AnomalibDataset
 from anomalib.data.utils import LabelName, ValSplitMode
 from torch.utils.data import DataLoader, WeightedRandomSampler
 
+from anomalib_defect_plugins.core.checks import check_fraction
 from anomalib_defect_plugins.core.defect_generator import DefectGenerator
 from anomalib_defect_plugins.core.errors import ConfigurationError, InvalidInputError
 from anomalib_defect_plugins.data.dataclasses import DefectBatch, DefectItem
 from anomalib_defect_plugins.data.defect_selection import Amount, select
 from anomalib_defect_plugins.data.split_file import read_split, write_split
-from anomalib_defect_plugins.data.training_set import SyntheticDefects, TrainingSet, draw_wanted, with_defect_types
+from anomalib_defect_plugins.data.training_set import (
+    SyntheticDefects,
+    TrainingSet,
+    draw_missing_defects,
+    published_defects,
+    with_defect_types,
+)
 from anomalib_defect_plugins.plugins.instantiate import build
 
 logger = logging.getLogger(__name__)
 
 SPLIT_FILE = "split.csv"
-"""Name of the file that a training leaves beside its results."""
+"""Name of the file that training writes its split to, beside its results."""
 
 Split = dict[str, set[str]]
-"""Paths of the images by the name of the split."""
+"""Image paths by name of the split."""
 
 
 class WithDefects(AnomalibDataModule):
-    """Any data module, with defects in its training split: real ones, synthetic ones or both.
+    """Any data module with real or synthetic defects, or both, in its training split.
 
-    Real ones are the defective images of the published training split where the data module has them
-    (``train_defects``). Otherwise they are moved over from the test split, with all images of the same object where the
-    data module knows objects; the normal ones of these train too. No image is in two splits afterwards. Images whose
-    mask was published empty (column ``marked`` of the table) are not taken where masks are wanted.
+    Real defects are the defective images of the published training split where the data module has them
+    (``train_defects``). Otherwise they are moved from the test split, together with all images of the same objects
+    where the data module knows objects; normal images of these objects are trained on too. No image is in two splits.
+    Images whose published mask is empty (column ``marked`` of the table) are not used for training with masks.
 
-    To compare kinds of supervision, ``train_on_real=False`` leaves the real ones out of every split and changes nothing
-    else: with the same seed, all are tested with the same images, whichever of them train. Which they are depends on
-    the data and ``seed`` alone.
+    To compare kinds of supervision, ``train_on_real=False`` removes the real defects from training and keeps them out
+    of validation and test, so that all runs with one seed are tested on the same images. The selection depends on the
+    data and ``seed`` only.
 
-    Synthetic ones are drawn on normal training images on the fly, others in each epoch, on the training device where
-    the generator can. A training leaves its split as ``split.csv`` beside its results.
+    Synthetic defects are drawn on normal training images on the fly, different ones in each epoch, on the training
+    device if the generator supports it. Training writes its split to ``split.csv`` beside its results.
 
     Args:
-        base: The data module: an instance, or a mapping with ``class_path`` and ``init_args``.
-        real: How many real defective images train: a number, a share in (0, 1], or ``all``.
-        per_type: Instead of ``real``: how many of each defect type.
-        per_object: At most so many of each object, where the data module knows objects: 40 defects of 40 parts teach
-            more than 40 photographs of seven. By default objects are taken whole, which leaves most to test with.
-        train_on_real: Whether the real ones train; if not, they are but kept out of validation and test.
-        balanced: Whether training draws defective images as often as normal ones, however few there are. An epoch has
-            as many images as without; they are drawn with replacement.
-        masks: Whether the defects in training come with pixel masks, or with their image label only.
+        base: Data module to wrap: an instance, or a mapping with ``class_path`` and ``init_args``.
+        real: Real defective images to train on: a number, a share in (0, 1], or ``all``.
+        per_type: Minimum number of real defective images of each type, instead of ``real``.
+        per_object: Maximum number of real defective images of each object, where the data module knows objects: 40
+            defects of 40 parts teach more than 40 photographs of seven. By default objects are taken whole, which
+            leaves the most to test with.
+        train_on_real: Whether to train on the real defects; if not, they are only kept out of validation and test.
+        balanced: Whether to draw defective images as often as normal ones, with replacement. The number of images per
+            epoch does not change.
+        masks: Whether defective training images have pixel masks or only an image label.
         synthetic: Generator of synthetic defects: an instance, a name such as ``cutpaste``, or a mapping.
         synthetic_ratio: Share of the normal training images that get a synthetic defect, in (0, 1].
-        split_file: A ``split.csv`` of a former run, whose split is repeated; ``real``,
-            ``per_type`` and ``per_object`` are left out.
-        seed: Seed of the choice, and of the splits of ``base`` if it has none.
+        split_file: ``split.csv`` of an earlier run whose split is repeated, instead of ``real``, ``per_type`` and
+            ``per_object``.
+        seed: Seed of the selection, and of the splits of ``base`` if it has no seed.
 
     Raises:
-        InvalidInputError: An argument cannot be; more defects are asked for than there are.
-        ConfigurationError: Masks are asked for that the data does not have.
+        InvalidInputError: If an argument is invalid or there are fewer defects than requested.
+        ConfigurationError: If the data has no masks but ``masks`` is true.
     """
 
     def __init__(
@@ -96,11 +104,9 @@ class WithDefects(AnomalibDataModule):
             test_split_ratio=base.test_split_ratio,
             seed=seed,
         )
-        if not 0 < synthetic_ratio <= 1:
-            msg = f"synthetic_ratio is {synthetic_ratio}; it must be in (0, 1]"
-            raise InvalidInputError(msg)
+        check_fraction("synthetic_ratio", synthetic_ratio, one=True)
         if split_file is not None and (real or per_type or per_object):
-            msg = f"split_file {split_file} says which defects train: leave out real, per_type and per_object"
+            msg = f"split_file {split_file} selects the training images: leave out real, per_type and per_object"
             raise InvalidInputError(msg)
         self.base = base
         self.real = real
@@ -117,20 +123,20 @@ class WithDefects(AnomalibDataModule):
 
     @property
     def name(self) -> str:  # type: ignore[override]
-        """Name of the base, marked."""
+        """Name of the wrapped data module with a suffix."""
         return f"{self.base.name}WithDefects"
 
     @property  # type: ignore[misc]
     def category(self) -> str:
-        """Category of the base."""
+        """Category of the wrapped data module."""
         return self.base.category
 
     def prepare_data(self) -> None:
-        """Let the base prepare its data."""
+        """Prepare the data of the wrapped data module."""
         self.base.prepare_data()
 
     def setup(self, stage: str | None = None) -> None:
-        """Set the splits up; before a training, write them beside its results."""
+        """Set up the splits; for training, write them beside its results."""
         super().setup(stage)
         trainer = self.trainer
         if (
@@ -143,70 +149,72 @@ class WithDefects(AnomalibDataModule):
 
     def _setup(self, stage: str | None = None) -> None:
         self.base.setup(stage)
-        split = self._choose() if self.split_file is None else read_split(Path(self.split_file), self._images())
+        split = self._select() if self.split_file is None else read_split(Path(self.split_file), self._images())
         datasets = self._datasets()
         if not self.train_on_real:
-            split["train"] -= _defective(datasets)
+            split["train"] -= _defective_paths(datasets)
         self._check_masks(datasets, split["train"])
         self.train_data = TrainingSet(_gather(datasets, split["train"]), self.masks)
         self.test_data = _gather(datasets[::-1], split["test"])
         if hasattr(self.base, "val_data"):
-            self.val_data = self.base.val_data if self._own_validation else _gather(datasets[1:], split["val"])
+            generated = self._has_synthetic_validation
+            self.val_data = self.base.val_data if generated else _gather(datasets[1:], split["val"])
 
     def _create_test_split(self) -> None:
-        """The base has made it."""
+        """Keep the split of the wrapped data module."""
 
     def _create_val_split(self) -> None:
-        """The base has made it."""
+        """Keep the split of the wrapped data module."""
 
     @property
-    def _own_validation(self) -> bool:
-        """Whether validation images are made for each run, so that no other split can hold them."""
+    def _has_synthetic_validation(self) -> bool:
+        """Whether validation images are generated for each run, so that no other split can contain them."""
         return self.val_split_mode == ValSplitMode.SYNTHETIC
 
     def _datasets(self) -> list[AnomalibDataset]:
-        """Everything that the base has, training first and test last."""
+        """All data sets of the wrapped data module, training first and test last."""
         base = self.base
-        val = None if self._own_validation else getattr(base, "val_data", None)
-        found = [base.train_data, getattr(base, "train_defects", None), val, base.test_data]
-        return [dataset for dataset in found if dataset is not None]
+        val = None if self._has_synthetic_validation else getattr(base, "val_data", None)
+        datasets = [base.train_data, published_defects(base), val, base.test_data]
+        return [dataset for dataset in datasets if dataset is not None]
 
     def _images(self) -> list[str]:
         return sorted({path for dataset in self._datasets() for path in dataset.samples.image_path})
 
     def _tables(self) -> dict[str, pd.DataFrame]:
-        names = ["train", "test"] if self._own_validation or not hasattr(self, "val_data") else ["train", "val", "test"]
+        has_val = hasattr(self, "val_data") and not self._has_synthetic_validation
+        names = ["train", "val", "test"] if has_val else ["train", "test"]
         return {name: with_defect_types(getattr(self, f"{name}_data").samples) for name in names}
 
-    def _choose(self) -> Split:
-        """Choose what trains; everything else stays where the base has it."""
+    def _select(self) -> Split:
+        """Add the selected defects to the training split of the wrapped data module."""
         base = self.base
         split = {
             name: set(getattr(base, f"{name}_data").samples.image_path) if hasattr(base, f"{name}_data") else set()
             for name in ("train", "val", "test")
         }
-        published = getattr(base, "train_defects", None)
+        published = published_defects(base)
         table = with_defect_types((base.test_data if published is None else published).samples)
         defects = table[table.label_index == LabelName.ABNORMAL]
         if self.masks and "marked" in defects:
             defects = defects[defects.marked]
         source = f"the {'test' if published is None else 'training'} split of {base.name}"
-        chosen = select(defects, self.real, self.per_type, cast(int, self.seed), source, self.per_object)
-        split["train"].update(chosen)
-        if chosen and published is None:
-            self._leave_evaluation(split, chosen)
+        selected = select(defects, self.real, self.per_type, cast(int, self.seed), source, self.per_object)
+        split["train"].update(selected)
+        if selected and published is None:
+            self._move_to_training(split, selected)
         return split
 
-    def _leave_evaluation(self, split: Split, chosen: list[str]) -> None:
-        """Take what was chosen, and all else of the same objects, out of validation and test."""
+    def _move_to_training(self, split: Split, selected: list[str]) -> None:
+        """Remove the selected images, and all others of the same objects, from validation and test."""
         table = pd.concat([dataset.samples for dataset in self._datasets()]).drop_duplicates("image_path")
         table = table.set_index("image_path")
-        leaving = set(table.index[table.group.isin(table.group[chosen])]) if "group" in table else set(chosen)
-        split["train"] |= leaving & set(table.index[table.label_index == LabelName.NORMAL])
-        split["val"] -= leaving
-        split["test"] -= leaving
+        moved = set(table.index[table.group.isin(table.group[selected])]) if "group" in table else set(selected)
+        split["train"] |= moved & set(table.index[table.label_index == LabelName.NORMAL])
+        split["val"] -= moved
+        split["test"] -= moved
         if not (table.label_index[list(split["test"])] == LabelName.ABNORMAL).any():
-            logger.warning("all defective images of %s train, so none is left to test", self.base.name)
+            logger.warning("all defective images of %s are used for training, so none is left to test", self.base.name)
 
     def _check_masks(self, datasets: Sequence[AnomalibDataset], training: set[str]) -> None:
         if not self.masks:
@@ -220,7 +228,7 @@ class WithDefects(AnomalibDataModule):
                 raise ConfigurationError(msg)
 
     def train_dataloader(self) -> DataLoader[DefectItem]:
-        """Give the training batches, with synthetic defects or marked to get them."""
+        """Return the training batches, whose images have their synthetic defects or are marked to get one."""
         dataset: Any = self.train_data
         if self.synthetic is not None:
             rank = 0 if self.trainer is None else self.trainer.global_rank
@@ -240,31 +248,30 @@ class WithDefects(AnomalibDataModule):
         return WeightedRandomSampler((1 / label.map(label.value_counts())).tolist(), len(label))
 
     def on_after_batch_transfer(self, batch: object, dataloader_idx: int) -> object:
-        """Draw the synthetic defects that the batch is to get, on the device that it is on now."""
+        """Draw the synthetic defects that a batch still needs, on its device."""
         del dataloader_idx
-        if isinstance(batch, DefectBatch) and batch.wanted is not None and self.synthetic is not None:
+        if isinstance(batch, DefectBatch) and batch.needs_synthetic_defect is not None and self.synthetic is not None:
             rank = 0 if self.trainer is None else self.trainer.global_rank
-            draw_wanted(batch, self.synthetic, rank)
+            draw_missing_defects(batch, self.synthetic, rank)
         return batch
 
 
-def _defective(datasets: Sequence[AnomalibDataset]) -> set[str]:
-    """Give the paths of all defective images."""
+def _defective_paths(datasets: Sequence[AnomalibDataset]) -> set[str]:
     table = pd.concat([dataset.samples for dataset in datasets])
     return set(table.image_path[table.label_index == LabelName.ABNORMAL])
 
 
-def _gather(datasets: Sequence[AnomalibDataset], wanted: set[str]) -> AnomalibDataset:
-    """Put the wanted images together, each from the first data set that has it."""
-    parts, missing = [], set(wanted)
+def _gather(datasets: Sequence[AnomalibDataset], paths: set[str]) -> AnomalibDataset:
+    """Collect images, each from the first data set that contains it, in one data set."""
+    subsets, missing = [], set(paths)
     for dataset in datasets:
         rows = [row for row, path in enumerate(dataset.samples.image_path) if path in missing]
         missing -= set(dataset.samples.image_path)
         if rows:
-            parts.append(dataset.subsample(rows))
+            subsets.append(dataset.subsample(rows))
     try:
-        return reduce(add, parts) if parts else datasets[0].subsample([])
+        return reduce(add, subsets) if subsets else datasets[0].subsample([])
     except TypeError as error:
-        kinds = " and ".join(sorted({type(part).__name__ for part in parts}))
-        msg = f"images of {kinds} cannot be in one split: choose another test_split_mode of the base"
+        names = " and ".join(sorted({type(subset).__name__ for subset in subsets}))
+        msg = f"images of {names} cannot be in one split: choose another test_split_mode of the base"
         raise ConfigurationError(msg) from error

@@ -1,4 +1,4 @@
-"""Writes tiny data sets in the layout of real ones, and tells what is in a folder."""
+"""Writes tiny data sets in the published layouts, and reads the content of a folder."""
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -12,11 +12,11 @@ from anomalib_defect_plugins.data.datasets.codebrim import FOLDERS, TYPES
 from anomalib_defect_plugins.data.datasets.magnetic_tile import COUNTS, FREE
 
 SIZE = (12, 8)
-"""Width and height."""
+"""Width and height of images."""
 
 
 def write_image(path: Path, size: tuple[int, int] = SIZE, mode: str = "RGB") -> Path:
-    """Write noise that only depends on the name."""
+    """Write noise that depends on the file name only."""
     path.parent.mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(list(path.name.encode()))
     Image.fromarray(rng.integers(0, 256, (*size[::-1], 3), dtype=np.uint8)).convert(mode).save(path)
@@ -24,7 +24,7 @@ def write_image(path: Path, size: tuple[int, int] = SIZE, mode: str = "RGB") -> 
 
 
 def write_mask(path: Path, size: tuple[int, int] = SIZE, value: int = 255) -> Path:
-    """Write a mask that marks the 6 pixels of rows 2 and 3 and columns 4 to 6."""
+    """Write a mask that marks 6 pixels: rows 2 and 3, columns 4 to 6."""
     path.parent.mkdir(parents=True, exist_ok=True)
     mask = np.zeros(size[::-1], np.uint8)
     mask[2:4, 4:7] = value
@@ -33,19 +33,19 @@ def write_mask(path: Path, size: tuple[int, int] = SIZE, value: int = 255) -> Pa
 
 
 def write_defect_folder(root: Path, masks: bool = True) -> None:
-    """Write 10 normal images, 3 of type crack and 2 of type dent in many sizes and formats, with masks or without."""
+    """Write 10 normal images, 3 of type crack and 2 of type dent in several formats, with or without masks."""
     for number in range(10):
         write_image(root / "good" / f"{number:02}.png")
     for name in ("crack/10.jpg", "crack/11.bmp", "crack/12.PNG", "dent/10.png", "dent/20.tif"):
         path = write_image(root / name)
         if masks:
-            # Both ways to name a mask.
+            # Masks may be named in two ways.
             ending = "_mask" if path.parent.name == "dent" else ""
             write_mask(root / "masks" / path.parent.name / f"{path.stem}{ending}.png")
 
 
 def write_wood(root: Path) -> None:
-    """Write the layout of ``WoodDefects``: 5 normal images, 3 defective ones and their labels, which are 1."""
+    """Write the layout of ``WoodDefects``: 5 normal images, 3 defective ones and their labels, with the value 1."""
     for number in range(5):
         write_image(root / "normal" / f"{number}.png")
     for number in range(5, 8):
@@ -54,17 +54,17 @@ def write_wood(root: Path) -> None:
 
 
 def codebrim_name(photo: int, crop: int) -> str:
-    """Name of a crop as CODEBRIM's authors give it."""
+    """Return the file name of a crop in CODEBRIM."""
     return f"image_{photo:07}_crop_{crop:07}.png"
 
 
 def write_codebrim(root: Path, crops: Mapping[tuple[str, int, int], Iterable[str]]) -> None:
-    """Write CODEBRIM's layout; all images are one file with many names.
+    """Write the layout of CODEBRIM; all images are hard links to one file.
 
     Args:
         root: Folder to write to.
-        crops: The names in the metadata of the types of defect of each crop, by split, number of the photograph and
-            number of the crop. A crop without any is one of the background.
+        crops: Defect types of each crop, as named in the metadata, by split, number of the photograph and number of
+            the crop. A crop without types is of the background.
     """
     annotations = {folder: ET.Element("Annotation") for folder in FOLDERS}
     for split in ("train", "val", "test"):
@@ -83,14 +83,14 @@ def write_codebrim(root: Path, crops: Mapping[tuple[str, int, int], Iterable[str
 
 
 def annotate(annotation: ET.Element, name: str, types: set[str]) -> None:
-    """Add what CODEBRIM's metadata says of a crop."""
+    """Add a crop to the metadata of CODEBRIM."""
     element = ET.SubElement(annotation, "Defect", name=name)
     for flag in ("Background", *TYPES):
         ET.SubElement(element, flag).text = str(int(flag in (types or {"Background"})))
 
 
 def write_crack_forest(root: Path, segmentation: np.ndarray) -> None:
-    """Write CrackForest's layout: every image is noise, every crack image has the labels ``segmentation`` (H, W)."""
+    """Write the layout of CrackForest: noise, and the labels ``segmentation``, shape (H, W), for every crack image."""
     for name in ("image", "groundTruth"):
         (root / name).mkdir(parents=True)
     for number in (*range(1, 119), *range(201, 209), *range(301, 330)):
@@ -102,23 +102,23 @@ def write_crack_forest(root: Path, segmentation: np.ndarray) -> None:
 
 
 KOLEKTOR_SIZE = (10, 24)
-"""Width and height."""
+"""Width and height of images."""
 
 KOLEKTOR_SHORT = 10
-"""Number of the object with 7 images, where the others have 8."""
+"""Number of the object with 7 images; the others have 8."""
 
 KOLEKTOR_TWICE = (38, 39)
-"""Numbers of the objects with 2 cracked images, where the others have 1."""
+"""Numbers of the objects with 2 cracked images; the others have 1."""
 
 KOLEKTOR_TWINS = {34: 12, 19: 8}
-"""Numbers of the objects of which every image is that of another one."""
+"""Numbers of objects with the same images as another object."""
 
 SHOTS = 6
-"""Images in a row of one tile."""
+"""Images of one tile, taken in a row."""
 
 
 def write_kolektor_sdd(root: Path) -> None:
-    """Write KolektorSDD's layout: 50 objects, 399 images, 52 of them cracked, and two pairs of objects that are one."""
+    """Write the layout of KolektorSDD: 50 objects, 399 images, 52 of them cracked, and two pairs of equal objects."""
     empty, marked = root / "empty.bmp", root / "marked.bmp"
     write_mask(marked, KOLEKTOR_SIZE)
     write_mask(empty, KOLEKTOR_SIZE, value=0)
@@ -128,7 +128,7 @@ def write_kolektor_sdd(root: Path) -> None:
         folder = root / f"kos{number:02}"
         cracked = 2 if number in KOLEKTOR_TWICE else 1
         for part in range(7 if number == KOLEKTOR_SHORT else 8):
-            # The noise depends on the name alone, so twins get the same images.
+            # The noise depends on the name only, so equal objects get the same images.
             name = f"{KOLEKTOR_TWINS.get(number, number)}-{part}.jpg"
             write_image(folder / name, KOLEKTOR_SIZE, "L").rename(folder / f"Part{part}.jpg")
             (folder / f"Part{part}_label.bmp").hardlink_to(marked if part < cracked else empty)
@@ -137,40 +137,40 @@ def write_kolektor_sdd(root: Path) -> None:
 
 
 def write_magnetic_tile(root: Path, shared: int = 0) -> None:
-    """Write Magnetic Tile's layout with the published counts: tiles of six images in a row, and two files in all.
+    """Write the layout of Magnetic Tile with the published numbers: tiles of six images, all hard links to two files.
 
     Args:
         root: Folder to write to.
-        shared: How many tiles without a defect are photographed in turns with a defective one.
+        shared: Number of normal tiles that are photographed alternately with a defective one.
     """
     image, mask = write_image(root / "image.jpg", mode="L"), write_mask(root / "mask.png")
     names = [name for name, count in COUNTS.items() for _ in range(0, count, SHOTS)]
-    # The folder of a tile by its first number; tiles are 1000 apart, or 10 where they take turns.
+    # Folder of each tile by its first number; tiles are 1000 apart, or 10 if photographed alternately.
     tiles = {1000 * place: name for place, name in enumerate(names)}
     free = [start for start, name in tiles.items() if name == FREE]
     defective = [start for start, name in tiles.items() if name != FREE]
     for start, other in zip(free[:shared], defective, strict=False):
         tiles[other + 10] = tiles.pop(start)
-    left = dict(COUNTS)
+    missing = dict(COUNTS)
     for start, name in sorted(tiles.items()):
-        for shot in range(min(SHOTS, left[name])):
+        for shot in range(min(SHOTS, missing[name])):
             path = root / name / "Imgs" / f"exp{shot + 1}_num_{start + 20 * shot}.jpg"
             path.parent.mkdir(parents=True, exist_ok=True)
             path.hardlink_to(image)
             if name != FREE:
                 path.with_suffix(".png").hardlink_to(mask)
-        left[name] -= SHOTS
+        missing[name] -= SHOTS
     image.unlink()
     mask.unlink()
 
 
 def write_dagm2007(root: Path, category: int, counts: Mapping[str, tuple[int, int]]) -> None:
-    """Write the layout of a class of DAGM 2007; all images are one file, and all labels are.
+    """Write the layout of a class of DAGM 2007; all images are hard links to one file, and so are all labels.
 
     Args:
         root: Folder to write to.
-        category: The class.
-        counts: Numbers of normal and of defective images, by ``Train`` and ``Test``.
+        category: Class.
+        counts: Numbers of normal and defective images by split, ``Train`` and ``Test``.
     """
     image, label = write_image(root / "image.png", mode="L"), write_mask(root / "label.png")
     for split, (normal, defective) in counts.items():
@@ -186,5 +186,5 @@ def write_dagm2007(root: Path, category: int, counts: Mapping[str, tuple[int, in
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    """Give what is in a folder and the folders in it, by path."""
+    """Return the content of all files in a folder and its subfolders by path."""
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}

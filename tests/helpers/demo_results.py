@@ -1,4 +1,4 @@
-"""What the demo shows in its tests, and images to hand in."""
+"""Results that the demo shows in its tests, and images to upload."""
 
 import json
 from dataclasses import replace
@@ -10,7 +10,7 @@ from bright_graph import bright_graph
 from PIL import Image
 from results_folder import Layout, write_results
 
-# 5 models x 5 data x 2 kinds of supervision: 50 runs of 200 images.
+# 5 models x 5 data sets x 2 kinds of supervision: 50 runs of 200 images.
 MADE = Layout(
     models=("HtpGan", "PaDiM", "OneStage", "CutPaste", "Sidn"),
     data=("brick", "grass", "gravel", "steel", "wood"),
@@ -24,14 +24,14 @@ WITH_MODELS = Layout(models=("Bright", "Broken"), data=("plate",), seeds=(0,), i
 
 
 def write_demo(folder: Path, made: Layout) -> None:
-    """Write results of two benchmarks, ``made`` and ``models``, into ``results``, and images to hand in beside it.
+    """Write the benchmarks ``made`` and ``models`` into ``results``, and images to upload beside it.
 
     Args:
-        folder: Where to.
-        made: What the one holds; the other has a model that tells how bright an image is, and one that is broken.
+        folder: Parent folder of ``results``.
+        made: Layout of ``made``; ``models`` has a model that scores the brightness of an image, and a broken one.
     """
     write_results(folder / "results/made", made)
-    # The images of both are in the same place.
+    # Both benchmarks use the same images.
     _write_models(folder / "results/models", replace(WITH_MODELS, size=made.size))
     _write_uploads(folder)
 

@@ -1,4 +1,4 @@
-"""The demo as a user meets it: a server in a process of its own, and a browser."""
+"""The demo as a user meets it: a server in its own process, and a browser."""
 
 import contextlib
 import os
@@ -16,19 +16,19 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 
-PATIENCE = 300
-"""Seconds that anything may take: on a machine that is busy, importing torch alone takes long."""
+START_TIMEOUT_S = 300
+"""Timeout for start and stop of the server: on a busy machine, importing torch alone takes long."""
 
-PAGE_PATIENCE = 120
-"""Seconds that the page may take to show something."""
+PAGE_TIMEOUT_S = 120
+"""Timeout for the page to show something."""
 
 OFFLINE = ROOT / "tests/helpers/offline"
-"""In ``PYTHONPATH``, it keeps Python from reaching other machines."""
+"""Folder which, in ``PYTHONPATH``, keeps Python from reaching other machines."""
 
-REACHES = "reaches for "
-"""What begins a line that tells of a try."""
+NETWORK_ACCESS = "reaches for "
+"""Prefix of the lines that report attempts to reach other machines."""
 
-FLAGS = [
+CHROMIUM_FLAGS = [
     "--no-sandbox",
     "--disable-gpu",
     "--disable-dev-shm-usage",
@@ -38,135 +38,148 @@ FLAGS = [
     "--no-first-run",
 ]
 
-CLOSED = "Method not implemented."
-"""What Gradio says to itself when it closes a stream of events before it is open."""
+CLOSED_STREAM = "Method not implemented."
+"""Console message of Gradio when it closes a stream of events that is not open yet."""
 
-LOOKS = [(390, "light"), (390, "dark"), (1440, "light"), (1440, "dark")]
-"""Widths of a telephone and a desk, and colour schemes."""
+VIEWPORTS = [(390, "light"), (390, "dark"), (1440, "light"), (1440, "dark")]
+"""Widths of a phone and a desktop in CSS pixels, and colour schemes."""
 
 
 @contextlib.contextmanager
-def serving(results: Path) -> Iterator[str]:
-    """Start the demo without a network, and give its address; it is stopped when the block ends.
+def serve_demo(results: Path) -> Iterator[str]:
+    """Start the demo without network access and stop it at the end of the block.
 
     Args:
-        results: What it shows.
+        results: Results folder.
+
+    Yields:
+        URL of the demo.
     """
     process = subprocess.Popen(
         [sys.executable, "-W", "ignore", str(ROOT / "demo/app.py"), "--results", str(results), "--port", _free_port()],
-        env=offline() | {"PYTHONUNBUFFERED": "1"},
+        env=offline_environment() | {"PYTHONUNBUFFERED": "1"},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
     )
-    said: list[str] = []
+    output: list[str] = []
     started = threading.Event()
-    reader = threading.Thread(target=_read, args=(process, said, started), daemon=True)
+    reader = threading.Thread(target=_read_output, args=(process, output, started), daemon=True)
     reader.start()
     try:
-        if not started.wait(PATIENCE) or process.poll() is not None:
-            pytest.fail("the demo does not start: " + "".join(said[-20:]))
-        yield next(line.split()[1] for line in said if line.startswith("demo: "))
+        if not started.wait(START_TIMEOUT_S) or process.poll() is not None:
+            pytest.fail("the demo does not start: " + "".join(output[-20:]))
+        yield next(line.split()[1] for line in output if line.startswith("demo: "))
     finally:
         process.terminate()
         try:
-            process.wait(PATIENCE)
+            process.wait(START_TIMEOUT_S)
         except subprocess.TimeoutExpired:
             process.kill()
     reader.join()
-    reached = [line for line in said if line.startswith(REACHES)]
-    assert not reached, reached
+    attempts = [line for line in output if line.startswith(NETWORK_ACCESS)]
+    assert not attempts, attempts
 
 
-def offline() -> dict[str, str]:
-    """Give the variables of a Python process that reaches no other machine, and finds this project."""
+def offline_environment() -> dict[str, str]:
+    """Return environment variables of a Python process without network access that can import this project."""
     folders = [str(ROOT), str(OFFLINE), os.environ.get("PYTHONPATH", "")]
     return os.environ | {"PYTHONPATH": os.pathsep.join(folders)}
 
 
-def _read(process: "subprocess.Popen[str]", said: list[str], started: threading.Event) -> None:
-    """Read what the server says, so that it need not wait; it has started when it says where it is."""
+def _read_output(process: "subprocess.Popen[str]", output: list[str], started: threading.Event) -> None:
+    """Read the server's output, so that the pipe does not fill up; the server has started when it prints its URL."""
+    assert process.stdout is not None
     for line in process.stdout:
-        if not started.is_set() or line.startswith(REACHES):
-            said.append(line)
+        if not started.is_set() or line.startswith(NETWORK_ACCESS):
+            output.append(line)
         if line.startswith("demo: "):
             started.set()
     started.set()
 
 
-def slowness() -> float:
-    """Say how many times as long as on an idle machine computing takes at the moment."""
-    began, used = time.perf_counter(), time.process_time()
-    while time.process_time() - used < 0.05:
+def slowdown() -> float:
+    """Return by what factor computing currently takes longer than on an idle machine."""
+    wall, cpu = time.perf_counter(), time.process_time()
+    while time.process_time() - cpu < 0.05:
         pass
-    return (time.perf_counter() - began) / (time.process_time() - used)
+    return (time.perf_counter() - wall) / (time.process_time() - cpu)
 
 
-def best(measure: Callable[[], float], limit: float) -> float:
-    """Measure seconds until they are within a limit, eight times at most; gives the least, as if the machine was idle.
+def best_time(measure: Callable[[], float], limit: float) -> float:
+    """Return the shortest of at most eight measurements, each divided by the slowdown of the machine.
 
     Args:
-        measure: Does it once.
-        limit: The limit in seconds.
+        measure: Returns the duration of one attempt in seconds.
+        limit: Limit in seconds; the first measurement below it ends the attempts.
     """
-    least = float("inf")
+    shortest = float("inf")
     for _ in range(8):
-        slow = slowness()
-        least = min(least, measure() / max(1.0, slow, slowness()))
-        if least < limit:
+        before = slowdown()
+        shortest = min(shortest, measure() / max(1.0, before, slowdown()))
+        if shortest < limit:
             break
-    return least
+    return shortest
 
 
 def _free_port() -> str:
-    with socket.socket() as it:
-        it.bind(("127.0.0.1", 0))
-        return str(it.getsockname()[1])
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return str(free.getsockname()[1])
 
 
 @contextlib.contextmanager
-def browsing() -> Iterator[Any]:
-    """Give a browser; the test is skipped where there is none."""
+def launch_browser() -> Iterator[Any]:
+    """Start a browser; skip the test if none is installed."""
     playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
     path = shutil.which("chromium")
     if path is None:
-        pytest.skip("there is no chromium on this machine")
+        pytest.skip("chromium is not installed")
     with playwright.sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=path, args=FLAGS)
+        browser = driver.chromium.launch(executable_path=path, args=CHROMIUM_FLAGS)
         yield browser
         browser.close()
 
 
 @contextlib.contextmanager
-def opened(browser: Any, url: str, width: int = 1440, scheme: str = "light") -> Iterator[tuple[Any, list[str]]]:
-    """Open the demo.
+def open_page(browser: Any, url: str, width: int = 1440, scheme: str = "light") -> Iterator[tuple[Any, list[str]]]:
+    """Open the demo in a new browser context.
 
     Args:
         browser: The browser.
-        url: The address.
+        url: URL of the demo.
         width: Width of the window in CSS pixels.
         scheme: ``light`` or ``dark``.
 
     Yields:
-        The page; and what must stay empty: requests to other hosts, messages on the console, and errors.
+        The page, and a list of problems that must stay empty: requests to other hosts, console messages and errors.
     """
     context = browser.new_context(
         viewport={"width": width, "height": 900}, color_scheme=scheme, reduced_motion="reduce", accept_downloads=True
     )
-    context.set_default_timeout(1000 * PAGE_PATIENCE)
+    context.set_default_timeout(1000 * PAGE_TIMEOUT_S)
     page = context.new_page()
-    said: list[str] = []
-    own = (url, "data:", "blob:")
-    page.on("request", lambda it: None if it.url.startswith(own) else said.append(f"request to {it.url[:80]}"))
-    page.on("console", lambda it: None if it.text == CLOSED else said.append(f"{it.type}: {it.text}"))
-    page.on("pageerror", lambda it: said.append(f"error: {it}"))
+    problems: list[str] = []
+    local = (url, "data:", "blob:")
+
+    def check_request(request: Any) -> None:
+        if not request.url.startswith(local):
+            problems.append(f"request to {request.url[:80]}")
+
+    def check_console(message: Any) -> None:
+        if message.text != CLOSED_STREAM:
+            problems.append(f"{message.type}: {message.text}")
+
+    page.on("request", check_request)
+    page.on("console", check_console)
+    page.on("pageerror", lambda error: problems.append(f"error: {error}"))
     page.goto(url)
-    yield page, said
+    yield page, problems
     context.close()
 
 
 def open_tab(page: Any, title: str) -> None:
-    """Go to a tab of the demo, which is behind a button on a narrow page."""
+    """Select a tab of the demo, which is in an overflow menu on a narrow page."""
     page.get_by_role("tab").first.wait_for()
     tab = page.get_by_role("tab", name=title, exact=True)
     if not tab.count():
@@ -176,13 +189,13 @@ def open_tab(page: Any, title: str) -> None:
 
 
 def wait_for_file(page: Any, stem: str) -> None:
-    """Wait until a file is in a field, which shows its name in two parts."""
+    """Wait until a file field shows a file; it shows stem and suffix of the name separately."""
     page.get_by_text(stem, exact=True).locator("visible=true").first.wait_for()
 
 
-def paint(page: Any) -> None:
-    """Paint a stroke across the middle of the image to make defects on."""
-    canvas = page.locator("#painted canvas").first
+def paint_stroke(page: Any) -> None:
+    """Paint a stroke across the middle of the image on the Synthesise tab."""
+    canvas = page.locator("#mask-painter canvas").first
     canvas.scroll_into_view_if_needed()
     box = canvas.bounding_box()
     x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2

@@ -1,9 +1,9 @@
-"""Writes a results folder as ``anomalib-defects benchmark`` leaves it, with figures and maps that are made up."""
+"""Writes a results folder like that of ``anomalib-defects benchmark``, with invented metrics and maps."""
 
 import csv
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
@@ -14,22 +14,22 @@ from PIL import Image, ImageDraw, ImageFilter
 
 CONFIGURATION = "name: made-up\nseeds: [0, 1, 2]\n"
 
-DISTINCT = 12
-"""So many images are drawn; more of them are links to these."""
+DISTINCT_IMAGES = 12
+"""Number of different images; further ones are links to these."""
 
 
 @dataclass(frozen=True)
 class Layout:
-    """What the folder holds.
+    """Content of a results folder.
 
     Args:
-        models: Labels of the models; the first are the slowest.
-        data: Labels of the data.
-        supervisions: Labels of the supervision.
+        models: Labels of the models, from the slowest to the fastest.
+        data: Labels of the data sets.
+        supervisions: Labels of the kinds of supervision.
         seeds: Seeds.
         images: Test images of a run; half of them, rounded up, are normal.
         size: Width and height of the images.
-        failed: Model and seed of runs that failed.
+        failed: Model and seed of failed runs.
         latency: Whether latency was measured.
         maps: Whether maps were kept.
     """
@@ -46,11 +46,11 @@ class Layout:
 
 
 def write_results(root: Path, layout: Layout | None = None) -> Path:
-    """Write the folder; equal layouts give equal figures.
+    """Write the folder; equal layouts give equal metrics.
 
     Args:
-        root: Folder of the results; the images are beside it, in ``images``.
-        layout: What it holds.
+        root: The results folder; the images are beside it, in ``images``.
+        layout: Content of the folder.
 
     Returns:
         ``root``.
@@ -58,14 +58,14 @@ def write_results(root: Path, layout: Layout | None = None) -> Path:
     layout = layout or Layout()
     pool = _write_images(root.parent / "images", layout) if layout.maps else []
     rows = []
-    for place, parts in enumerate(product(layout.models, layout.data, layout.supervisions, layout.seeds)):
-        content = _content(layout, *parts)
+    for index, labels in enumerate(product(layout.models, layout.data, layout.supervisions, layout.seeds)):
+        content = _content(layout, *labels)
         folder = root / "runs" / content["key"]
         write_run(folder, content)
         if content["status"] == "done":
-            _write_images_table(folder, layout, pool, np.random.default_rng(place))
-        named = dict(zip(("model", "data", "supervision", "seed"), parts, strict=True))
-        rows.append({"key": content["key"], "status": content["status"], **named, **content.get("figures", {})})
+            _write_images_table(folder, layout, pool, np.random.default_rng(index))
+        named = dict(zip(("model", "data", "supervision", "seed"), labels, strict=True))
+        rows.append({"key": content["key"], "status": content["status"], **named, **content.get("metrics", {})})
     (root / "benchmark.yaml").write_text(CONFIGURATION)
     write_table(root / "results.csv", rows)
     return root
@@ -78,7 +78,7 @@ def write_run(folder: Path, content: dict[str, Any]) -> None:
 
 
 def write_table(path: Path, rows: Sequence[dict[str, Any]]) -> None:
-    """Write a CSV file whose columns are all names in its rows."""
+    """Write a CSV file with a column for each name in its rows."""
     with path.open("w", newline="") as file:
         table = csv.DictWriter(file, list(dict.fromkeys(name for row in rows for name in row)), restval="")
         table.writeheader()
@@ -86,7 +86,7 @@ def write_table(path: Path, rows: Sequence[dict[str, Any]]) -> None:
 
 
 def make_run(model: str = "PaDiM", data: str = "brick", supervision: str = "normal", seed: int = 0) -> dict[str, Any]:
-    """Make a run as its configuration gives it."""
+    """Create the specification of a run."""
     wrapped = supervision != "normal"
     wrapper = {"class_path": "WithDefects" if wrapped else None, "init_args": {"real": supervision} if wrapped else {}}
     return {
@@ -100,27 +100,27 @@ def make_run(model: str = "PaDiM", data: str = "brick", supervision: str = "norm
 
 
 def key_of(run: dict[str, Any]) -> str:
-    """Give the key of a run; labels do not count."""
-    parts = {name: {**part, "name": None} if isinstance(part, dict) else part for name, part in run.items()}
-    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
+    """Compute a key of a run, independent of its labels."""
+    fields = {name: {**value, "name": None} if isinstance(value, dict) else value for name, value in run.items()}
+    return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def make_content(run: dict[str, Any], figures: dict[str, float], **more: Any) -> dict[str, Any]:
-    """Make what ``run.json`` holds for a run that is done."""
+def make_content(run: dict[str, Any], metrics: Mapping[str, float | None], **more: Any) -> dict[str, Any]:
+    """Create the content of ``run.json`` of a finished run."""
     key = key_of(run)
     return {
         "key": key,
         "status": "done",
         "error": None,
         "run": run,
-        "figures": figures,
+        "metrics": metrics,
         "cost": {},
         "latency": [],
         "export_difference": {},
         "map_range": [0.0, 1.0],
         "thresholds": {"image": 0.5, "pixel": 0.5},
         "split": {"train": 20, "test": 30, "hash": "0" * 64},
-        "environment": {"anomalib": "2.7.0", "cpu": "made-up CPU", "cores": 2, "gpu": None, "date": f"2026-{key[:2]}"},
+        "environment": {"anomalib": "2.7.0", "cpu": "invented CPU", "cores": 2, "gpu": None, "date": f"2026-{key[:2]}"},
         "command": f"anomalib-defects benchmark --config benchmark.yaml --only {key}",
         **more,
     }
@@ -131,7 +131,7 @@ def _content(layout: Layout, model: str, data: str, supervision: str, seed: int)
     rank = layout.models.index(model)
     places = layout.data.index(data), layout.supervisions.index(supervision)
     rng = np.random.default_rng([rank, *places, seed])
-    # Some of the later models are better than the ones before.
+    # Some of the later models are better than earlier ones.
     level = 0.97 - 0.03 * rank + 0.035 * (rank % 3) - 0.02 * places[0] + 0.02 * places[1]
     names = ("image_AUROC", "image_F1Score", "image_Precision", "image_Recall", "pixel_AUROC", "pixel_IoU")
     drops = (0, 0.06, 0.05, 0.08, 0.02, 0.35)
@@ -175,10 +175,10 @@ def _latency(slow: int, rng: np.random.Generator) -> list[dict[str, Any]]:
 
 
 def _write_images(folder: Path, layout: Layout) -> list[tuple[Path, Image.Image, Image.Image]]:
-    """Draw textures, every second one with a scratch; gives path, mask and map of each."""
+    """Draw textures, every second one with a scratch, and return path, mask and map of each."""
     folder.mkdir(parents=True, exist_ok=True)
     pool = []
-    for number in range(min(layout.images, DISTINCT)):
+    for number in range(min(layout.images, DISTINCT_IMAGES)):
         rng = np.random.default_rng(number)
         noise = Image.fromarray(rng.integers(0, 256, layout.size[::-1], dtype=np.uint8), "L")
         image = noise.filter(ImageFilter.GaussianBlur(1.2)).point(lambda value: 60 + value // 2)
@@ -203,7 +203,7 @@ def _write_images_table(
         label = number % 2
         score = float(np.clip(rng.normal(0.35 + 0.3 * label, 0.15), 0, 1))
         row = {"label": label, "defect_type": "scratch" if label else "normal", "score": score}
-        row |= {"verdict": int(score > 0.5), "width": layout.size[0], "height": layout.size[1], "map": ""}
+        row |= {"pred_label": int(score > 0.5), "width": layout.size[0], "height": layout.size[1], "map": ""}
         path = folder.parent / "none.png"
         if layout.maps:
             path, mask, heat = pool[number % len(pool)]
@@ -214,8 +214,8 @@ def _write_images_table(
 
 
 def _write_map(folder: Path, number: int, mask: Image.Image, heat: Image.Image, rng: np.random.Generator) -> None:
-    first = folder / "maps" / f"{number % DISTINCT:05}.png"
-    if number >= DISTINCT:
+    first = folder / "maps" / f"{number % DISTINCT_IMAGES:05}.png"
+    if number >= DISTINCT_IMAGES:
         (folder / "maps" / f"{number:05}.png").hardlink_to(first)
     else:
         noise = Image.fromarray(rng.integers(0, 120, heat.size[::-1], dtype=np.uint8), "L")
@@ -224,5 +224,5 @@ def _write_map(folder: Path, number: int, mask: Image.Image, heat: Image.Image, 
         Image.fromarray(np.maximum(blurred, np.asarray(heat) * (230 / peak)).astype(np.uint8)).save(first)
     if mask.getbbox():
         target = folder / "masks" / f"{number:05}.png"
-        known = folder / "masks" / f"{number % DISTINCT:05}.png"
-        mask.save(target) if number < DISTINCT else target.hardlink_to(known)
+        known = folder / "masks" / f"{number % DISTINCT_IMAGES:05}.png"
+        mask.save(target) if number < DISTINCT_IMAGES else target.hardlink_to(known)

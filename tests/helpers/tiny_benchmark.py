@@ -1,16 +1,16 @@
-"""A model that trains in no time, and configurations of benchmarks of it."""
+"""A model that trains within a second, and benchmark configurations for it."""
 
 import os
 import signal
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 import yaml
 from anomalib import LearningType
-from anomalib.data import Batch, InferenceBatch
-from anomalib.models import AnomalibModule
+from anomalib.data import ImageBatch, InferenceBatch
+from anomalib.models.components import AnomalibModule
 from anomalib.pre_processing import PreProcessor
 from torch import Tensor, nn
 from torchvision.transforms.v2 import Resize
@@ -21,7 +21,9 @@ SIDE = 32
 
 
 class Net(nn.Module):
-    """Tells how far each pixel is from the mean of training, seen through a drawn filter."""
+    """The map is the distance of each pixel to the mean of training, after a random filter."""
+
+    mean: Tensor
 
     def __init__(self) -> None:
         super().__init__()
@@ -29,19 +31,22 @@ class Net(nn.Module):
         self.register_buffer("mean", torch.zeros(3, SIDE, SIDE))
 
     def forward(self, images: Tensor) -> InferenceBatch:
-        """Give scores (B,) and maps (B, 1, H, W)."""
+        """Return scores, shape (B,), and maps, shape (B, 1, H, W)."""
         maps = self.filter(images - self.mean).abs().mean(1, keepdim=True)
         return InferenceBatch(pred_score=maps.amax((1, 2, 3)), anomaly_map=maps)
 
 
 class Tiny(AnomalibModule):
-    """The mean of its training images, by steps of gradient.
+    """A model that learns the running mean of its training images.
 
     Args:
-        seconds: How long it sleeps besides.
-        error: What it raises instead of training; ``interrupt`` is what Ctrl-C does.
-        killed: File that is made at the first training, whose process then kills itself.
+        seconds: Time to sleep before training.
+        error: Message of the error to raise instead of training; ``interrupt`` acts as Ctrl-C.
+        killed: File to create at the first training, whose process then kills itself.
+        rate: Share of the mean that a step replaces.
     """
+
+    model: Net
 
     def __init__(
         self, seconds: float = 0, error: str | None = None, killed: str | None = None, rate: float = 0.1
@@ -64,10 +69,10 @@ class Tiny(AnomalibModule):
         return LearningType.ONE_CLASS
 
     def configure_optimizers(self) -> None:
-        """None."""
+        """Use no optimiser."""
 
     def on_fit_start(self) -> None:
-        """Do what the arguments say."""
+        """Fail, die or sleep as the arguments say."""
         if self.error == "interrupt":
             raise KeyboardInterrupt
         if self.error:
@@ -77,25 +82,31 @@ class Tiny(AnomalibModule):
             os.kill(os.getpid(), signal.SIGKILL)
         time.sleep(self.seconds)
 
-    def training_step(self, batch: Batch, batch_idx: int) -> None:
-        """Move the mean."""
-        self.model.mean += self.rate * (batch.image.mean(0) + 0.01 * torch.randn(SIDE, SIDE) - self.model.mean)
+    def training_step(self, batch: ImageBatch, batch_idx: int) -> None:
+        """Update the mean."""
+        images = cast(Tensor, batch.image)
+        self.model.mean += self.rate * (images.mean(0) + 0.01 * torch.randn(SIDE, SIDE) - self.model.mean)
 
-    def validation_step(self, batch: Batch, batch_idx: int) -> Batch:
-        """Give maps for the thresholds."""
+    def validation_step(self, batch: ImageBatch, batch_idx: int) -> Any:
+        """Predict maps for the thresholds."""
         return batch.update(**self.model(batch.image)._asdict())
 
 
 def write_benchmark(root: Path, models: list[dict[str, Any]], seeds: list[int], **more: Any) -> Path:
-    """Write data and a configuration into a folder; gives the file.
+    """Write data and a configuration into a folder, and return the configuration file.
 
     Args:
         root: The folder.
-        models: Arguments of ``Tiny``, for each model.
+        models: Arguments of ``Tiny`` for each model.
         seeds: The seeds.
         more: Further keys of the configuration.
     """
-    data = {"name": "generated", "root": str(root / "data"), "normal_dir": "normal", "normal_test_dir": "normal_test"}
+    data: dict[str, Any] = {
+        "name": "generated",
+        "root": str(root / "data"),
+        "normal_dir": "normal",
+        "normal_test_dir": "normal_test",
+    }
     data |= {"abnormal_dir": "defective", "mask_dir": "masks", "num_workers": 0, "val_split_mode": "same_as_test"}
     data |= {"train_batch_size": 4, "eval_batch_size": 3, "seed": 0}
     if not (root / "data").exists():
@@ -105,8 +116,8 @@ def write_benchmark(root: Path, models: list[dict[str, Any]], seeds: list[int], 
         "seeds": seeds,
         "trainer": {"accelerator": "cpu"},
         "models": [
-            {"name": f"tiny {n}", "class_path": "tiny_benchmark.Tiny", "init_args": arguments}
-            for n, arguments in enumerate(models)
+            {"name": f"tiny {number}", "class_path": "tiny_benchmark.Tiny", "init_args": arguments}
+            for number, arguments in enumerate(models)
         ],
         "data": [{"class_path": "Folder", "init_args": data}],
         "measure": {"latency": False},

@@ -1,9 +1,10 @@
-"""CODEBRIM: crops of photographs of concrete bridges, with defects of five types that overlap.
+"""CODEBRIM: crops of photographs of concrete bridges, with defects of five types that may overlap.
 
-Read in its authors' layout of the classification data: ``train``, ``val`` and ``test``, each with ``background`` and
-``defects``, and the types in ``metadata/background.xml`` and ``metadata/defects.xml``. 7,729 crops: 6,481 train, 616
-validate, 632 test; all crops of a photograph are in one split. Mundt et al., "Meta-learning Convolutional Neural
-Architectures for Multi-target Concrete Defect Classification with the COncrete DEfect BRidge IMage Dataset", CVPR 2019.
+Layout of the authors' classification data: ``train``, ``val`` and ``test``, each with ``background`` and ``defects``;
+the types are in ``metadata/background.xml`` and ``metadata/defects.xml``. There are 7,729 crops: 6,481 for training,
+616 for validation and 632 for testing; all crops of a photograph are in one split. Mundt et al., "Meta-learning
+Convolutional Neural Architectures for Multi-target Concrete Defect Classification with the COncrete DEfect BRidge IMage
+Dataset", CVPR 2019.
 """
 
 from collections.abc import Iterator
@@ -15,17 +16,18 @@ from anomalib import TaskType
 from anomalib.data.utils import Split, ValSplitMode
 from torchvision.transforms.v2 import Transform
 
-from anomalib_defect_plugins.data.dataset import CheckedDataset, image_files, reading
+from anomalib_defect_plugins.core.errors import InvalidInputError
 from anomalib_defect_plugins.data.dataclasses import GOOD, SEPARATOR
 from anomalib_defect_plugins.data.datamodule import DefectDataModule
-from anomalib_defect_plugins.data.sample_table import Sample, existing, make_table
-from anomalib_defect_plugins.core.errors import InvalidInputError, MissingDataError
+from anomalib_defect_plugins.data.dataset import CheckedDataset, reading
+from anomalib_defect_plugins.data.published_layout import existing_file, existing_images
+from anomalib_defect_plugins.data.sample_table import Sample, make_table
 
 URL = "https://doi.org/10.5281/zenodo.2620293"
-"""The authors' record."""
+"""Record of the authors."""
 
 ARCHIVE = "CODEBRIM_classification_dataset.zip"
-"""The file of the record that is read here."""
+"""File of the record with the classification data."""
 
 TYPES = {
     "Crack": "crack",
@@ -34,38 +36,38 @@ TYPES = {
     "ExposedBars": "exposed_bars",
     "CorrosionStain": "corrosion",
 }
-"""Types of defect by their name in the metadata, in the order in which they are joined."""
+"""Defect types by name in the metadata, in the order in which they are joined."""
 
 UNSPECIFIED = "unspecified"
-"""Type of a crop among the defects for which the metadata names no type."""
+"""Type of a crop in ``defects`` without a type in the metadata."""
 
 FOLDERS = ("background", "defects")
-"""Folders of normal and of defective crops, and names of the metadata."""
+"""Folders of normal and defective crops, and stems of their metadata files."""
 
 ADVICE = (
-    f"fetch {ARCHIVE} from {URL} (for non-commercial research and education only) and unpack it such that root holds "
-    "train, val and test, each with background and defects, and metadata with background.xml and defects.xml"
+    f"download {ARCHIVE} from {URL} (for non-commercial research and education only) and unpack it so that root "
+    "contains train, val and test, each with background and defects, and metadata with background.xml and defects.xml"
 )
 
 
 class Codebrim(DefectDataModule):
-    """CODEBRIM: crops of concrete with up to five types of defect each, image labels only. Nothing is downloaded.
+    """CODEBRIM: crops of concrete with up to five defect types each, image labels only. It is not downloaded.
 
-    The licence allows non-commercial research and education, and no redistribution. Fetch the archive (8 GB) from the
-    authors' record (``URL``) and unpack it with 7-Zip: ``unzip`` and Python's ``zipfile`` are said to fail on it.
+    The licence allows non-commercial research and education, and no redistribution. Download the archive (8 GB) from
+    the authors' record (``URL``) and unpack it with 7-Zip: ``unzip`` and Python's ``zipfile`` are reported to fail.
 
-    A crop of several types has them joined: ``crack+efflorescence``. Crops are of many sizes; ``group`` is the
-    photograph that they are from. Defective crops of the training split go to ``train_defects``.
+    Several types of a crop are joined: ``crack+efflorescence``. Crops have many sizes; their ``group`` is the
+    photograph. Defective crops of the training split go to ``train_defects``.
 
     Args:
-        root: Folder that holds ``train``, ``val``, ``test`` and ``metadata``, or the archive's folder
-            ``classification_dataset`` that does.
-        val_split_mode: ``from_dir`` uses the published validation split; for others see ``ValSplitMode``.
-        kwargs: Batch sizes, processes, augmentations, validation share and seed, as in ``DefectDataModule``.
+        root: Folder with ``train``, ``val``, ``test`` and ``metadata``, or with the archive's folder
+            ``classification_dataset``, which contains them.
+        val_split_mode: ``from_dir`` for the published validation split; for others see ``ValSplitMode``.
+        kwargs: Batch sizes, workers, augmentations, validation ratio and seed, as in ``DefectDataModule``.
 
     Raises:
-        MissingDataError: On setup: something is missing; the message says what to fetch from where.
-        InvalidInputError: On setup: the metadata cannot be read or contradicts the folders.
+        MissingDataError: On setup, if a file is missing; the message says what to download from where.
+        InvalidInputError: On setup, if the metadata cannot be read or contradicts the folders.
     """
 
     def __init__(
@@ -78,7 +80,7 @@ class Codebrim(DefectDataModule):
 
     @property
     def folder(self) -> Path:
-        """The folder that holds the splits."""
+        """Folder with the splits."""
         inner = self.root / "classification_dataset"
         return inner if inner.is_dir() else self.root
 
@@ -94,14 +96,14 @@ class CodebrimDataset(CheckedDataset):
     """Crops of one split of CODEBRIM.
 
     Args:
-        root: Folder that holds ``train``, ``val``, ``test`` and ``metadata``.
+        root: Folder with ``train``, ``val``, ``test`` and ``metadata``.
         split: ``train``, ``val`` or ``test``.
         folders: ``background``, ``defects`` or both.
         augmentations: Augmentations of the images.
 
     Raises:
-        MissingDataError: A folder or the metadata is missing.
-        InvalidInputError: The metadata cannot be read or contradicts the folders.
+        MissingDataError: If a folder or the metadata is missing.
+        InvalidInputError: If the metadata cannot be read or contradicts the folders.
     """
 
     def __init__(
@@ -118,56 +120,53 @@ class CodebrimDataset(CheckedDataset):
 
 
 def read_types(path: Path) -> dict[str, str]:
-    """Read a metadata file: the types of each crop, joined by ``+`` and empty for none, by the name of its file.
+    """Read the types of each crop from a metadata file.
+
+    Returns:
+        Types joined by ``+``, empty without a type, by file name of the crop.
 
     Raises:
-        MissingDataError: There is no such file.
-        InvalidInputError: It cannot be read.
+        MissingDataError: If the file does not exist.
+        InvalidInputError: If it cannot be read.
     """
-    with reading("metadata", existing(path, ADVICE)):
-        crops = ET.parse(path).getroot()  # noqa: S314 - the parser itself limits what entities expand to
+    with reading("metadata", existing_file(path, ADVICE)):
+        crops = ET.parse(path).getroot()  # noqa: S314 - expat limits the expansion of entities
         return {crop.get("name", ""): SEPARATOR.join(_types(crop)) for crop in crops}
 
 
 def _types(crop: ET.Element) -> Iterator[str]:
-    for name, kind in TYPES.items():
+    for name, defect_type in TYPES.items():
         flag = crop.findtext(name, "").strip()
         if flag not in {"0", "1"}:
-            msg = f"{name} of {crop.get('name')} is {flag!r}, neither 0 nor 1"
+            msg = f"{name} of {crop.get('name')} is {flag!r}; it must be 0 or 1"
             raise ValueError(msg)
         if flag == "1":
-            yield kind
+            yield defect_type
 
 
 def _samples(root: Path, split: Split, folder: str) -> Iterator[Sample]:
     metadata = root / "metadata" / f"{folder}.xml"
     types = read_types(metadata)
-    for path in _crops(root / split.value / folder):
-        # The balanced archive repeats crops, as NAME_-_1.png and so on.
+    for path in existing_images(root / split.value / folder, ADVICE):
+        # The balanced archive has copies of crops: NAME_-_1.png, NAME_-_2.png ...
         name = path.stem.partition("_-_")[0]
         if name + path.suffix not in types:
             msg = f"crop {path} is not in {metadata}; {ADVICE}"
             raise InvalidInputError(msg)
-        yield Sample(str(path), split.value, _checked(types[name + path.suffix], path, metadata), group=_photo(name))
+        defect_type = _defect_type(types[name + path.suffix], path, metadata)
+        yield Sample(str(path), split.value, defect_type, group=_photo(name))
 
 
-def _crops(folder: Path) -> list[Path]:
-    crops = image_files(folder) if folder.is_dir() else []
-    if not crops:
-        msg = f"{folder} is missing or holds no image; {ADVICE}"
-        raise MissingDataError(msg)
-    return crops
-
-
-def _checked(types: str, path: Path, metadata: Path) -> str:
+def _defect_type(types: str, path: Path, metadata: Path) -> str:
+    """Return the defect type of a crop, whose types in the metadata must agree with its folder."""
     if path.parent.name == FOLDERS[1]:
         return types or UNSPECIFIED
     if types:
-        msg = f"crop {path} is of the background but {metadata} says {types}; {ADVICE}"
+        msg = f"crop {path} is of the background but has type {types} in {metadata}; {ADVICE}"
         raise InvalidInputError(msg)
     return GOOD
 
 
 def _photo(name: str) -> str:
-    """The photograph of ``image_0000468_crop_0000001``."""
+    """Return the photograph of a crop: ``image_0000468`` of ``image_0000468_crop_0000001``."""
     return name.partition("_crop_")[0]

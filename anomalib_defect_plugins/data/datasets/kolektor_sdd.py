@@ -1,13 +1,12 @@
-"""KolektorSDD: electrical commutators, some with a crack, in the three folds by object of the supervised papers.
+"""KolektorSDD: electrical commutators, some with a crack, in three folds by object.
 
-Read in its authors' layout: ``kosNN/PartM.jpg`` and ``kosNN/PartM_label.bmp``, 399 grey images of 50 objects, about
-1260x500 pixels; 52 show a crack. Tabernik et al., "Segmentation-based deep-learning approach for surface-defect
-detection", Journal of Intelligent Manufacturing 31, 2020. The labels' dilation and the size of 1408x512 are those of
-Section 3 of the one-stage paper (Sensors 20(7), 1829, 2020), which repeats that protocol.
+Layout of the authors: ``kosNN/PartM.jpg`` and ``kosNN/PartM_label.bmp``, 399 grey images of 50 objects, about 1260x500
+pixels; 52 show a crack. Tabernik et al., "Segmentation-based deep-learning approach for surface-defect detection",
+Journal of Intelligent Manufacturing 31, 2020. The dilation of the labels and the size of 1408x512 follow Section 3 of
+Sensors 20(7), 1829, 2020, which repeats that protocol.
 """
 
 import hashlib
-import logging
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
@@ -24,26 +23,25 @@ from torchvision.transforms.v2.functional import resize
 from torchvision.tv_tensors import Image as ImageTensor
 from torchvision.tv_tensors import Mask
 
-from anomalib_defect_plugins.data.dataset import CheckedDataset, image_files, reading
-from anomalib_defect_plugins.data.download import download_files
+from anomalib_defect_plugins.core.errors import InvalidInputError
 from anomalib_defect_plugins.data.dataclasses import GOOD, SEPARATOR
 from anomalib_defect_plugins.data.datamodule import DefectDataModule
-from anomalib_defect_plugins.data.sample_table import Sample, existing, make_table
-from anomalib_defect_plugins.core.errors import InvalidInputError, MissingDataError
-
-logger = logging.getLogger(__name__)
+from anomalib_defect_plugins.data.dataset import CheckedDataset, reading
+from anomalib_defect_plugins.data.download import download_if_missing
+from anomalib_defect_plugins.data.published_layout import check_count, existing_file, existing_images
+from anomalib_defect_plugins.data.sample_table import Sample, make_table
 
 URL = "https://go.vicos.si/kolektorsdd"
-"""The authors' archive."""
+"""Archive of the authors."""
 
 DIGEST = "65dc621693418585de9c4467d1340ea7958a6181816f0dc2883a1e8b61f9d4dc"
-"""SHA-256 of the archive, the one that anomalib's ``Kolektor`` expects."""
+"""SHA-256 of the archive, the same as in anomalib's ``Kolektor``."""
 
 FILES = re.compile(r"kos\d\d/Part\w+\.(jpg|bmp)")
-"""The files of the archive that are read here."""
+"""Files of the archive to unpack."""
 
 OBJECTS = tuple(f"kos{number:02}" for number in range(1, 51))
-"""Folders, one an object."""
+"""Folders, one for each object."""
 
 IMAGES = 399
 """Number of images."""
@@ -52,37 +50,37 @@ FOLDS = 3
 """Number of folds."""
 
 DILATIONS = (0, 5, 9, 13, 17)
-"""Sides of the squares that labels are dilated with."""
+"""Sides of the squares that labels are dilated with, in pixels."""
 
 LAYOUT = "kosNN/PartM.jpg and kosNN/PartM_label.bmp for kos01 to kos50 (399 images)"
 
 
 class KolektorSdd(DefectDataModule):
-    """KolektorSDD in three folds by object: one tests, the other two train. Under CC BY-NC-SA 4.0.
+    """KolektorSDD in three folds by object, one for testing and two for training. Licence: CC BY-NC-SA 4.0.
 
-    The normal images of the two training folds are the training split, the cracked ones ``train_defects``. anomalib's
-    ``Kolektor`` is the same data with a split of its own, by image.
+    Normal images of the training folds are the training split, cracked ones go to ``train_defects``. anomalib's
+    ``Kolektor`` is the same data with a different split, by image.
 
-    The lists of the authors' folds are not part of the data, so folds are made here, the same each time: object by
-    object, such that each fold has as many cracked images and as many images as the others. Objects of which an image
-    is the same, byte for byte, are one object, with a joint name in the column ``group``, and are in one fold.
+    The data does not include the folds of the authors, so deterministic folds are built object by object, with similar
+    numbers of cracked images and of images. Objects that share an identical image are treated as one object, with a
+    joint name in the column ``group``, and are in one fold.
 
     A missing root is downloaded from the authors' page.
 
     Args:
-        root: Folder that holds ``kos01`` to ``kos50``.
-        fold: The fold that tests: 0, 1 or 2.
+        root: Folder with ``kos01`` to ``kos50``.
+        fold: Test fold: 0, 1 or 2.
         dilation: Side of the square, in pixels of the original image, that labels are dilated with: 5, 9, 13 or 17, or
-            0 for the labels as they are. It holds for all splits, as in the papers: pixel-level measures at different
-            dilations cannot be compared.
-        image_size: Height and width that images and masks are resized to when read; ``None`` leaves them as they are.
-            Images are resized bilinearly, with antialiasing. No defect is lost: where a mask shrinks, a pixel is
-            defective if any part of it was.
-        kwargs: Batch sizes, processes, augmentations, validation split and seed, as in ``DefectDataModule``.
+            0 for no dilation. It applies to all splits, as in the papers; pixel-level metrics at different dilations
+            are not comparable.
+        image_size: Height and width that images and masks are resized to on loading; ``None`` for no resizing. Images
+            are resized bilinearly with antialiasing; a pixel of a reduced mask is defective if any part of it was.
+        kwargs: Batch sizes, workers, augmentations, validation split and seed, as in ``DefectDataModule``.
 
     Raises:
-        InvalidInputError: An argument cannot be. On setup: a file is broken, or a label is not as large as its image.
-        MissingDataError: On setup: a file is missing; the message names it.
+        InvalidInputError: If an argument is invalid. On setup, if a file is damaged, or the sizes of a label and its
+            image differ.
+        MissingDataError: On setup, if a file is missing; the message names it.
     """
 
     def __init__(
@@ -100,25 +98,17 @@ class KolektorSdd(DefectDataModule):
         _check_shape(dilation, image_size)
         self.fold = fold
         self.dilation = dilation
-        # What comes from a configuration file may be a list.
+        # Configuration files may contain a list.
         self.image_size = None if image_size is None else (image_size[0], image_size[1])
 
     def prepare_data(self) -> None:
         """Download the data set if the root is missing or empty.
 
         Raises:
-            MissingDataError: The download failed; the message says what to put where.
+            MissingDataError: If the download fails; the message says what to put where.
         """
-        if self.root.is_dir() and any(self.root.iterdir()):
-            return
-        logger.warning(
-            "KolektorSDD is under CC BY-NC-SA 4.0, so for non-commercial use only; downloading it from %s", URL
-        )
-        try:
-            download_files(URL, self.root, FILES, archive_digest=DIGEST)
-        except MissingDataError as error:
-            msg = f"{error}; download it by hand and unpack it such that {self.root} holds {LAYOUT}"
-            raise MissingDataError(msg) from error
+        notice = "KolektorSDD is licensed under CC BY-NC-SA 4.0, for non-commercial use only"
+        download_if_missing(self.root, URL, FILES, LAYOUT, notice, archive_digest=DIGEST)
 
     def _setup(self, _stage: str | None = None) -> None:
         parts = read_parts(self.root)
@@ -143,12 +133,12 @@ class KolektorSddDataset(CheckedDataset):
 
     Args:
         samples: The images.
-        dilation: Side of the square, in pixels of the original image, that masks are dilated with; 0 leaves them.
-        image_size: Height and width of what is given; ``None`` leaves images and masks as they are.
+        dilation: Side of the square, in pixels of the original image, that masks are dilated with; 0 for no dilation.
+        image_size: Height and width of the returned images and masks; ``None`` for no resizing.
         augmentations: Augmentations of images and masks.
 
     Raises:
-        InvalidInputError: The dilation or the size cannot be.
+        InvalidInputError: If the dilation or the size is invalid.
     """
 
     def __init__(
@@ -165,21 +155,21 @@ class KolektorSddDataset(CheckedDataset):
         self.samples = make_table(samples)
 
     def load_image(self, path: str) -> ImageTensor:
-        """Read the image at ``path``: (3, H, W), float in [0, 1], of the size asked for."""
+        """Load an image and resize it, shape (3, H, W), float in [0, 1]."""
         image = super().load_image(path)
         return image if self.image_size is None else resize(image, list(self.image_size), antialias=True)
 
     def load_mask(self, path: str) -> Mask:
-        """Read the mask at ``path``, dilated: (H, W) of the file, uint8, 1 on the defect."""
+        """Load a mask and dilate it, shape (H, W) of the file, uint8, 1 on the defect."""
         return dilate(super().load_mask(path), self.dilation)
 
-    def _mask_of(self, sample: pd.Series, image: torch.Tensor) -> Mask | None:
+    def load_sample_mask(self, sample: pd.Series, image: torch.Tensor) -> Mask | None:
+        """Load the mask of a sample, check its size against the image file, and resize it."""
         if self.image_size is None:
-            return super()._mask_of(sample, image)
-        # The mask must fit the image as it is in its file.
+            return super().load_sample_mask(sample, image)
         with Image.open(sample.image_path) as file:
             width, height = file.size
-        mask = super()._mask_of(sample, torch.empty(height, width))
+        mask = super().load_sample_mask(sample, torch.empty(height, width))
         return None if mask is None else resize_mask(mask, self.image_size)
 
 
@@ -190,18 +180,18 @@ class Part(NamedTuple):
     label: Path
     defective: bool
     group: str
-    """The object, or the joint name of objects that share an image: ``kos08+kos19``."""
+    """Object, or joint name of objects that share an image: ``kos08+kos19``."""
 
 
 def dilate(mask: Mask, side: int) -> Mask:
     """Dilate a mask with a square.
 
     Args:
-        mask: (H, W), uint8, 0 or 1.
-        side: Side of the square in pixels, odd; 0 leaves the mask.
+        mask: Mask, shape (H, W), uint8, 0 or 1.
+        side: Side of the square in pixels, odd; 0 for no dilation.
 
     Returns:
-        (H, W), uint8, 0 or 1.
+        Dilated mask, shape (H, W), uint8, 0 or 1.
     """
     if not side:
         return mask
@@ -209,15 +199,15 @@ def dilate(mask: Mask, side: int) -> Mask:
 
 
 def resize_mask(mask: Mask, size: tuple[int, int]) -> Mask:
-    """Resize a mask such that nothing it marks is lost.
+    """Resize a mask without losing marked pixels.
 
     Args:
-        mask: (H, W), uint8, 0 or 1.
-        size: Height and width. Along an axis that shrinks a pixel is marked if any part of it was; along one that grows
-            it is as the nearest was.
+        mask: Mask, shape (H, W), uint8, 0 or 1.
+        size: Height and width. Along a reduced axis a pixel is marked if any part of it was; along an enlarged axis the
+            nearest pixel is repeated.
 
     Returns:
-        (height, width), uint8, 0 or 1.
+        Resized mask, shape ``size``, uint8, 0 or 1.
     """
     shrunk = [min(sides) for sides in zip(mask.shape, size, strict=True)]
     marked = F.adaptive_max_pool2d(mask[None, None].float(), shrunk)
@@ -225,22 +215,20 @@ def resize_mask(mask: Mask, size: tuple[int, int]) -> Mask:
 
 
 def read_parts(root: Path) -> list[Part]:
-    """Find all images, their labels and which objects are one.
+    """Find all images, their labels and their objects.
 
     Args:
-        root: Folder that holds ``kos01`` to ``kos50``.
+        root: Folder with ``kos01`` to ``kos50``.
 
     Returns:
         The images, sorted by name.
 
     Raises:
-        MissingDataError: A folder, an image or a label is missing.
-        InvalidInputError: A label cannot be read or is not as large as its image.
+        MissingDataError: If a folder, an image or a label is missing.
+        InvalidInputError: If a label cannot be read, or its size differs from that of its image.
     """
     images = [image for name in OBJECTS for image in _images(root, name)]
-    if len(images) != IMAGES:
-        msg = f"{root} holds {len(images)} images, not {IMAGES}; {_advice(root)}"
-        raise MissingDataError(msg)
+    check_count(root, len(images), IMAGES, _advice(root))
     group = _joint_names(images)
     labels = [_label(image) for image in images]
     return [
@@ -250,13 +238,13 @@ def read_parts(root: Path) -> list[Part]:
 
 
 def fold_of_group(parts: Iterable[Part]) -> dict[str, int]:
-    """Put objects into folds, the same each time: the largest first, each into the fold that has least.
+    """Assign objects to folds deterministically: from the largest to the smallest, each to the smallest fold.
 
     Args:
         parts: The images.
 
     Returns:
-        The fold, from 0 to 2, by the object (``group``).
+        Fold, 0 to 2, by object (``group``).
     """
     objects: dict[str, list[Part]] = defaultdict(list)
     for part in parts:
@@ -272,46 +260,42 @@ def fold_of_group(parts: Iterable[Part]) -> dict[str, int]:
 
 
 def _images(root: Path, name: str) -> list[Path]:
-    """Images of an object; every label must have one."""
-    folder = root / name
-    files = image_files(folder) if folder.is_dir() else []
-    if not files:
-        msg = f"{folder} is missing or holds no image; {_advice(root)}"
-        raise MissingDataError(msg)
+    """Return the images of an object and check that every label has one."""
+    files = existing_images(root / name, _advice(root))
     for label in files:
         if label.stem.endswith("_label"):
-            existing(label.with_name(f"{label.stem.removesuffix('_label')}.jpg"), _advice(root))
+            existing_file(label.with_name(f"{label.stem.removesuffix('_label')}.jpg"), _advice(root))
     return [path for path in files if not path.stem.endswith("_label")]
 
 
 def _label(image: Path) -> Path:
     label = image.with_name(f"{image.stem}_label.bmp")
-    return Path(existing(label, f"{image} needs it: {_advice(image.parent.parent)}"))
+    return Path(existing_file(label, f"{image} needs it: {_advice(image.parent.parent)}"))
 
 
 def _is_defective(image: Path, label: Path) -> bool:
-    """Whether a label marks anything."""
+    """Whether a label marks any pixel; checks its size."""
     with reading("label", str(label)), Image.open(label) as file:
         size, marked = file.size, file.convert("L").getbbox() is not None
     with reading("image", str(image)), Image.open(image) as file:
         image_size = file.size
     if size != image_size:
-        given, needed = ("x".join(map(str, sides)) for sides in (size, image_size))
-        msg = f"label {label} is {given} pixels and its image {image} {needed}; make them alike"
+        actual, expected = ("x".join(map(str, sides)) for sides in (size, image_size))
+        msg = f"label {label} is {actual} pixels and its image {image} {expected}; make their sizes equal"
         raise InvalidInputError(msg)
     return marked
 
 
 def _joint_names(images: Iterable[Path]) -> dict[str, str]:
-    """Name of each object, joint for those that share an image."""
+    """Return the name of each object by folder, joint for objects that share an image."""
     names = {name: {name} for name in OBJECTS}
     first: dict[bytes, str] = {}
     for image in images:
-        digest = hashlib.sha256(image.read_bytes()).digest()
-        one, other = first.setdefault(digest, image.parent.name), image.parent.name
-        if names[one] is not names[other]:
-            names[one] |= names[other]
-            names.update(dict.fromkeys(names[one], names[one]))
+        name = image.parent.name
+        twin = first.setdefault(hashlib.sha256(image.read_bytes()).digest(), name)
+        if names[twin] is not names[name]:
+            names[twin] |= names[name]
+            names.update(dict.fromkeys(names[twin], names[twin]))
     return {name: SEPARATOR.join(sorted(joint)) for name, joint in names.items()}
 
 
@@ -320,9 +304,9 @@ def _check_shape(dilation: int, image_size: Sequence[int] | None) -> None:
         msg = f"dilation is {dilation}; choose one of {', '.join(map(str, DILATIONS))}"
         raise InvalidInputError(msg)
     if image_size is not None and (len(image_size) != 2 or min(image_size) < 1):
-        msg = f"image_size is {tuple(image_size)}; give height and width, both 1 or more, or none"
+        msg = f"image_size is {tuple(image_size)}; it must be height and width, both 1 or more, or none"
         raise InvalidInputError(msg)
 
 
 def _advice(root: Path) -> str:
-    return f"{root} must hold {LAYOUT}, to be had from {URL} (for non-commercial use only)"
+    return f"{root} must contain {LAYOUT}, available from {URL} (for non-commercial use only)"

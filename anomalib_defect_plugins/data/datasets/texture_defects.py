@@ -1,16 +1,17 @@
-"""The data set that comes with the package: photographs of three textures with drawn defects.
+"""The embedded data set: photographs of three textures with drawn defects.
 
-The textures are ``brick``, ``grass`` and ``gravel``, photographs of 512x512 grey pixels in scikit-image's wheel.
-Training crops come from the left half of a photograph; validation and test crops from the right half, which no training
-image has seen. Defects are drawn by :mod:`anomalib_defect_plugins.generators.procedural`, so the masks are exact.
+The textures are ``brick``, ``grass`` and ``gravel``, grey photographs of 512x512 pixels included in scikit-image.
+Training crops come from the left half of a photograph, validation and test crops from the right half. Defects are drawn
+by :mod:`anomalib_defect_plugins.generators.procedural`, so the masks are exact.
 """
 
 import hashlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple, TypeVar, cast
 
 import numpy as np
+import numpy.typing as npt
 import platformdirs
 from anomalib.data.utils import Split, ValSplitMode
 from PIL import Image
@@ -18,44 +19,48 @@ from skimage import data as photographs
 from skimage.transform import resize
 from torchvision.transforms.v2 import Transform
 
+from anomalib_defect_plugins.core.checks import check_not_negative, check_number, check_one_of
+from anomalib_defect_plugins.core.errors import InvalidInputError
 from anomalib_defect_plugins.core.files import new_folder
-from anomalib_defect_plugins.data.dataset import CheckedDataset
 from anomalib_defect_plugins.data.dataclasses import GOOD
 from anomalib_defect_plugins.data.datamodule import DefectDataModule
-from anomalib_defect_plugins.data.sample_table import Sample, existing, make_table
-from anomalib_defect_plugins.core.errors import InvalidInputError
+from anomalib_defect_plugins.data.dataset import CheckedDataset
+from anomalib_defect_plugins.data.published_layout import existing_file
+from anomalib_defect_plugins.data.sample_table import Sample, make_table
 from anomalib_defect_plugins.generators import procedural
+
+T = TypeVar("T", bound=np.generic)
 
 CATEGORIES = ("brick", "grass", "gravel")
 """The textures."""
 
 COUNTS = {Split.TRAIN: (40, 0), Split.VAL: (20, 20), Split.TEST: (30, 60)}
-"""Normal and defective images of each split; the kinds of defect take turns."""
+"""Numbers of normal and defective images of each split; the defect types alternate."""
 
 CROP = 256
-"""Side of a crop in pixels of the photograph; other image sizes show the same field of view."""
+"""Side of a crop in pixels of the photograph, for every image size."""
 
 TEXTURE_STD = 0.06
-"""Standard deviation of the softened photographs, in intensity of [0, 1]."""
+"""Standard deviation of the softened photographs, for intensities in [0, 1]."""
 
 
 class TextureDefects(DefectDataModule):
-    """Embedded data: crops of real photographs, six kinds of drawn defects with exact masks. Needs no download.
+    """Embedded data: crops of photographs with drawn defects of six types and exact masks. No download is needed.
 
-    For each category 40 normal images to train with, 20 normal and 20 defective ones to validate, 30 normal and 60
-    defective ones (10 of each kind) to test. Built within seconds when it is first used, and kept.
+    Each category has 40 normal training images, 20 normal and 20 defective validation images, and 30 normal and 60
+    defective test images, 10 of each type. The images are built within seconds on first use, and kept.
 
     Args:
         root: Folder to keep the images in; by default the user's cache folder.
         category: ``brick``, ``grass`` or ``gravel``.
-        image_size: Side of the images in pixels, 64 to 1024; or height and width, which must be alike.
-        num_workers: Processes that read images.
-        val_split_mode: ``from_dir`` uses the set's own validation images; for others see ``ValSplitMode``.
-        seed: Seed of crops, defects and splits; another seed is another data set.
-        kwargs: Batch sizes, augmentations and validation share, as in ``DefectDataModule``.
+        image_size: Side of the images in pixels, 64 to 1024; or height and width, which must be equal.
+        num_workers: Number of data loading processes.
+        val_split_mode: ``from_dir`` for the embedded validation images; for others see ``ValSplitMode``.
+        seed: Seed of crops, defects and splits; each seed is a different data set.
+        kwargs: Batch sizes, augmentations and validation ratio, as in ``DefectDataModule``.
 
     Raises:
-        InvalidInputError: The category, size or seed cannot be.
+        InvalidInputError: If the category, size or seed is invalid.
     """
 
     def __init__(
@@ -63,7 +68,7 @@ class TextureDefects(DefectDataModule):
         root: Path | str | None = None,
         category: str = "brick",
         image_size: int | tuple[int, int] = 256,
-        # A pass over these few small files takes less time than it takes to start one process that reads them.
+        # Starting a worker process would take longer than reading these few small files.
         num_workers: int = 0,
         val_split_mode: ValSplitMode | str = ValSplitMode.FROM_DIR,
         seed: int = 0,
@@ -78,11 +83,11 @@ class TextureDefects(DefectDataModule):
 
     @property
     def folder(self) -> Path:
-        """Where the images of this category, size and seed are; what would be drawn differently has another name."""
+        """Folder of the images; its name depends on category, size, seed and the version of the drawing code."""
         return self.root / f"{self.category}-{self.image_size}-seed{self.seed}-{_fingerprint()}"
 
     def prepare_data(self) -> None:
-        """Build the data set if it is not there yet."""
+        """Build the data set if it does not exist."""
         if not self.folder.is_dir():
             build(self.folder, self.category, self.image_size, cast(int, self.seed))
 
@@ -98,12 +103,12 @@ class TextureDefectsDataset(CheckedDataset):
     """One split of a built category.
 
     Args:
-        folder: What :func:`build` has built.
+        folder: Folder written by :func:`build`.
         split: ``train``, ``val`` or ``test``.
         augmentations: Augmentations of images and masks.
 
     Raises:
-        MissingDataError: A file of the split is gone.
+        MissingDataError: If a file of the split is missing.
     """
 
     def __init__(self, folder: Path, split: Split | str, augmentations: Transform | None = None) -> None:
@@ -113,9 +118,16 @@ class TextureDefectsDataset(CheckedDataset):
 
 
 def build(folder: Path, category: str, image_size: int, seed: int) -> None:
-    """Draw all splits of a category into ``folder``, which appears when it is complete.
+    """Draw all splits of a category into ``folder``, which appears once it is complete.
 
-    The layout is MVTec's with a level for the split: ``test/crack/000.png``, ``ground_truth/test/crack/000.png``.
+    The layout is that of MVTec AD with a level for the split: ``test/crack/000.png``,
+    ``ground_truth/test/crack/000.png``.
+
+    Args:
+        folder: Folder to create.
+        category: ``brick``, ``grass`` or ``gravel``.
+        image_size: Side of the images in pixels.
+        seed: Seed of crops and defects.
     """
     photo = soften(getattr(photographs, category)().astype(np.float32) / 255)
     with new_folder(folder) as unfinished:
@@ -128,40 +140,50 @@ def build(folder: Path, category: str, image_size: int, seed: int) -> None:
                     _save(unfinished / entry.mask, mask)
 
 
-def soften(photo: np.ndarray) -> np.ndarray:
-    """Lower the contrast of a photograph (H, W) in [0, 1] to a standard deviation of ``TEXTURE_STD``.
+def soften(photo: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """Reduce the contrast of a photograph to a standard deviation of ``TEXTURE_STD``.
 
-    The photographs were taken in sunlight; a surface under inspection is lit diffusely, and its defects stand out.
+    The photographs were taken in sunlight; inspected surfaces are lit diffusely, so that defects stand out.
+
+    Args:
+        photo: Photograph, shape (H, W), in [0, 1].
     """
-    softened: np.ndarray = photo.mean() + (photo - photo.mean()) * (TEXTURE_STD / photo.std())
+    softened: npt.NDArray[np.float32] = photo.mean() + (photo - photo.mean()) * (TEXTURE_STD / photo.std())
     return softened
 
 
-def region(photo: np.ndarray, split: Split) -> np.ndarray:
-    """The part (H, W/2) of a photograph (H, W) that a split may see.
+def region(photo: npt.NDArray[T], split: Split) -> npt.NDArray[T]:
+    """Return the half of a photograph that the images of a split are cropped from.
 
-    Left and right, because the rows of bricks shrink towards the top while the two sides mirror one another.
+    The halves are left and right because the rows of bricks shrink towards the top while the two sides are symmetric.
+
+    Args:
+        photo: Photograph, shape (H, W).
+        split: Split of the images.
+
+    Returns:
+        Left half for training, right half for validation and test, shape (H, W / 2).
     """
     middle = photo.shape[1] // 2
     return photo[:, :middle] if split == Split.TRAIN else photo[:, middle:]
 
 
 def draw_sample(
-    texture: np.ndarray,
+    texture: npt.NDArray[np.floating[Any]],
     kind: str,
     image_size: int,
     rng: np.random.Generator,
-) -> tuple[np.ndarray, np.ndarray]:
-    """Take a crop at random, vary its exposure a little, and draw a defect unless ``kind`` is ``good``.
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_]]:
+    """Take a random crop, vary its exposure slightly, and draw a defect unless ``kind`` is ``good``.
 
     Args:
-        texture: (H, W), float in [0, 1], both sides at least ``CROP``.
-        kind: ``good`` or a kind of defect.
+        texture: Texture, shape (H, W), float in [0, 1], both sides at least ``CROP``.
+        kind: ``good`` or a defect type.
         image_size: Side of the result in pixels.
-        rng: Source of all randomness. The crop does not depend on the kind.
+        rng: Source of all randomness. The crop does not depend on ``kind``.
 
     Returns:
-        Image (image_size, image_size, 3), float32 in [0, 1], and mask (image_size, image_size), bool.
+        Image, shape (image_size, image_size, 3), float32 in [0, 1], and mask, shape (image_size, image_size), bool.
     """
     top, left = (rng.integers(side - CROP + 1) for side in texture.shape)
     crop = texture[top : top + CROP, left : left + CROP][:: rng.choice([-1, 1]), :: rng.choice([-1, 1])]
@@ -193,38 +215,32 @@ def _entries(split: Split) -> Iterator[_Entry]:
 
 
 def _samples(folder: Path, split: Split) -> Iterator[Sample]:
-    advice = f"delete the folder {folder}, and it is built again"
+    advice = f"delete the folder {folder} to build it again"
     for entry in _entries(split):
-        image = existing(folder / entry.image, advice)
-        mask = existing(folder / entry.mask, advice) if entry.mask else ""
+        image = existing_file(folder / entry.image, advice)
+        mask = existing_file(folder / entry.mask, advice) if entry.mask else ""
         yield Sample(image, split.value, entry.kind, mask)
 
 
-def _save(path: Path, values: np.ndarray) -> None:
+def _save(path: Path, values: npt.NDArray[Any]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(np.round(values * 255.0).astype(np.uint8)).save(path, compress_level=1)
 
 
 def _side(image_size: int | Sequence[int]) -> int:
-    """Give the side; ``anomalib benchmark`` hands a single number over as a pair."""
+    """Return the side in pixels; ``anomalib benchmark`` passes a single number as a pair."""
     if isinstance(image_size, int):
         return image_size
     if len(set(image_size)) != 1:
-        msg = f"TextureDefects draws square images; image_size is {tuple(image_size)}, give one side"
+        msg = f"image_size is {tuple(image_size)}; height and width must be equal"
         raise InvalidInputError(msg)
     return image_size[0]
 
 
 def _check_arguments(category: str, image_size: int, seed: int) -> None:
-    if category not in CATEGORIES:
-        msg = f"TextureDefects has no category {category!r}; choose one of {', '.join(CATEGORIES)}"
-        raise InvalidInputError(msg)
-    if not 64 <= image_size <= 1024:
-        msg = f"TextureDefects draws images of 64 to 1024 pixels a side, not {image_size}"
-        raise InvalidInputError(msg)
-    if seed < 0:
-        msg = f"the seed of TextureDefects must be 0 or more, not {seed}"
-        raise InvalidInputError(msg)
+    check_one_of("category", category, CATEGORIES)
+    check_number("image_size", image_size, 64, 1024)
+    check_not_negative(seed=seed)
 
 
 def _default_root() -> Path:
@@ -232,6 +248,6 @@ def _default_root() -> Path:
 
 
 def _fingerprint() -> str:
-    """Eight digits of the code that draws: a changed drawing must not be served from a folder of the old one."""
+    """Return eight digits of a hash of the drawing code, so that images of another version are not reused."""
     sources = (Path(__file__), Path(procedural.__file__))
     return hashlib.sha256(b"".join(source.read_bytes() for source in sources)).hexdigest()[:8]

@@ -1,14 +1,16 @@
-"""Real and synthetic defects get into the training split of any data module, and out of every other split."""
+"""Real and synthetic defects are added to the training split of any data module and removed from the other splits."""
 
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from anomalib.data import AnomalibDataModule, AnomalibDataset
+from anomalib.data import AnomalibDataset
 from anomalib.data.utils import Split
+from datamodules import error_line, set_up
 from lightning.pytorch import Trainer
 from lightning.pytorch.demos.boring_classes import BoringModel
 from omegaconf import DictConfig
@@ -22,13 +24,13 @@ from anomalib_defect_plugins.data.datamodule import DefectDataModule
 from anomalib_defect_plugins.data.sample_table import Sample, make_table
 from anomalib_defect_plugins.testing import folder_datamodule, write_folder_data
 
-QUIET = {"accelerator": "cpu", "logger": False, "enable_progress_bar": False, "enable_model_summary": False}
+QUIET: Any = {"accelerator": "cpu", "logger": False, "enable_progress_bar": False, "enable_model_summary": False}
 OBJECTS, SIDES = 8, 5
-"""Objects of the test split, and images of each: one with a scratch, one with scratch and dent, three without."""
+"""Objects of the test split, and images of each: one with a scratch, one with scratch and dent, three normal."""
 
 
 class Objects(DefectDataModule):
-    """Training images of objects 100 to 102, and test images of ``OBJECTS`` others."""
+    """Training images of the objects 100 to 102, and test images of ``OBJECTS`` other objects."""
 
     def _setup(self, stage: str | None = None) -> None:
         self.train_data, self.test_data = CheckedDataset(), CheckedDataset()
@@ -51,7 +53,7 @@ class Objects(DefectDataModule):
 
 
 class Published(Objects):
-    """Has defective images in its training split too."""
+    """Has defective images in its published training split too."""
 
     def _setup(self, stage: str | None = None) -> None:
         super()._setup(stage)
@@ -60,15 +62,15 @@ class Published(Objects):
 
 
 class Square(DefectGenerator):
-    """Makes a white square somewhere."""
+    """Draws a white square at a random place."""
 
     name = "square"
 
     def draw(self, images: Tensor, rng: torch.Generator) -> tuple[Tensor, Tensor]:
         mask = torch.zeros_like(images[:, :1], dtype=torch.bool)
-        for one in mask:
+        for image_mask in mask:
             top, left = torch.randint(0, 24, (2,), generator=rng).tolist()
-            one[:, top : top + 8, left : left + 8] = True
+            image_mask[:, top : top + 8, left : left + 8] = True
         return images + 1, mask
 
 
@@ -85,45 +87,39 @@ def groups(dataset: AnomalibDataset) -> set[str]:
     return set(dataset.samples.group)
 
 
-def ready(datamodule: AnomalibDataModule) -> AnomalibDataModule:
-    datamodule.prepare_data()
-    datamodule.setup()
-    return datamodule
-
-
-def objects(root: Path, **arguments: object) -> WithDefects:
-    return ready(WithDefects(Objects(root, num_workers=0), **arguments))
+def objects(root: Path, **arguments: Any) -> WithDefects:
+    return set_up(WithDefects(Objects(root, num_workers=0), **arguments))
 
 
 # Real defects
 
 
 @pytest.mark.parametrize(("real", "count"), [(0, 0), (1, 1), (7, 7), (0.25, 4), (1.0, 16), ("all", 16)])
-def test_as_many_defective_images_train_as_asked_for(tmp_path, real, count):
+def test_the_training_split_has_the_given_number_of_defective_images(tmp_path: Path, real: Any, count: int) -> None:
     assert len(paths(objects(tmp_path, real=real).train_data, 1)) == count
 
 
-def test_images_that_train_are_in_no_other_split_and_no_image_of_their_objects_is(tmp_path):
-    plain = ready(Objects(tmp_path))
+def test_no_object_is_both_in_training_and_in_another_split(tmp_path: Path) -> None:
+    plain = set_up(Objects(tmp_path))
     for seed in range(5):
         datamodule = objects(tmp_path, real=5, seed=seed)
         for other in (datamodule.test_data, datamodule.val_data):
             assert not groups(datamodule.train_data) & groups(other)
-        # Five images are those of two objects and one of a third, whose normal images train now.
+        # Five images belong to three objects, whose normal images are moved to training.
         assert len(paths(datamodule.train_data, 0) - paths(plain.train_data)) == 3 * (SIDES - 2)
         assert len(datamodule.test_data) == (OBJECTS - 3) * SIDES
 
 
 @pytest.mark.parametrize("mode", ["same_as_test", "from_test", "from_train", "none", "synthetic"])
-def test_every_validation_split_stays_apart(tmp_path, mode):
-    datamodule = ready(WithDefects(Objects(tmp_path, val_split_mode=mode), real=4))
+def test_every_validation_split_is_separate(tmp_path: Path, mode: str) -> None:
+    datamodule = set_up(WithDefects(Objects(tmp_path, val_split_mode=mode), real=4))
     assert not groups(datamodule.train_data) & groups(datamodule.test_data)
     if mode not in {"none", "synthetic"}:
         assert not groups(datamodule.train_data) & groups(datamodule.val_data)
         assert mode == "same_as_test" or not paths(datamodule.val_data) & paths(datamodule.test_data)
 
 
-def test_same_seed_gives_the_same_split_another_one_another_and_a_larger_number_more(tmp_path):
+def test_the_split_depends_on_the_seed_and_a_larger_number_extends_it(tmp_path: Path) -> None:
     first, again = objects(tmp_path, real=6, seed=3), objects(tmp_path, real=6, seed=3)
     assert first.train_data.samples.equals(again.train_data.samples)
     assert first.test_data.samples.equals(again.test_data.samples)
@@ -132,7 +128,7 @@ def test_same_seed_gives_the_same_split_another_one_another_and_a_larger_number_
 
 
 @pytest.mark.parametrize(("per_object", "count"), [(1, 6), (2, 3), (9, 3)])
-def test_no_object_gives_more_defects_than_asked_for(tmp_path, per_object, count):
+def test_no_object_has_more_training_defects_than_the_maximum(tmp_path: Path, per_object: int, count: int) -> None:
     datamodule = objects(tmp_path, real=6, per_object=per_object)
     table = datamodule.train_data.samples
     assert table[table.label_index == 1].group.nunique() == count
@@ -140,19 +136,19 @@ def test_no_object_gives_more_defects_than_asked_for(tmp_path, per_object, count
     assert paths(datamodule.train_data, 1) < paths(objects(tmp_path, real=8, per_object=per_object).train_data, 1)
 
 
-def test_every_type_is_there_as_often_as_asked_for(tmp_path):
+def test_every_type_has_the_given_number_of_images(tmp_path: Path) -> None:
     kinds = objects(tmp_path, per_type=3).train_data.samples.defect_type
-    # The three with a dent have a scratch too, so the scratches are there already.
+    # The three images with a dent have a scratch too, so no more scratches are needed.
     assert kinds.value_counts().to_dict() == {"good": 24, "scratch+dent": 3}
-    texture = ready(WithDefects(TextureDefects(tmp_path / "texture", image_size=64), per_type=2))
+    texture = set_up(WithDefects(TextureDefects(tmp_path / "texture", image_size=64), per_type=2))
     assert set(texture.train_data.samples.defect_type.value_counts()[1:]) == {2}
     assert len(texture.train_data) == 40 + 6 * 2
 
 
-def test_published_training_defects_train_and_the_test_split_stays(tmp_path):
-    datamodule = ready(WithDefects(Published(tmp_path), real="all"))
+def test_published_training_defects_are_used_and_the_test_split_is_kept(tmp_path: Path) -> None:
+    datamodule = set_up(WithDefects(Published(tmp_path), real="all"))
     assert groups(datamodule.train_data) == {f"object {number}" for number in (*range(100, 103), *range(200, 204))}
-    assert paths(datamodule.test_data) == paths(ready(Objects(tmp_path)).test_data)
+    assert paths(datamodule.test_data) == paths(set_up(Objects(tmp_path)).test_data)
 
 
 @pytest.mark.parametrize(
@@ -160,53 +156,56 @@ def test_published_training_defects_train_and_the_test_split_stays(tmp_path):
     [
         ({"real": 17}, "real is 17, but the test split of Objects has 16 defective images"),
         ({"real": -1}, "real is -1"),
-        ({"real": 1.5}, "real is 1.5: give a number of images, a share"),
-        ({"per_type": 9}, "per_type is 9, but the test split of Objects has 8 images of type 'dent'"),
+        ({"real": 1.5}, "real is 1.5: use a number of images, a share"),
+        ({"per_type": 9}, "per_type is 9, but the test split of Objects has only 8 images of type 'dent'"),
         ({"per_type": 0}, "per_type is 0"),
-        ({"per_type": 1, "real": 2}, "give one of them"),
-        ({"real": 9, "per_object": 1}, "the test split of Objects, 1 of an object, has 8 defective images to give"),
-        ({"real": 2, "per_object": 0}, "per_object is 0; it must be 1 or more"),
+        ({"per_type": 1, "real": 2}, "choose one of them"),
+        (
+            {"real": 9, "per_object": 1},
+            "the test split of Objects, 1 of an object, has 8 defective images; choose",
+        ),
+        ({"real": 2, "per_object": 0}, "per_object is 0; it must be more than 0"),
         ({"split_file": "x.csv", "real": 2}, "leave out real, per_type and per_object"),
         ({"synthetic_ratio": 0.0}, "synthetic_ratio is 0"),
-        ({"synthetic": "glitter"}, "generator synthetic 'glitter' cannot be made: there is no such class; choose one"),
+        ({"synthetic": "glitter"}, "generator synthetic 'glitter' cannot be created: unknown class; choose one"),
     ],
 )
-def test_what_cannot_be_is_refused_in_one_line(tmp_path, arguments, line):
-    with pytest.raises(InvalidInputError, match=line) as error:
-        objects(tmp_path, **arguments)
-    assert "\n" not in str(error.value)
+def test_invalid_arguments_are_one_line_errors(tmp_path: Path, arguments: dict[str, Any], line: str) -> None:
+    assert line in error_line(lambda: objects(tmp_path, **arguments), InvalidInputError, tmp_path)
 
 
-def test_training_with_all_defects_warns_that_none_is_left_to_test(tmp_path, caplog):
+def test_training_on_all_defects_warns_that_none_is_left_to_test(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     objects(tmp_path, real="all")
     assert "none is left to test" in caplog.text
 
 
-def test_base_may_be_given_as_a_benchmark_gives_it(tmp_path):
+def test_the_base_may_be_a_mapping_as_in_a_benchmark(tmp_path: Path) -> None:
     spec = {"class_path": "TextureDefects", "init_args": {"root": str(tmp_path), "image_size": 64, "category": "grass"}}
     for base in (spec, DictConfig(spec)):
         datamodule = WithDefects(base, real=2)
         assert (datamodule.base.category, datamodule.category, datamodule.base.image_size) == ("grass", "grass", 64)
-    with pytest.raises(InvalidInputError, match="no category 'wool'"):
+    with pytest.raises(InvalidInputError, match="category is 'wool'"):
         WithDefects({"class_path": "TextureDefects", "init_args": {"category": "wool"}})
-    with pytest.raises(InvalidInputError, match=r"base 'Nonsense' cannot be made: there is no such class.*MVTecAD"):
+    with pytest.raises(InvalidInputError, match=r"base 'Nonsense' cannot be created: unknown class.*MVTecAD"):
         WithDefects("Nonsense")
 
 
-# Equal test splits
+# Identical test splits
 
 
-REGIMES = (
+REGIMES: tuple[dict[str, Any], ...] = (
     {"train_on_real": False},
     {"train_on_real": False, "synthetic": Square()},
     {"masks": False},
     {"balanced": True},
 )
-"""What a benchmark compares: normal images, drawn defects, image labels, masks."""
+"""Kinds of supervision that a benchmark compares: normal images, synthetic defects, image labels, masks."""
 
 
 class Unmarked(Objects):
-    """The masks of some of its defective images say nothing."""
+    """Some of its defective images have ``marked`` false."""
 
     def _setup(self, stage: str | None = None) -> None:
         super()._setup(stage)
@@ -217,13 +216,13 @@ class Unmarked(Objects):
 
 @pytest.mark.parametrize("amount", [{"real": 4}, {"per_type": 2}])
 @pytest.mark.parametrize("kind", [Objects, Unmarked, Published])
-def test_every_kind_of_supervision_is_tested_with_the_same_images_and_trains_on_the_same_normal_ones(
-    tmp_path, kind, amount
-):
-    def split(regime: dict[str, object], seed: int) -> WithDefects:
-        torch.manual_seed(seed)  # a benchmark's seed, on which no split may depend
+def test_every_kind_of_supervision_has_the_same_test_images_and_normal_training_images(
+    tmp_path: Path, kind: type[Objects], amount: dict[str, Any]
+) -> None:
+    def split(regime: dict[str, Any], seed: int) -> WithDefects:
+        torch.manual_seed(seed)  # seed of a benchmark, which no split may depend on
         np.random.seed(seed)  # noqa: NPY002
-        return ready(WithDefects(kind(tmp_path, num_workers=0), **amount, **regime))
+        return set_up(WithDefects(kind(tmp_path, num_workers=0), **amount, **regime))
 
     first, *others = [split(regime, seed) for seed, regime in enumerate(REGIMES)]
     for name in ("test_data", "val_data"):
@@ -235,16 +234,16 @@ def test_every_kind_of_supervision_is_tested_with_the_same_images_and_trains_on_
     assert not trained[2] & paths(first.test_data)
 
 
-def test_real_defects_that_do_not_train_are_in_no_split(tmp_path):
+def test_real_defects_that_are_not_trained_on_are_in_no_split(tmp_path: Path) -> None:
     held, without = objects(tmp_path, real=5, train_on_real=False), objects(tmp_path)
-    assert len(paths(without.test_data, 1)) - len(paths(held.test_data, 1)) == 6, "those of three objects"
+    assert len(paths(without.test_data, 1)) - len(paths(held.test_data, 1)) == 6, "the images of three objects"
     assert not held.train_data.samples.label_index.any()
     assert paths(objects(tmp_path, real=5, seed=1, train_on_real=False).test_data) != paths(held.test_data)
 
 
-def test_a_split_of_a_former_run_is_repeated_without_its_defects(tmp_path):
+def test_the_split_of_an_earlier_run_can_be_repeated_without_its_defects(tmp_path: Path) -> None:
     datamodule = WithDefects(Objects(tmp_path / "data", num_workers=0), real=5, seed=7)
-    Trainer(default_root_dir=tmp_path / "run", max_epochs=1, **QUIET).fit(NoTraining(), datamodule=datamodule)
+    Trainer(default_root_dir=tmp_path / "run", max_epochs=1, **QUIET).fit(IdleModel(), datamodule=datamodule)
     again = objects(tmp_path / "data", split_file=tmp_path / "run" / "split.csv", train_on_real=False)
     assert paths(again.train_data) == paths(datamodule.train_data, 0)
     assert paths(again.test_data) == paths(datamodule.test_data)
@@ -253,9 +252,9 @@ def test_a_split_of_a_former_run_is_repeated_without_its_defects(tmp_path):
 # Samples and masks
 
 
-def test_any_other_data_module_is_wrapped(tmp_path):
+def test_any_data_module_can_be_wrapped(tmp_path: Path) -> None:
     write_folder_data(tmp_path)
-    datamodule = ready(WithDefects(folder_datamodule(tmp_path), real=2))
+    datamodule = set_up(WithDefects(folder_datamodule(tmp_path), real=2))
     assert len(datamodule.train_data) == 8 + 2
     assert len(datamodule.test_data) == 4 + 4 - 2
     batches = list(datamodule.train_dataloader())
@@ -264,7 +263,7 @@ def test_any_other_data_module_is_wrapped(tmp_path):
         assert torch.equal(batch.gt_mask.flatten(1).any(1), batch.gt_label.bool())
 
 
-def test_without_masks_training_knows_labels_only(tmp_path):
+def test_without_masks_training_images_have_labels_only(tmp_path: Path) -> None:
     datamodule = objects(tmp_path, real=4, masks=False, synthetic=Square())
     for batch in datamodule.train_dataloader():
         batch = datamodule.on_after_batch_transfer(batch, 0)
@@ -274,20 +273,20 @@ def test_without_masks_training_knows_labels_only(tmp_path):
     assert next(iter(datamodule.test_dataloader())).gt_mask is not None
 
 
-def test_masks_that_do_not_exist_are_missed_before_training(tmp_path):
+def test_missing_masks_are_an_error_before_training(tmp_path: Path) -> None:
     write_folder_data(tmp_path)
     folder = folder_datamodule(tmp_path)
     folder.mask_dir = None
     with pytest.raises(ConfigurationError, match=r"generated has no mask of .*00\d.png: pass --data.masks false"):
-        ready(WithDefects(folder, real=2))
-    assert len(ready(WithDefects(folder, real=2, masks=False)).train_data) == 10
-    # Synthetic defects bring masks of their own.
-    synthetic = ready(WithDefects(folder, synthetic=Square(), synthetic_ratio=1.0))
+        set_up(WithDefects(folder, real=2))
+    assert len(set_up(WithDefects(folder, real=2, masks=False)).train_data) == 10
+    # Synthetic defects have masks in any case.
+    synthetic = set_up(WithDefects(folder, synthetic=Square(), synthetic_ratio=1.0))
     batch = synthetic.on_after_batch_transfer(next(iter(synthetic.train_dataloader())), 0)
     assert batch.gt_mask.flatten(1).any(1).all()
 
 
-def test_balanced_training_draws_defective_images_as_often_as_normal_ones(tmp_path):
+def test_balanced_training_draws_defective_images_as_often_as_normal_ones(tmp_path: Path) -> None:
     datamodule = objects(tmp_path, real=1, balanced=True)
     assert datamodule.train_data.samples.label_index.mean() < 0.06
     labels = torch.cat([batch.gt_label for _ in range(20) for batch in datamodule.train_dataloader()])
@@ -300,9 +299,11 @@ def test_balanced_training_draws_defective_images_as_often_as_normal_ones(tmp_pa
 
 @pytest.mark.parametrize("generator", [Square(), SquareByWorkers()], ids=["batched", "by workers"])
 @pytest.mark.parametrize("workers", [0, 2])
-def test_normal_training_images_get_defects_others_in_each_epoch(tmp_path, generator, workers):
+def test_normal_training_images_get_different_defects_in_each_epoch(
+    tmp_path: Path, generator: DefectGenerator, workers: int
+) -> None:
     base = Objects(tmp_path, num_workers=workers, train_batch_size=4)
-    datamodule = ready(WithDefects(base, real=2, synthetic=generator, synthetic_ratio=0.5))
+    datamodule = set_up(WithDefects(base, real=2, synthetic=generator, synthetic_ratio=0.5))
 
     def epoch() -> tuple[Tensor, list[str]]:
         batches = [datamodule.on_after_batch_transfer(batch, 0) for batch in datamodule.train_dataloader()]
@@ -311,7 +312,7 @@ def test_normal_training_images_get_defects_others_in_each_epoch(tmp_path, gener
             synthetic = torch.tensor([kind == "square" for kind in batch.defect_type])
             assert torch.equal(changed, batch.gt_mask & synthetic[:, None, None])
             assert torch.equal(batch.gt_label.bool(), batch.gt_mask.flatten(1).any(1))
-            assert batch.wanted is None or not batch.wanted.any()
+            assert batch.needs_synthetic_defect is None or not batch.needs_synthetic_defect.any()
         order = sorted((path, index) for index, path in enumerate(path for b in batches for path in b.image_path))
         masks = torch.cat([batch.gt_mask for batch in batches])
         return masks[[index for _, index in order]], [kind for batch in batches for kind in batch.defect_type]
@@ -325,16 +326,16 @@ def test_normal_training_images_get_defects_others_in_each_epoch(tmp_path, gener
     assert 0.2 < kinds.count("square") / len(kinds) < 0.8
     assert sum(kind not in {"square", "good"} for kind in kinds) == 2
     drawn = [mask for mask in first if 0 < mask.sum() < mask.numel()]
-    assert len({tuple(mask.nonzero()[0].tolist()) for mask in drawn}) > len(drawn) / 2, "workers draw alike"
+    assert len({tuple(mask.nonzero()[0].tolist()) for mask in drawn}) > len(drawn) / 2, "workers draw the same defects"
 
 
-def test_the_training_set_itself_and_the_evaluation_sets_stay_without_synthetic_defects(tmp_path):
+def test_the_data_sets_themselves_have_no_synthetic_defects(tmp_path: Path) -> None:
     datamodule = objects(tmp_path, synthetic=SquareByWorkers(), synthetic_ratio=1.0)
     for dataset in (datamodule.train_data, datamodule.val_data, datamodule.test_data):
         assert all(len(item.image.unique()) == 1 for item in dataset)
 
 
-def test_processes_of_a_distributed_training_draw_different_defects(tmp_path):
+def test_processes_of_a_distributed_training_draw_different_defects(tmp_path: Path) -> None:
     masks = []
     for rank in range(2):
         datamodule = objects(tmp_path, synthetic=Square(), synthetic_ratio=1.0)
@@ -345,23 +346,23 @@ def test_processes_of_a_distributed_training_draw_different_defects(tmp_path):
     assert not torch.equal(*masks)
 
 
-# The file of the split
+# The split file
 
 
-class NoTraining(BoringModel):
+class IdleModel(BoringModel):
     def training_step(self, batch: object, batch_idx: int) -> None:
-        """Learn nothing."""
+        """Skip the batch."""
 
     def validation_step(self, batch: object, batch_idx: int) -> None:
-        """Look at nothing."""
+        """Skip the batch."""
 
     def test_step(self, batch: object, batch_idx: int) -> None:
-        """Look at nothing."""
+        """Skip the batch."""
 
 
-def test_a_training_leaves_its_split_from_which_another_repeats_it_on_a_copy_of_the_data(tmp_path):
+def test_the_split_of_a_training_can_be_repeated_on_a_copy_of_the_data(tmp_path: Path) -> None:
     datamodule = WithDefects(Objects(tmp_path / "data", num_workers=0), real=5, seed=7)
-    Trainer(default_root_dir=tmp_path / "run", max_epochs=1, **QUIET).fit(NoTraining(), datamodule=datamodule)
+    Trainer(default_root_dir=tmp_path / "run", max_epochs=1, **QUIET).fit(IdleModel(), datamodule=datamodule)
     assert not list((tmp_path / "run").glob("*.part"))
     shutil.copytree(tmp_path / "data", tmp_path / "copy")
     again = objects(tmp_path / "copy", split_file=tmp_path / "run" / "split.csv", seed=8)
@@ -372,26 +373,26 @@ def test_a_training_leaves_its_split_from_which_another_repeats_it_on_a_copy_of_
         assert len(mine[0].image) == 3
 
 
-def test_testing_alone_leaves_no_split_file(tmp_path):
+def test_testing_writes_no_split_file(tmp_path: Path) -> None:
     datamodule = WithDefects(Objects(tmp_path / "data", num_workers=0), real=5)
-    Trainer(default_root_dir=tmp_path / "run", **QUIET).test(NoTraining(), datamodule=datamodule, verbose=False)
+    Trainer(default_root_dir=tmp_path / "run", **QUIET).test(IdleModel(), datamodule=datamodule, verbose=False)
     assert not (tmp_path / "run" / "split.csv").exists()
 
 
-def test_a_split_file_that_does_not_fit_is_refused_by_name(tmp_path):
+def test_an_unusable_split_file_is_named(tmp_path: Path) -> None:
     file = tmp_path / "split.csv"
     with pytest.raises(MissingDataError, match=r"split file .*split.csv does not exist"):
         objects(tmp_path / "data", split_file=file)
     file.write_text("no,such,columns\n1,2,3\n")
-    with pytest.raises(InvalidInputError, match=r"split.csv holds no split"):
+    with pytest.raises(InvalidInputError, match=r"split.csv is not a split file"):
         objects(tmp_path / "data", split_file=file)
     file.write_text("split,image,label,defect_type\ntrain,other/7.png,0,good\n")
     with pytest.raises(MissingDataError, match=r"split.csv names other/7.png, which the data does not have"):
         objects(tmp_path / "data", split_file=file)
 
 
-def test_random_numbers_of_numpy_are_left_alone(tmp_path):
-    np.random.seed(0)  # noqa: NPY002 - the global state is what this is about
+def test_the_global_random_state_of_numpy_is_not_changed(tmp_path: Path) -> None:
+    np.random.seed(0)  # noqa: NPY002 - the global state is under test
     state = np.random.get_state()[1].copy()  # noqa: NPY002
     objects(tmp_path, real=5, synthetic=Square())
     assert np.array_equal(np.random.get_state()[1], state)  # noqa: NPY002

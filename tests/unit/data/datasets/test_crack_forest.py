@@ -1,42 +1,41 @@
-"""CrackForest: the published split, the crack label, the download, and what is said when files are missing."""
+"""CrackForest: the published split, the crack label, the download, and errors for missing files."""
 
 import logging
 import shutil
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
-from layouts import write_crack_forest
+from datamodules import set_up
+from dataset_layouts import write_crack_forest
 from scipy.io import savemat
 
-from anomalib_defect_plugins.data import CrackForest, check_samples
+from anomalib_defect_plugins.core.errors import InvalidInputError, MissingDataError
+from anomalib_defect_plugins.data import CrackForest, check_samples, download
 from anomalib_defect_plugins.data.datasets import crack_forest
 from anomalib_defect_plugins.data.download import content_digest
-from anomalib_defect_plugins.core.errors import InvalidInputError, MissingDataError
 
 SEGMENTATION = np.array([[1, 1, 2, 2, 3], [1, 2, 2, 3, 3], [4, 2, 1, 1, 1]], np.uint8)
 
 
 @pytest.fixture(scope="module")
-def pristine(tmp_path_factory) -> Path:
-    """The layout of the real data set with tiny files, and with images that are to be left out."""
+def pristine(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The layout of the real data set with tiny files, and with the images that are not used."""
     root = tmp_path_factory.mktemp("crack_forest") / "set"
     write_crack_forest(root, SEGMENTATION)
     return root
 
 
 @pytest.fixture
-def root(pristine, tmp_path) -> Path:
-    """A copy to break."""
+def root(pristine: Path, tmp_path: Path) -> Path:
+    """A copy whose files may be overwritten."""
     return Path(shutil.copytree(pristine, tmp_path / "set"))
 
 
-def made(root: Path, **arguments: object) -> CrackForest:
-    datamodule = CrackForest(root, **arguments)
-    datamodule.prepare_data()
-    datamodule.setup()
-    return datamodule
+def load(root: Path, **arguments: Any) -> CrackForest:
+    return set_up(CrackForest(root, **arguments))
 
 
 def check_split(datamodule: CrackForest) -> None:
@@ -50,47 +49,47 @@ def check_split(datamodule: CrackForest) -> None:
     assert set(test.defect_type) == {"crack"}
 
 
-def test_the_published_split_is_kept(pristine):
-    check_split(made(pristine))
+def test_the_published_split_is_kept(pristine: Path) -> None:
+    check_split(load(pristine))
 
 
-def test_the_crack_is_label_2_and_no_other(pristine):
-    datamodule = made(pristine)
+def test_only_label_2_is_the_crack(pristine: Path) -> None:
+    datamodule = load(pristine)
     expected = [[0, 0, 1, 1, 0], [0, 1, 1, 0, 0], [0, 1, 0, 0, 0]]
     assert datamodule.test_data[0].gt_mask.int().tolist() == expected
     assert datamodule.train_data[0].gt_mask.int().tolist() == np.zeros((3, 5), int).tolist()
 
 
-def test_validation_is_the_test_set_unless_asked_otherwise(pristine):
-    assert len(made(pristine).val_data) == 118
-    split = made(pristine, val_split_mode="from_train", val_split_ratio=0.25, seed=0)
+def test_the_validation_set_is_the_test_set_by_default(pristine: Path) -> None:
+    assert len(load(pristine).val_data) == 118
+    split = load(pristine, val_split_mode="from_train", val_split_ratio=0.25, seed=0)
     assert (len(split.train_data), len(split.val_data), len(split.test_data)) == (6, 2, 118)
 
 
-def test_batches_come_out_of_the_loaders(pristine):
-    batch = next(iter(made(pristine).test_dataloader()))
+def test_the_loader_returns_batches_with_masks(pristine: Path) -> None:
+    batch = next(iter(load(pristine).test_dataloader()))
     assert batch.image.shape == (32, 3, 3, 5)
     assert batch.gt_mask.shape == (32, 3, 5)
     assert batch.mask_path[0].endswith("001.mat")
 
 
-def test_the_folder_is_only_read(root):
+def test_the_folder_is_not_changed(root: Path) -> None:
     before = sorted(root.rglob("*"))
-    next(iter(made(root).test_dataloader()))
+    next(iter(load(root).test_dataloader()))
     assert sorted(root.rglob("*")) == before
 
 
 @pytest.mark.parametrize("name", ["image/007.jpg", "groundTruth/118.mat", "image/201.jpg"])
-def test_a_missing_file_is_named_with_the_layout_and_the_source(root, name):
+def test_a_missing_file_is_named_with_the_layout_and_the_source(root: Path, name: str) -> None:
     (root / name).unlink()
-    with pytest.raises(MissingDataError, match=rf"{name} is missing; .* must hold image/NNN\.jpg .* from https://"):
-        made(root)
+    with pytest.raises(MissingDataError, match=rf"{name} is missing; .* must contain image/NNN\.jpg .* from https://"):
+        load(root)
 
 
-def test_a_cut_image_is_named(root):
+def test_a_truncated_image_is_named(root: Path) -> None:
     path = root / "image" / "003.jpg"
     path.write_bytes(path.read_bytes()[:100])
-    datamodule = made(root)
+    datamodule = load(root)
     with pytest.raises(InvalidInputError, match=r"cannot read image .*003\.jpg"):
         datamodule.test_data[2]
     with pytest.raises(InvalidInputError, match=r"cannot read image .*003\.jpg"):
@@ -98,26 +97,26 @@ def test_a_cut_image_is_named(root):
 
 
 @pytest.mark.parametrize("content", [b"", b"no MATLAB file at all" * 20], ids=["empty", "text"])
-def test_a_mask_that_is_no_mat_file_is_named(root, content):
+def test_a_mask_that_is_not_a_mat_file_is_named(root: Path, content: bytes) -> None:
     (root / "groundTruth" / "002.mat").write_bytes(content)
     with pytest.raises(InvalidInputError, match=r"cannot read mask .*002\.mat"):
-        made(root).test_data[1]
+        load(root).test_data[1]
 
 
-def test_a_mat_file_of_other_content_is_named(root):
+def test_a_mat_file_without_the_expected_variable_is_named(root: Path) -> None:
     savemat(root / "groundTruth" / "002.mat", {"mask": SEGMENTATION})
     with pytest.raises(InvalidInputError, match=r"cannot read mask .*002\.mat \(.*groundTruth"):
-        made(root).test_data[1]
+        load(root).test_data[1]
 
 
-def test_a_mask_of_another_size_is_named(root):
+def test_a_mask_of_another_size_is_named(root: Path) -> None:
     savemat(root / "groundTruth" / "002.mat", {"groundTruth": {"Segmentation": SEGMENTATION.T}})
     with pytest.raises(InvalidInputError, match=r"002\.mat is 3x5 pixels and its image .*002\.jpg 5x3"):
-        made(root).test_data[1]
+        load(root).test_data[1]
 
 
 @pytest.fixture
-def source(pristine, tmp_path, monkeypatch) -> Path:
+def source(pristine: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The authors' archive, as a local file with the right digest."""
     path = tmp_path / "master.zip"
     with zipfile.ZipFile(path, "w") as archive:
@@ -130,35 +129,26 @@ def source(pristine, tmp_path, monkeypatch) -> Path:
 
 
 @pytest.mark.parametrize("exists", [False, True], ids=["missing", "empty"])
-def test_a_missing_or_empty_root_is_downloaded_with_a_word_on_the_licence(source, tmp_path, caplog, exists):
+def test_a_missing_or_empty_root_is_downloaded_with_a_notice_of_the_licence(
+    source: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, exists: bool
+) -> None:
     root = tmp_path / "datasets" / "CrackForest"
     if exists:
         root.mkdir(parents=True)
     with caplog.at_level(logging.WARNING):
-        check_split(made(root))
+        check_split(load(root))
     assert "non-commercial research only" in caplog.text
     assert [path.name for path in root.parent.iterdir()] == ["CrackForest"]
 
 
-def test_a_folder_that_is_there_is_not_downloaded_over(source, root, monkeypatch):
-    monkeypatch.setattr(crack_forest, "download_files", lambda *_: pytest.fail("downloaded"))
-    check_split(made(root))
+def test_an_existing_folder_is_not_downloaded(source: Path, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(download, "download_files", lambda *_: pytest.fail("downloaded"))
+    check_split(load(root))
 
 
-def test_a_failed_download_says_what_to_put_where(tmp_path, monkeypatch):
-    monkeypatch.setattr(crack_forest, "URL", "http://127.0.0.1:9/master.zip")
-    with pytest.raises(MissingDataError) as error:
-        made(tmp_path / "root")
-    message = str(error.value)
-    assert "\n" not in message
-    assert "127.0.0.1:9/master.zip" in message
-    assert f"{tmp_path / 'root'} holds image/NNN.jpg (001-118 and 201-208) and groundTruth/NNN.mat (001-118)" in message
-    assert not (tmp_path / "root").exists()
-
-
-def test_the_real_data_set_has_the_published_counts_masks_and_digest(data_root):
+def test_the_real_data_set_has_the_published_counts_masks_and_digest(data_root: Path) -> None:
     root = data_root / "crack_forest"
-    datamodule = made(root)
+    datamodule = load(root)
     check_split(datamodule)
     check_samples(datamodule.test_data)
     shares = [float(datamodule.test_data[index].gt_mask.float().mean()) for index in range(118)]

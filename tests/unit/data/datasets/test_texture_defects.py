@@ -1,7 +1,8 @@
-"""The embedded data set: reproducible, exact, its splits apart, and clear about what goes wrong."""
+"""The embedded data set: reproducible, with exact masks, separate splits and clear errors."""
 
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import platformdirs
@@ -11,16 +12,16 @@ from anomalib.data.utils import Split
 from PIL import Image
 from skimage import data as photographs
 
+from anomalib_defect_plugins.core.errors import InvalidInputError, MissingDataError
 from anomalib_defect_plugins.data import TextureDefects, check_samples
 from anomalib_defect_plugins.data.datasets import texture_defects
-from anomalib_defect_plugins.core.errors import InvalidInputError, MissingDataError
 from anomalib_defect_plugins.generators import KINDS
 
 SPLITS = (Split.TRAIN, Split.VAL, Split.TEST)
 
 
 @pytest.fixture(scope="module")
-def datamodule(tmp_path_factory) -> TextureDefects:
+def datamodule(tmp_path_factory: pytest.TempPathFactory) -> TextureDefects:
     """The whole data set at the smallest size."""
     datamodule = TextureDefects(tmp_path_factory.mktemp("textures"), image_size=64)
     datamodule.prepare_data()
@@ -29,8 +30,8 @@ def datamodule(tmp_path_factory) -> TextureDefects:
 
 
 @pytest.fixture
-def few(monkeypatch) -> None:
-    """Let builds be small."""
+def few(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Reduce the number of images to build."""
     monkeypatch.setattr(texture_defects, "COUNTS", {Split.TRAIN: (2, 0), Split.VAL: (1, 1), Split.TEST: (1, 6)})
 
 
@@ -44,14 +45,14 @@ def built(root: Path, **arguments: object) -> dict[str, bytes]:
     return contents(datamodule.folder)
 
 
-def test_splits_have_their_counts_and_every_kind_of_defect(datamodule):
+def test_splits_have_their_counts_and_every_kind_of_defect(datamodule: TextureDefects) -> None:
     kinds = {split: Counter(getattr(datamodule, f"{split.value}_data").samples.defect_type) for split in SPLITS}
     assert kinds[Split.TRAIN] == {"good": 40}
     assert kinds[Split.VAL] == {"good": 20} | dict.fromkeys(KINDS, 3) | dict.fromkeys(KINDS[:2], 4)
     assert kinds[Split.TEST] == {"good": 30} | dict.fromkeys(KINDS, 10)
 
 
-def test_the_table_has_anomalibs_columns_and_labels(datamodule):
+def test_the_table_has_anomalibs_columns_and_labels(datamodule: TextureDefects) -> None:
     samples = datamodule.test_data.samples
     assert set(samples) == {"image_path", "split", "label", "label_index", "mask_path", "defect_type"}
     assert samples.attrs["task"] == "segmentation"
@@ -62,7 +63,7 @@ def test_the_table_has_anomalibs_columns_and_labels(datamodule):
     assert datamodule.task == "segmentation"
 
 
-def test_files_are_rgb_images_and_black_and_white_masks_of_the_size_asked_for(datamodule):
+def test_files_are_rgb_images_and_black_and_white_masks_of_the_given_size(datamodule: TextureDefects) -> None:
     check_samples(datamodule.test_data)
     for sample in datamodule.test_data.samples.itertuples():
         with Image.open(sample.image_path) as image:
@@ -73,14 +74,14 @@ def test_files_are_rgb_images_and_black_and_white_masks_of_the_size_asked_for(da
                 assert set(np.unique(mask)) == {0, 255}
 
 
-def test_batches_come_out_of_the_loaders(datamodule):
+def test_the_loader_returns_batches_with_masks(datamodule: TextureDefects) -> None:
     batch = next(iter(datamodule.test_dataloader()))
     assert batch.image.shape == (32, 3, 64, 64)
     assert batch.gt_mask.shape == (32, 64, 64)
     assert torch.equal(batch.gt_mask.flatten(1).any(dim=1), batch.gt_label.bool())
 
 
-def test_the_validation_set_is_its_own(datamodule):
+def test_no_image_is_in_two_splits(datamodule: TextureDefects) -> None:
     sets = [set(getattr(datamodule, f"{split.value}_data").samples.image_path) for split in SPLITS]
     assert sum(map(len, sets)) == len(set.union(*sets)) == 40 + 40 + 90
     pictures = [Path(path).read_bytes() for path in set.union(*sets)]
@@ -88,7 +89,7 @@ def test_the_validation_set_is_its_own(datamodule):
 
 
 @pytest.mark.parametrize("mode", ["same_as_test", "from_test", "from_train", "synthetic"])
-def test_anomalibs_other_validation_modes_work(datamodule, mode):
+def test_anomalibs_other_validation_modes_work(datamodule: TextureDefects, mode: str) -> None:
     other = TextureDefects(datamodule.root, image_size=64, val_split_mode=mode)
     other.setup()
     assert len(other.val_data) > 0
@@ -96,7 +97,7 @@ def test_anomalibs_other_validation_modes_work(datamodule, mode):
 
 
 @pytest.mark.parametrize("category", texture_defects.CATEGORIES)
-def test_training_and_test_regions_share_no_pixel_of_the_photograph(category):
+def test_training_and_test_regions_share_no_pixel_of_the_photograph(category: str) -> None:
     photo = getattr(photographs, category)()
     positions = np.arange(photo.size).reshape(photo.shape)
     train, val, test = (texture_defects.region(positions, split) for split in SPLITS)
@@ -105,7 +106,7 @@ def test_training_and_test_regions_share_no_pixel_of_the_photograph(category):
     assert not np.intersect1d(train, val).size
 
 
-def test_a_defective_image_is_the_normal_crop_outside_its_mask():
+def test_a_defective_image_is_the_normal_crop_outside_its_mask() -> None:
     texture = np.random.default_rng(0).random((300, 280))
     for kind in KINDS:
         normal, empty = texture_defects.draw_sample(texture, "good", 128, np.random.default_rng(3))
@@ -115,7 +116,9 @@ def test_a_defective_image_is_the_normal_crop_outside_its_mask():
 
 
 @pytest.mark.parametrize("category", texture_defects.CATEGORIES)
-def test_one_seed_gives_the_same_bytes_and_another_seed_others(tmp_path, few, category):
+def test_the_same_seed_gives_the_same_bytes_and_another_seed_different_ones(
+    tmp_path: Path, few: None, category: str
+) -> None:
     first = built(tmp_path / "a", category=category)
     again = built(tmp_path / "b", category=category)
     other = built(tmp_path / "a", category=category, seed=1)
@@ -124,7 +127,9 @@ def test_one_seed_gives_the_same_bytes_and_another_seed_others(tmp_path, few, ca
     assert all(first[name] != other[name] for name in first)
 
 
-def test_what_would_be_drawn_differently_is_kept_elsewhere(tmp_path, monkeypatch):
+def test_each_version_of_the_images_has_a_folder_with_another_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     plain = TextureDefects(tmp_path).folder
     changes = ({"category": "grass"}, {"seed": 1}, {"image_size": 64})
     others = [TextureDefects(tmp_path, **change).folder for change in changes]
@@ -133,13 +138,15 @@ def test_what_would_be_drawn_differently_is_kept_elsewhere(tmp_path, monkeypatch
     assert len({plain, *others, TextureDefects(tmp_path).folder}) == 5
 
 
-def test_a_built_set_is_used_again(tmp_path, few, monkeypatch):
+def test_built_images_are_reused(tmp_path: Path, few: None, monkeypatch: pytest.MonkeyPatch) -> None:
     before = built(tmp_path)
     monkeypatch.setattr(texture_defects, "build", lambda *_: pytest.fail("built twice"))
     assert built(tmp_path) == before
 
 
-def test_an_interrupted_build_leaves_nothing_and_can_be_repeated(tmp_path, few, monkeypatch):
+def test_an_interrupted_build_leaves_no_files_and_can_be_repeated(
+    tmp_path: Path, few: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
@@ -151,40 +158,40 @@ def test_an_interrupted_build_leaves_nothing_and_can_be_repeated(tmp_path, few, 
     assert len(built(tmp_path)) == 11 + 7  # images and masks
 
 
-def test_setup_alone_builds_what_is_not_there(tmp_path, few):
+def test_setup_alone_builds_missing_images(tmp_path: Path, few: None) -> None:
     datamodule = TextureDefects(tmp_path, image_size=64)
     datamodule.setup()
     assert len(datamodule.train_data) == 2
 
 
-def test_the_default_place_is_the_users_cache(tmp_path, monkeypatch):
+def test_the_default_folder_is_the_users_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(platformdirs, "user_cache_path", lambda name: tmp_path / name)
     assert TextureDefects().folder.is_relative_to(tmp_path / "anomalib-defect-plugins")
 
 
-def test_a_missing_file_is_named_with_the_way_out(tmp_path, few):
+def test_a_missing_file_is_named_with_the_remedy(tmp_path: Path, few: None) -> None:
     datamodule = TextureDefects(tmp_path, image_size=64)
     datamodule.prepare_data()
     (datamodule.folder / "ground_truth" / "test" / "crack" / "002.png").unlink()
-    with pytest.raises(MissingDataError, match=r"test.crack.002\.png is missing; delete the folder .*built again"):
+    with pytest.raises(MissingDataError, match=r"test.crack.002\.png is missing; delete the folder .* to build"):
         datamodule.setup()
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"category": "wood"}, r"no category 'wood'; choose one of brick, grass, gravel"),
-        ({"image_size": 63}, r"64 to 1024 pixels a side, not 63"),
-        ({"image_size": 1025}, r"64 to 1024 pixels a side, not 1025"),
-        ({"seed": -1}, r"seed of TextureDefects must be 0 or more, not -1"),
+        ({"category": "wood"}, r"category is 'wood'; it must be one of brick, grass, gravel"),
+        ({"image_size": 63}, r"image_size is 63; it must be within 64 and 1024"),
+        ({"image_size": 1025}, r"image_size is 1025; it must be within 64 and 1024"),
+        ({"seed": -1}, r"seed is -1; it must be 0 or more"),
     ],
 )
-def test_arguments_that_cannot_be_are_refused(arguments, message):
+def test_invalid_arguments_are_errors(arguments: dict[str, Any], message: str) -> None:
     with pytest.raises(InvalidInputError, match=message):
         TextureDefects(**arguments)
 
 
-def test_a_root_that_cannot_be_written_is_named(tmp_path):
+def test_a_root_that_is_not_writable_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(InvalidInputError, match=r"cannot write to .*file"):
         TextureDefects(tmp_path / "file").prepare_data()
