@@ -1,9 +1,10 @@
-"""Thresholds that need no defective image, and no label at all."""
+"""Post-processors with thresholds that need no labels, and post-processing of scores and maps in [0, 1]."""
 
 from abc import ABC, abstractmethod
 from typing import Any, cast
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from anomalib.data import Batch
 from anomalib.post_processing import PostProcessor
@@ -14,10 +15,10 @@ from torch import Tensor
 
 
 class _LabelFreePostProcessor(PostProcessor):
-    """A post-processor that never looks at ground truth; validation only tells it the range of the scores.
+    """Post-processor that ignores the ground truth; validation determines only the range of the scores.
 
     Attributes:
-        needs_validation: Whether there are no thresholds without validation images.
+        needs_validation: Whether the thresholds need validation images.
     """
 
     needs_validation = True
@@ -25,7 +26,7 @@ class _LabelFreePostProcessor(PostProcessor):
     def on_validation_batch_end(  # type: ignore[override]
         self, trainer: Trainer, pl_module: LightningModule, outputs: Batch[Any], *args: Any, **kwargs: Any
     ) -> None:
-        """Update the range of scores and maps."""
+        """Update the range of the scores and maps."""
         del trainer, pl_module, args, kwargs
         if self.enable_normalization:
             self._image_min_max_metric.update(outputs)
@@ -33,9 +34,9 @@ class _LabelFreePostProcessor(PostProcessor):
 
 
 class _PooledPostProcessor(_LabelFreePostProcessor, ABC):
-    """One threshold from the pooled anomaly maps of the validation images, whose labels are not read.
+    """One threshold from the pooled anomaly maps of the validation images, without their labels.
 
-    It serves pixels and, by the highest pixel, images.
+    It applies to pixels and, as images are scored by their highest pixel, to images.
     """
 
     def __init__(self) -> None:
@@ -43,18 +44,18 @@ class _PooledPostProcessor(_LabelFreePostProcessor, ABC):
         self._maps: list[Tensor] = []
 
     @abstractmethod
-    def choose_threshold(self, values: np.ndarray) -> float:
-        """Give the threshold for all pixels of all maps, ``(N,)``."""
+    def choose_threshold(self, values: npt.NDArray[np.float32]) -> float:
+        """Return the threshold for the pixels of all maps, shape (N,)."""
 
     def on_validation_batch_end(  # type: ignore[override]
         self, trainer: Trainer, pl_module: LightningModule, outputs: Batch[Any], *args: Any, **kwargs: Any
     ) -> None:
-        """Keep the anomaly maps, and update the range."""
+        """Collect the anomaly maps, and update the range."""
         super().on_validation_batch_end(trainer, pl_module, outputs, *args, **kwargs)
         self._maps.append(cast(Tensor, outputs.anomaly_map).detach().flatten().float().cpu())
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Set the threshold."""
+        """Compute the threshold."""
         super().on_validation_epoch_end(trainer, pl_module)
         if self._maps:
             self._pixel_threshold.fill_(self.choose_threshold(torch.cat(self._maps).numpy()))
@@ -62,37 +63,37 @@ class _PooledPostProcessor(_LabelFreePostProcessor, ABC):
 
 
 class OtsuPostProcessor(_PooledPostProcessor):
-    """Otsu's threshold over the pooled anomaly maps: best where defects are a good share of all pixels."""
+    """Otsu's threshold of the pooled anomaly maps, for defects that cover a considerable fraction of the pixels."""
 
-    def choose_threshold(self, values: np.ndarray) -> float:
-        """Give Otsu's threshold, from a histogram of 1024 bins."""
+    def choose_threshold(self, values: npt.NDArray[np.float32]) -> float:
+        """Return Otsu's threshold, computed from a histogram of 1024 bins."""
         return float(threshold_otsu(values, nbins=1024))  # type: ignore[no-untyped-call]
 
 
 class SigmaPostProcessor(_PooledPostProcessor):
-    """A control limit over the pooled anomaly maps, so many standard deviations above the mean: for rare defects.
+    """Control limit of the pooled anomaly maps, in standard deviations above the mean, for rare defects.
 
     Args:
-        sigmas: How many. 3 is the usual limit of a control chart; 2.5 was best for HTP-GAN on synthetic cracks.
+        sigmas: Number of standard deviations. 3 is usual in control charts; 2.5 was best on synthetic cracks.
     """
 
     def __init__(self, sigmas: float = 2.5) -> None:
         super().__init__()
         self.sigmas = sigmas
 
-    def choose_threshold(self, values: np.ndarray) -> float:
-        """Give mean + sigmas * standard deviation."""
+    def choose_threshold(self, values: npt.NDArray[np.float32]) -> float:
+        """Return mean + sigmas * standard deviation."""
         return float(values.mean(dtype=np.float64) + self.sigmas * values.std(dtype=np.float64))
 
 
 class ReferencePostProcessor(_LabelFreePostProcessor):
-    """A threshold from the model's own response to normal images: no other image is needed.
+    """Thresholds from the model's response to normal images; no other images are needed.
 
     The pixel threshold is a percentile of their maps, the image threshold their highest score. Without validation
-    images, scores are scaled so that the lowest normal pixel is 0 and the threshold 0.5.
+    images, scores are scaled so that the lowest normal pixel becomes 0 and the threshold 0.5.
 
     Args:
-        percentile: Share of normal pixels under the threshold, in percent.
+        percentile: Percentage of normal pixels below the threshold.
     """
 
     needs_validation = False
@@ -102,11 +103,11 @@ class ReferencePostProcessor(_LabelFreePostProcessor):
         self.percentile = percentile
 
     def set_reference(self, anomaly_map: Tensor, pred_score: Tensor) -> None:
-        """Take the threshold from the response to normal images.
+        """Compute the thresholds from the response to normal images.
 
         Args:
-            anomaly_map: ``(B, 1, H, W)``, raw.
-            pred_score: ``(B,)``, raw.
+            anomaly_map: Raw anomaly maps, shape (B, 1, H, W).
+            pred_score: Raw scores, shape (B,).
         """
         flat = anomaly_map.detach().flatten()
         rank = max(1, min(flat.numel(), round(self.percentile / 100 * flat.numel())))
@@ -119,11 +120,11 @@ class ReferencePostProcessor(_LabelFreePostProcessor):
 
 
 class UnitPostProcessor(PostProcessor):
-    """anomalib's post-processor for scores and maps in [0, 1], of which it keeps the order.
+    """Post-processor for scores and maps in [0, 1] whose normalisation preserves their order.
 
-    anomalib shifts the threshold to 0.5 and cuts off what leaves [0, 1]: below a high threshold, all that is but a
-    little suspicious becomes 0, as what is normal does, and every figure that goes by ranks suffers. Here 0, the
-    threshold and 1 become 0, 0.5 and 1, with a straight line from each to the next.
+    anomalib shifts the threshold to 0.5 and clips values outside [0, 1]: with a high threshold, slightly anomalous
+    values become 0 like normal ones, which lowers every metric based on ranks. Here 0, the threshold and 1 are mapped
+    to 0, 0.5 and 1, with linear interpolation in between.
     """
 
     @staticmethod
@@ -137,11 +138,11 @@ class UnitPostProcessor(PostProcessor):
 
 
 class FixedPostProcessor(_LabelFreePostProcessor, UnitPostProcessor):
-    """Thresholds that no data changes, for scores and maps in [0, 1].
+    """Fixed thresholds for scores and maps in [0, 1].
 
     Args:
-        image_threshold: An image is defective above it in units of the score.
-        pixel_threshold: A pixel is defective above it, in units of the anomaly map.
+        image_threshold: Score above which an image is defective.
+        pixel_threshold: Value of the anomaly map above which a pixel is defective.
     """
 
     needs_validation = False
@@ -150,18 +151,18 @@ class FixedPostProcessor(_LabelFreePostProcessor, UnitPostProcessor):
         super().__init__()
         self._image_threshold.fill_(image_threshold)
         self._pixel_threshold.fill_(pixel_threshold)
-        for limit, value in (("min", 0), ("max", 1)):
-            for name in ("image", "pixel"):
-                getattr(self, f"{name}_{limit}").fill_(value)
+        for lower, upper in ((self.image_min, self.image_max), (self.pixel_min, self.pixel_max)):
+            lower.fill_(0)
+            upper.fill_(1)
 
 
 class OpeningPostProcessor(UnitPostProcessor):
-    """For scores and maps in [0, 1]; it takes specks out of the masks by a morphological opening.
+    """Post-processor for scores and maps in [0, 1] that removes specks from masks by morphological opening.
 
-    Exported graphs have no such step: their masks are those before it.
+    Exported graphs do not include the opening.
 
     Args:
-        size: Side of the square that a speck must hold to stay, in pixels; 1 changes nothing.
+        size: Side in pixels of the smallest square that is kept; 1 disables the opening.
     """
 
     def __init__(self, size: int = 3) -> None:
@@ -173,7 +174,7 @@ class OpeningPostProcessor(UnitPostProcessor):
         return (*super()._checkpoint_config_keys, "size")
 
     def threshold_batch(self, batch: Batch[Any]) -> None:
-        """Set labels and masks, and open the masks."""
+        """Compute labels and masks, and open the masks."""
         super().threshold_batch(batch)
         if self.size > 1 and batch.pred_mask is not None:
             mask = batch.pred_mask.float().reshape(-1, 1, *batch.pred_mask.shape[-2:])

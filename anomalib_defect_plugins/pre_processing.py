@@ -1,7 +1,7 @@
-"""A pre-processor whose exported graph resizes as training did.
+"""Pre-processor that resizes in exported graphs as it does in training.
 
-anomalib turns antialiasing off in exported graphs. An image that shrinks then arrives with aliased grain, which a
-model of texture rightly calls a defect. Here the exported resize is written as matrix products and keeps it.
+anomalib disables antialiasing in exported graphs. Downsampled images are then aliased, which a texture model detects as
+a defect. Here the exported resize consists of matrix products and keeps the antialiasing.
 """
 
 from typing import Any
@@ -15,11 +15,11 @@ from anomalib_defect_plugins.layers import Resize
 
 
 def _exportable(transform: Any, default: Any) -> Any:
-    """Replace bicubic antialiased resizing by its exportable twin in ``default``, which is what anomalib exports."""
+    """Return ``default``, the transform anomalib exports, with bicubic antialiased resizing replaced."""
     if isinstance(transform, Compose):
         pairs = zip(transform.transforms, default.transforms, strict=True)
-        parts = [_exportable(part, exported) for part, exported in pairs]
-        return nn.Sequential(*parts) if parts != list(default.transforms) else default
+        steps = [_exportable(step, exported) for step, exported in pairs]
+        return nn.Sequential(*steps) if steps != list(default.transforms) else default
     fixed = isinstance(transform, ResizeTransform) and transform.size is not None and len(transform.size) == 2
     if fixed and transform.antialias and transform.interpolation == InterpolationMode.BICUBIC:
         return Resize(tuple(transform.size))
@@ -30,7 +30,7 @@ class AntialiasedPreProcessor(PreProcessor):
     """A ``PreProcessor`` that keeps the antialiasing of bicubic resizing in exported graphs.
 
     Args:
-        transform: Transforms of the images; those that are not such a resize are exported as anomalib does.
+        transform: Transforms of the images; all other transforms are exported as by anomalib.
     """
 
     def __init__(self, transform: Transform | None = None) -> None:
@@ -38,6 +38,6 @@ class AntialiasedPreProcessor(PreProcessor):
         self.export_transform = _exportable(self.transform, self.export_transform)
 
     def load_checkpoint_config(self, config: dict[str, Any]) -> None:
-        """Restore the transforms that :meth:`checkpoint_config` gave."""
+        """Restore the transforms from a checkpoint."""
         super().load_checkpoint_config(config)
         self.export_transform = _exportable(self.transform, self.export_transform)

@@ -1,4 +1,4 @@
-"""CutPaste and CutPaste-Scar: a patch of the image, its colours changed a little, pasted elsewhere in the same image.
+"""CutPaste and CutPaste-Scar: a patch of the image with jittered colours, pasted elsewhere in the same image.
 
 Li, Sohn, Yoon, Pfister: CutPaste: Self-Supervised Learning for Anomaly Detection and Localization. CVPR 2021,
 section 2.2 and appendix. https://arxiv.org/abs/2104.04015
@@ -15,20 +15,20 @@ from torchvision.transforms.v2 import functional
 from anomalib_defect_plugins.core.checks import check_number, check_range
 from anomalib_defect_plugins.core.defect_generator import DefectGenerator
 from anomalib_defect_plugins.core.rng import numpy_rng
-from anomalib_defect_plugins.generators.geometry import log_uniform, rectangle, two_places
+from anomalib_defect_plugins.generators.geometry import image_size, log_uniform, rectangle_size, two_positions
 
 
 class CutPasteDefects(DefectGenerator):
-    """Paste a rectangle of an image half of its size away or more, in the same image.
+    """Paste a rectangle of an image elsewhere in the same image, at least half of its height or width away.
 
     Args:
-        area: Least and greatest area of the rectangle, as shares of the image's, at most 0.3.
-        aspect: Least and greatest width divided by height, drawn log-uniformly.
-        jitter: How much brightness, contrast, saturation and hue change, as in torchvision's ``ColorJitter``; 0 to 0.5.
-            Images of one channel have no saturation and hue.
+        area: Minimum and maximum area of the rectangle, as fractions of the image's, at most 0.3.
+        aspect: Minimum and maximum width divided by height, drawn log-uniformly.
+        jitter: Strength of the change of brightness, contrast, saturation and hue as in torchvision's ``ColorJitter``,
+            in [0, 0.5]. Saturation and hue of one-channel images do not change.
 
     Raises:
-        InvalidInputError: An argument cannot be.
+        InvalidInputError: If an argument is invalid.
     """
 
     name: ClassVar[str] = "cutpaste"
@@ -48,11 +48,11 @@ class CutPasteDefects(DefectGenerator):
 
     def draw(self, images: Tensor, rng: torch.Generator) -> tuple[Tensor, Tensor]:
         """Cut and paste in each image of (B, C, H, W)."""
-        geometry, size = numpy_rng(rng), images.shape[-2:]
+        geometry, size = numpy_rng(rng), image_size(images)
         result, mask = images.clone(), torch.zeros_like(images[:, :1], dtype=torch.bool)
         for row, image in enumerate(images):
-            height, width = rectangle(size, geometry.uniform(*self.area), log_uniform(geometry, self.aspect))
-            (y, x), (top, left) = two_places(size, (height, width), geometry)
+            height, width = rectangle_size(size, geometry.uniform(*self.area), log_uniform(geometry, self.aspect))
+            (y, x), (top, left) = two_positions(size, (height, width), geometry)
             patch = jitter_colours(image[:, y : y + height, x : x + width], self.jitter, geometry)
             result[row, :, top : top + height, left : left + width] = patch
             mask[row, :, top : top + height, left : left + width] = True
@@ -63,14 +63,14 @@ class CutPasteScarDefects(DefectGenerator):
     """Paste a thin rectangle of an image, rotated, elsewhere in the same image.
 
     Args:
-        width: Least and greatest width of the rectangle, in pixels of an image whose shorter side is 256; it scales
-            with the image and is never below two pixels.
-        length: Least and greatest height of the rectangle before it is rotated, in the same pixels.
-        rotation: Greatest rotation to either side, in degrees, 0 to 180.
+        width: Minimum and maximum width of the rectangle in pixels, for an image whose shorter side is 256; scales with
+            the image and is at least two pixels.
+        length: Minimum and maximum height of the rectangle before the rotation, in the same units.
+        rotation: Maximum rotation to either side in degrees, in [0, 180].
         jitter: As in ``CutPasteDefects``.
 
     Raises:
-        InvalidInputError: An argument cannot be.
+        InvalidInputError: If an argument is invalid.
     """
 
     name: ClassVar[str] = "cutpaste_scar"
@@ -93,12 +93,12 @@ class CutPasteScarDefects(DefectGenerator):
 
     def draw(self, images: Tensor, rng: torch.Generator) -> tuple[Tensor, Tensor]:
         """Cut, rotate and paste in each image of (B, C, H, W)."""
-        geometry, size = numpy_rng(rng), images.shape[-2:]
+        geometry, size = numpy_rng(rng), image_size(images)
         result, mask = images.clone(), torch.zeros_like(images[:, :1], dtype=torch.bool)
         for row, image in enumerate(images):
             height, width = (max(2, round(geometry.uniform(*x) * min(size) / 256)) for x in (self.length, self.width))
-            window = math.ceil(math.hypot(height, width)) + 2  # has room for the scar at any angle
-            (y, x), (top, left) = two_places(size, (window, window), geometry)
+            window = math.ceil(math.hypot(height, width)) + 2  # holds the scar at any angle
+            (y, x), (top, left) = two_positions(size, (window, window), geometry)
             patch = jitter_colours(image[:, y : y + height, x : x + width], self.jitter, geometry)
             scar, shape = rotate(patch, geometry.uniform(-self.rotation, self.rotation))
             rows, columns = slice(top, top + shape.shape[0]), slice(left, left + shape.shape[1])
@@ -108,34 +108,36 @@ class CutPasteScarDefects(DefectGenerator):
 
 
 def jitter_colours(patch: Tensor, amount: float, rng: np.random.Generator) -> Tensor:
-    """Change brightness, contrast, saturation and hue, in this order, as ``ColorJitter(amount, ...)`` may.
+    """Change brightness, contrast, saturation and hue in this order, with the ranges of ``ColorJitter(amount, ...)``.
 
     Args:
-        patch: (C, H, W), float in [0, 1], C 1 or 3.
-        amount: Brightness, contrast and saturation get factors within 1 ± amount; hue is shifted by up to ± amount of
-            a turn.
+        patch: Patch, shape (C, H, W), float in [0, 1]; C is 1 or 3.
+        amount: Brightness, contrast and saturation are multiplied by factors in 1 ± amount; hue is shifted by up to
+            ± amount of a turn.
         rng: Source of randomness.
 
     Returns:
-        The patch (C, H, W), in [0, 1].
+        The patch, shape (C, H, W), in [0, 1].
     """
     brightness, contrast, saturation = rng.uniform(1 - amount, 1 + amount, 3)
     hue = rng.uniform(-amount, amount)
     patch = functional.adjust_contrast(functional.adjust_brightness(patch, brightness), contrast)
     if len(patch) == 1:
         return patch
-    return functional.adjust_hue(functional.adjust_saturation(patch, saturation), hue)
+    result: Tensor = functional.adjust_hue(functional.adjust_saturation(patch, saturation), hue)
+    return result
 
 
 def rotate(patch: Tensor, degrees: float) -> tuple[Tensor, Tensor]:
-    """Rotate a patch counter-clockwise on a canvas that holds all of it.
+    """Rotate a patch counter-clockwise on a canvas large enough to hold it.
 
     Args:
-        patch: (C, H, W), float.
-        degrees: The angle.
+        patch: Patch, shape (C, H, W), float.
+        degrees: Angle in degrees.
 
     Returns:
-        The canvas (C, h, w), each pixel one of the patch, and where the patch is on it (h, w), bool.
+        The canvas, shape (C, h, w), by nearest-neighbour interpolation, and the mask of the patch on it, shape (h, w),
+        bool.
     """
     with_shape = torch.cat([patch, torch.ones_like(patch[:1])])
     canvas = functional.rotate(with_shape, degrees, expand=True)

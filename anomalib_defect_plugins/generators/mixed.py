@@ -1,4 +1,4 @@
-"""Defects of several sources, so that a network cannot learn the artefact of one."""
+"""Defects of several generators, so that a network cannot learn the artefacts of a single one."""
 
 from collections.abc import Sequence
 from typing import ClassVar
@@ -13,25 +13,28 @@ from anomalib_defect_plugins.plugins.instantiate import build
 
 
 class MixedDefects(DefectGenerator):
-    """Let one of several generators, drawn anew for each image, make its defect.
+    """Draw each image's defect with one of several generators, chosen at random.
 
     Args:
         generators: Names of registered generators, instances, or mappings with ``class_path`` and ``init_args``.
 
     Raises:
-        InvalidInputError: There is none, or one cannot be made.
+        InvalidInputError: If the list is empty, or a generator cannot be created.
     """
 
     name: ClassVar[str] = "mixed"
 
     def __init__(self, generators: Sequence[DefectGenerator | str] = ("perturb", "poisson", "cutpaste_scar")) -> None:
         if not generators:
-            msg = "generators of MixedDefects is empty; name one at least"
+            msg = "generators of MixedDefects is empty; name at least one"
             raise InvalidInputError(msg)
-        self.generators = [build(DefectGenerator, one, "a generator of MixedDefects") for one in generators]
+        self.generators = [
+            build(DefectGenerator, generator, "a generator of MixedDefects")  # type: ignore[type-abstract]
+            for generator in generators
+        ]
 
     def draw(self, images: Tensor, rng: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Draw the images (B, C, H, W) that fall to a generator together."""
+        """Draw on images (B, C, H, W); all images of one generator form a batch."""
         chosen = torch.from_numpy(numpy_rng(rng).integers(len(self.generators), size=len(images)))
         result, mask = images.clone(), torch.zeros_like(images[:, :1], dtype=torch.bool)
         for index, generator in enumerate(self.generators):

@@ -1,7 +1,7 @@
 """Local changes of tone, contrast, sharpness or texture, from barely visible to strong, with hard and soft edges.
 
-Networks that learn to segment one kind of artificial defect learn its artefact (such as the grain of noise, or the edge
-of a patch). Here the only thing that defects have in common is that they are unlike their surroundings.
+A network that learns to segment one kind of artificial defect learns its artefacts, such as the grain of noise or the
+edge of a patch. The defects drawn here have in common only that they differ from their surroundings.
 """
 
 from collections.abc import Callable, Sequence
@@ -16,25 +16,26 @@ from anomalib_defect_plugins.core.checks import check_kinds, check_range
 from anomalib_defect_plugins.core.defect_generator import DefectGenerator
 from anomalib_defect_plugins.core.errors import InvalidInputError
 from anomalib_defect_plugins.core.rng import device_rng
+from anomalib_defect_plugins.generators.geometry import image_size
 from anomalib_defect_plugins.generators.masks import LOCAL_KINDS, MASK_KINDS, random_masks
 
 Uniform = Callable[[float, float], Tensor]
-"""Draws a number for each image between two limits: (B, 1, 1, 1)."""
+"""Draws one number per image between two limits, shape (B, 1, 1, 1)."""
 
 
 class PerturbDefects(DefectGenerator):
-    """Change images in random masks: each by one of several contents, blended in with an opacity of its own.
+    """Blend one of several contents into each of a number of random masks, with a random opacity.
 
     Args:
-        contents: Some of ``CONTENTS``: ``tone`` (one flat grey level), ``offset`` (the texture, lighter or darker),
-            ``fade`` (the texture with less contrast, down to none), ``boost`` (with more), ``elsewhere`` (texture of
-            another place in another image) and ``noise`` (Gaussian noise).
-        opacity: Least and greatest opacity, within 0.05 and 1.
-        kinds: Kinds of mask, some of ``MASK_KINDS``; a batch mixes them.
-        most: Greatest number of defects in an image; each has from one to so many, one drawn over the other.
+        contents: Subset of ``CONTENTS``: ``tone`` (one flat grey level), ``offset`` (the texture, lighter or darker),
+            ``fade`` (the texture with less contrast, down to none), ``boost`` (with more contrast), ``elsewhere``
+            (texture from another position of another image) and ``noise`` (Gaussian noise).
+        opacity: Minimum and maximum opacity, in [0.05, 1].
+        kinds: Kinds of mask, a subset of ``MASK_KINDS``; a batch mixes them.
+        most: Maximum defects per image; the count is drawn from [1, most]. Later defects cover earlier ones.
 
     Raises:
-        InvalidInputError: An argument cannot be.
+        InvalidInputError: If an argument is invalid.
     """
 
     name: ClassVar[str] = "perturb"
@@ -46,7 +47,7 @@ class PerturbDefects(DefectGenerator):
         kinds: Sequence[str] = LOCAL_KINDS,
         most: int = 3,
     ) -> None:
-        self.contents = check_kinds("contents of PerturbDefects", contents, CONTENTS)
+        self.contents = check_kinds("contents of PerturbDefects", contents, tuple(CONTENTS))
         check_range("opacity of PerturbDefects", opacity, 0.05, 1)
         self.opacity = opacity
         self.kinds = check_kinds("kinds of PerturbDefects", kinds, MASK_KINDS)
@@ -56,51 +57,60 @@ class PerturbDefects(DefectGenerator):
         self.most = most
 
     def draw(self, images: Tensor, rng: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Blend contents into masks (B, 1, H, W)."""
-        # The defects of all images are one batch, D; the loop lays each image's own on it, one over the other.
-        numbers = torch.randint(1, self.most + 1, (len(images),), generator=rng)
-        owners = torch.arange(len(images)).repeat_interleave(numbers)
-        ranks = torch.cat([torch.arange(int(number)) for number in numbers])
-        masks = random_masks(len(owners), images.shape[-2:], rng, images.device, self.kinds)
-        contents, opacity = self._contents(images, owners, rng), self._opacity(masks, rng)
+        """Blend contents into images (B, C, H, W) in masks (B, 1, H, W)."""
+        # The D defects of all images form one batch; the loop blends the first of each image, then the second, ...
+        counts = torch.randint(1, self.most + 1, (len(images),), generator=rng)
+        image_index = torch.arange(len(images)).repeat_interleave(counts)
+        ranks = torch.cat([torch.arange(int(count)) for count in counts])
+        masks = random_masks(len(image_index), image_size(images), rng, images.device, self.kinds)
+        contents, opacity = self._contents(images, image_index, rng), self._opacity(masks, rng)
         defective, mask = images.clone(), torch.zeros_like(masks[: len(images)])
-        for rank in range(int(numbers.max())):
-            drawn = ranks == rank
-            rows = owners[drawn]
-            defective[rows] = torch.lerp(defective[rows], contents[drawn], opacity[drawn])
-            mask[rows] |= masks[drawn]
+        for rank in range(int(counts.max())):
+            selected = ranks == rank
+            rows = image_index[selected]
+            defective[rows] = torch.lerp(defective[rows], contents[selected], opacity[selected])
+            mask[rows] |= masks[selected]
         return defective, mask
 
-    def _contents(self, images: Tensor, owners: Tensor, rng: torch.Generator) -> Tensor:
-        """Give a content (D, C, H, W) for each defect, by the number of its image."""
-        others = (owners + torch.randint(1, max(2, len(images)), (len(owners),), generator=rng)) % len(images)
-        contents = images[owners]
-        chosen = torch.randint(len(self.contents), (len(owners),), generator=rng)
-        for index, name in enumerate(self.contents):
-            rows = chosen == index
+    def _contents(self, images: Tensor, image_index: Tensor, rng: torch.Generator) -> Tensor:
+        """Draw the contents of the defects, shape (D, C, H, W); ``image_index`` (D,) assigns them to images."""
+        count = len(image_index)
+        other_index = (image_index + torch.randint(1, max(2, len(images)), (count,), generator=rng)) % len(images)
+        contents = images[image_index]
+        chosen = torch.randint(len(self.contents), (count,), generator=rng)
+        for number, name in enumerate(self.contents):
+            rows = chosen == number
             if rows.any():
-                one, two = images[owners[rows]], images[others[rows]]
-                contents[rows] = CONTENTS[name](one, two, partial(_uniform, one, rng), rng)
+                own, others = images[image_index[rows]], images[other_index[rows]]
+                contents[rows] = CONTENTS[name](own, others, partial(_uniform, own, rng), rng)
         return contents
 
     def _opacity(self, masks: Tensor, rng: torch.Generator) -> Tensor:
-        soft_ones = _uniform(masks, rng, 0, 1) < 0.5
-        return _uniform(masks, rng, *self.opacity) * torch.where(soft_ones, soft(masks), masks.float())
+        has_soft_edge = _uniform(masks, rng, 0, 1) < 0.5
+        return _uniform(masks, rng, *self.opacity) * torch.where(has_soft_edge, soft_edges(masks), masks.float())
 
 
 def _uniform(like: Tensor, rng: torch.Generator, low: float, high: float) -> Tensor:
     return (low + (high - low) * torch.rand(len(like), 1, 1, 1, generator=rng)).to(like.device)
 
 
-def soft(mask: Tensor, sigma: float = 1.5) -> Tensor:
-    """Opacity (B, 1, H, W) in [0, 1] that rises over some pixels from the border of each mask, and is 0 outside."""
+def soft_edges(mask: Tensor, sigma: float = 1.5) -> Tensor:
+    """Return opacities in [0, 1] that rise inwards from the border of each mask over a few pixels, and are 0 outside.
+
+    Args:
+        mask: Masks, shape (B, 1, H, W), bool.
+        sigma: Standard deviation of the blur, in pixels.
+
+    Returns:
+        Opacities, shape (B, 1, H, W), float.
+    """
     inside = gaussian_blur2d(mask.float(), (9, 9), (sigma, sigma)) * mask
     return inside / inside.amax((1, 2, 3), keepdim=True).clamp(min=1e-3)
 
 
-def _step(images: Tensor, uniform: Uniform, most: float) -> Tensor:
-    """A difference of tone (B, 1, 1, 1) in units of the texture's contrast, and not below what can be seen."""
-    size = torch.maximum(uniform(1, 5) * images.std((1, 2, 3), keepdim=True), uniform(0.05, most))
+def _tone_change(images: Tensor, uniform: Uniform, limit: float) -> Tensor:
+    """Draw changes of tone (B, 1, 1, 1): 1 to 5 standard deviations of the image, but at least 0.05 to ``limit``."""
+    size = torch.maximum(uniform(1, 5) * images.std((1, 2, 3), keepdim=True), uniform(0.05, limit))
     return torch.where(uniform(0, 1) < 0.5, -size, size)
 
 
@@ -110,12 +120,12 @@ def _mean(images: Tensor) -> Tensor:
 
 def _tone(images: Tensor, others: Tensor, uniform: Uniform, rng: torch.Generator) -> Tensor:
     del others, rng
-    return (_mean(images) + _step(images, uniform, 0.4)).expand_as(images)
+    return (_mean(images) + _tone_change(images, uniform, 0.4)).expand_as(images)
 
 
 def _offset(images: Tensor, others: Tensor, uniform: Uniform, rng: torch.Generator) -> Tensor:
     del others, rng
-    return images + _step(images, uniform, 0.3)
+    return images + _tone_change(images, uniform, 0.3)
 
 
 def _fade(images: Tensor, others: Tensor, uniform: Uniform, rng: torch.Generator) -> Tensor:
@@ -152,4 +162,4 @@ CONTENTS: dict[str, Callable[[Tensor, Tensor, Uniform, torch.Generator], Tensor]
     "elsewhere": _elsewhere,
     "noise": _noise,
 }
-"""What ``PerturbDefects`` may blend into a mask: images and others (B, C, H, W) to contents of the same shape."""
+"""Contents by name; each function maps images and other images (B, C, H, W) to contents of the same shape."""

@@ -1,4 +1,4 @@
-"""Blocks that methods share, or that stand for a paper's operator."""
+"""Network layers: blocks that several models share, and operators published on their own."""
 
 from anomalib_defect_plugins.layers.conv_block import ConvBlock
 from anomalib_defect_plugins.layers.gradient_reversal import GradientReversal, reversal_weight

@@ -1,15 +1,15 @@
-"""Convolution, batch norm, (leaky) ReLU: the conv-block of HTP-GAN, section 2.1."""
+"""Convolution, batch norm, (leaky) ReLU: the conv-block of https://arxiv.org/abs/2106.06792, section 2.1."""
 
 from torch import nn
 
 
 class ConvBlock(nn.Sequential):
-    """A conv-block that keeps the image size; borders are reflected, so that they look like the texture.
+    """Conv-block that keeps the image size, with reflection padding so that borders look like the texture.
 
     Args:
-        in_channels: Channels in.
-        out_channels: Channels out.
-        slope: Slope of the LeakyReLU below zero; 0 makes it a ReLU.
+        in_channels: Number of input channels.
+        out_channels: Number of output channels.
+        slope: Negative slope of the LeakyReLU; 0 for a ReLU.
         kernel_size: Side of the kernel, odd.
     """
 

@@ -1,4 +1,4 @@
-"""Gradient reversal: what comes after it learns something that what comes before it must unlearn.
+"""Gradient reversal, for features that are invariant to what the layers after it learn to predict.
 
 Paper: Unsupervised domain adaptation by backpropagation, ICML 2015, https://arxiv.org/abs/1409.7495, section 3.
 """
@@ -22,10 +22,10 @@ class _Reverse(torch.autograd.Function):
 
 
 class GradientReversal(nn.Module):
-    """The identity, whose gradient is multiplied by -weight.
+    """Identity whose gradient is multiplied by -weight.
 
     Args:
-        weight: lambda of the paper; may be set anew at each step, see :func:`reversal_weight`.
+        weight: The paper's lambda; may be changed at each step, see :func:`reversal_weight`.
     """
 
     def __init__(self, weight: float = 1.0) -> None:
@@ -33,14 +33,15 @@ class GradientReversal(nn.Module):
         self.weight = weight
 
     def forward(self, x: Tensor) -> Tensor:
-        """Give a tensor of any shape as it is."""
-        return _Reverse.apply(x, self.weight)
+        """Return a tensor of any shape unchanged."""
+        result: Tensor = _Reverse.apply(x, self.weight)
+        return result
 
 
 def reversal_weight(progress: float) -> float:
-    """Weight that grows from 0 to 1 over a training, as in DANN (https://arxiv.org/abs/1505.07818, section 5.2.2).
+    """Return a weight that grows from 0 to 1 during training, as in https://arxiv.org/abs/1505.07818, section 5.2.2.
 
     Args:
-        progress: Share of the training that is done, in [0, 1].
+        progress: Completed fraction of the training, in [0, 1].
     """
     return 2 / (1 + math.exp(-10 * progress)) - 1

@@ -1,4 +1,4 @@
-"""Involution: a convolution whose kernel each pixel makes from itself, and whole groups of channels share.
+"""Involution: a convolution whose kernels are generated from each pixel and shared by groups of channels.
 
 Paper: Involution: inverting the inheritance of convolution for visual recognition, CVPR 2021,
 https://arxiv.org/abs/2103.06255.
@@ -11,16 +11,16 @@ from anomalib_defect_plugins.core.errors import InvalidInputError
 
 
 class Involution(nn.Module):
-    """Involution of stride 1; outside the image there is zero.
+    """Involution with stride 1 and zero padding.
 
     Args:
-        channels: Channels C in and out.
+        channels: Number C of input and output channels.
         kernel_size: Side K of the kernels, odd.
-        group_channels: Channels that share a kernel; C must be a multiple of it.
-        reduction: How many times fewer channels the hidden layer of the kernel generation has.
+        group_channels: Number of channels that share a kernel; C must be a multiple of it.
+        reduction: Ratio of C to the hidden channels of the kernel generation.
 
     Raises:
-        InvalidInputError: An argument that cannot be.
+        InvalidInputError: If an argument is invalid.
     """
 
     def __init__(self, channels: int, kernel_size: int = 7, group_channels: int = 16, reduction: int = 4) -> None:
@@ -40,11 +40,12 @@ class Involution(nn.Module):
         self.span = nn.Conv2d(hidden, kernel_size**2 * self.groups, 1)
 
     def kernels(self, x: Tensor) -> Tensor:
-        """Give each pixel's kernels, row by row: (B, C, H, W) to (B, G, K * K, H, W)."""
-        return self.span(self.reduce(x)).unflatten(1, (self.groups, self.kernel_size**2))
+        """Return the kernels of each pixel, row by row: (B, C, H, W) to (B, G, K * K, H, W)."""
+        kernels: Tensor = self.span(self.reduce(x)).unflatten(1, (self.groups, self.kernel_size**2))
+        return kernels
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map (B, C, H, W) to the same shape. Graphs are exported with H and W fixed."""
+        """Map (B, C, H, W) to the same shape. Exported graphs have fixed H and W."""
         batch, channels, height, width = x.shape
         size = self.kernel_size
         patches = functional.unfold(x, size, padding=size // 2)

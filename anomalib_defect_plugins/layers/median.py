@@ -1,4 +1,4 @@
-"""Median filter of plain operators, which graphs of ONNX and OpenVINO have."""
+"""Median filter built from operators that ONNX and OpenVINO support."""
 
 import torch
 from torch import Tensor, nn
@@ -6,10 +6,10 @@ from torch.nn import functional
 
 
 class MedianFilter(nn.Module):
-    """Median of the square around each pixel; borders are reflected.
+    """Median of the square around each pixel, with reflection padding.
 
     Args:
-        size: Side of the square in pixels, odd; 1 changes nothing.
+        size: Side of the square in pixels, odd; 1 is the identity.
     """
 
     def __init__(self, size: int) -> None:
@@ -17,7 +17,7 @@ class MedianFilter(nn.Module):
         self.size = size
 
     def forward(self, image: Tensor) -> Tensor:
-        """Filter (B, 1, H, W); H and W must be more than half of the side."""
+        """Filter images (B, 1, H, W); H and W must be greater than half of ``size``."""
         if self.size == 1:
             return image
         half = self.size // 2

@@ -1,16 +1,13 @@
-"""Adaptive noise injection of Defect-GAN, section 3.1: noise on features, whose strength is learned.
-
-Paper: https://arxiv.org/abs/2103.15158.
-"""
+"""Adaptive noise injection, https://arxiv.org/abs/2103.15158, section 3.1: noise with a learned strength."""
 
 import torch
 from torch import Tensor, nn
 
 
 class NoiseInjection(nn.Module):
-    """Add Gaussian noise to features, drawn for each channel and place by itself, times one learned number.
+    """Add Gaussian noise, independent for each channel and pixel, times one learned strength.
 
-    The number is 0 at first, so the block starts as the identity.
+    The strength is initialised to 0, so the block starts as the identity.
     """
 
     def __init__(self) -> None:
@@ -21,8 +18,8 @@ class NoiseInjection(nn.Module):
         """Map (B, C, H, W) to the same shape.
 
         Args:
-            x: The features.
-            rng: Source of the noise, on the device of the features; without one there is no noise.
+            x: Features.
+            rng: Source of the noise, on the device of the features; if ``None``, no noise is added.
         """
         if rng is None:
             return x

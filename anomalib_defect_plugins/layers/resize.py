@@ -1,9 +1,9 @@
 """Bicubic resizing with antialiasing as two matrix products.
 
-Resizing is linear and separable: ``rows @ image @ columns``. Written so, it is the same to the last digits wherever
-a graph is exported to, which the resize operators of ONNX and OpenVINO are not (they leave antialiasing out, or do it
-otherwise). The weights are those of ``torch.nn.functional.interpolate(..., mode="bicubic", antialias=True)``: Keys'
-cubic convolution with a = -0.5, stretched by the scale when an image shrinks, and normalised at the borders.
+Resizing is linear and separable: ``rows @ image @ columns``. Exported graphs then resize exactly as torch does, unlike
+the resize operators of ONNX and OpenVINO, which omit antialiasing or implement it differently. The weights are those of
+``torch.nn.functional.interpolate(..., mode="bicubic", antialias=True)``: Keys' cubic convolution with a = -0.5,
+stretched by the scale when an image shrinks, and normalised at the borders.
 """
 
 import torch
@@ -11,18 +11,18 @@ from torch import Tensor, nn
 
 
 def resize_matrix(old: int, new: int) -> Tensor:
-    """Give the weights that resize a column of ``old`` pixels to ``new``.
+    """Return the weights that resize a column of ``old`` pixels to ``new``.
 
-    Made of plain tensor operations, so that it can be traced with ``old`` unknown.
+    Consists of tensor operations, so that it can be traced with ``old`` unknown.
 
     Args:
-        old: Pixels in.
-        new: Pixels out.
+        old: Number of input pixels.
+        new: Number of output pixels.
 
     Returns:
-        ``(new, old)``, each row sums to 1.
+        Weights, shape (new, old); each row sums to 1.
     """
-    scale = torch.ones(old).sum() / new  # old as a tensor that tracing does not fix
+    scale = torch.ones(old).sum() / new  # a sum, so that tracing does not record ``old`` as a constant
     centre = (torch.arange(new, dtype=torch.float32) + 0.5) * scale
     distance = (torch.arange(old, dtype=torch.float32) + 0.5 - centre[:, None]).abs() / scale.clamp(min=1.0)
     near = (1.5 * distance - 2.5) * distance**2 + 1
@@ -32,30 +32,33 @@ def resize_matrix(old: int, new: int) -> Tensor:
 
 
 class FixedResize(nn.Module):
-    """Resize images from one known size to another; the weights are constants of the graph.
+    """Resize images from one known size to another, with the weights as constants of the graph.
 
     Args:
-        old: Height and width in.
-        new: Height and width out.
+        old: Input height and width.
+        new: Output height and width.
     """
+
+    rows: Tensor
+    columns: Tensor
 
     def __init__(self, old: tuple[int, int], new: tuple[int, int]) -> None:
         super().__init__()
         self.identity = tuple(old) == tuple(new)
-        # Not persistent: they follow from the sizes, which are hyperparameters.
+        # Not persistent, as they follow from the sizes.
         self.register_buffer("rows", resize_matrix(old[0], new[0]), persistent=False)
         self.register_buffer("columns", resize_matrix(old[1], new[1]).T.contiguous(), persistent=False)
 
     def forward(self, image: Tensor) -> Tensor:
-        """Resize ``(B, C, old_h, old_w)`` to ``(B, C, new_h, new_w)``."""
+        """Resize images (B, C, old_h, old_w) to (B, C, new_h, new_w)."""
         return image if self.identity else self.rows @ image @ self.columns
 
 
 class Resize(nn.Module):
-    """Resize images of any size to one size; the weights are computed from the image's size.
+    """Resize images of any size to one size, with weights computed from the size of the images.
 
     Args:
-        size: Height and width out.
+        size: Output height and width.
     """
 
     def __init__(self, size: tuple[int, int]) -> None:
@@ -63,7 +66,7 @@ class Resize(nn.Module):
         self.size = tuple(size)
 
     def forward(self, image: Tensor) -> Tensor:
-        """Resize ``(B, C, H, W)`` to ``(B, C, *size)``."""
+        """Resize images (B, C, H, W) to (B, C, *size)."""
         rows = resize_matrix(image.shape[-2], self.size[0]).to(image)
         columns = resize_matrix(image.shape[-1], self.size[1]).to(image)
         return rows @ image @ columns.T

@@ -1,9 +1,10 @@
-"""SPADE: a normalisation whose scale and shift a map decides, place by place.
+"""SPADE: normalisation with scale and shift predicted for each pixel from a control map.
 
 Paper: Semantic image synthesis with spatially-adaptive normalization, CVPR 2019, https://arxiv.org/abs/1903.07291,
-eq. 1 to 3. The norm is that of an instance here, and not of a batch: what becomes of an image is its own affair.
+eq. 1 to 3. Instance norm replaces the paper's batch norm, so that an image does not depend on the rest of its batch.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -12,22 +13,22 @@ from torch.nn import functional
 
 
 class Moments(NamedTuple):
-    """What features are normalised by, each (B, C, 1, 1), or (B, C, H, W) where it depends on the place."""
+    """Moments that features are normalised by, each of shape (B, C, 1, 1), or (B, C, H, W) if they vary by pixel."""
 
     mean: Tensor
     variance: Tensor
 
 
 class Spade(nn.Module):
-    """Normalise features, then scale and shift them as the control map asks for at each place.
+    """Normalise features, then scale and shift each pixel as predicted from the control map.
 
-    The map goes on beyond its borders as it ends there, so that a constant map scales and shifts all places alike, and
-    a map of one pixel does the same at a fraction of the cost.
+    The map is padded by replication, so that a constant map scales and shifts all pixels alike, and a map of one pixel
+    does the same at a fraction of the cost.
 
     Args:
-        channels: Channels of the features.
-        control_channels: Channels of the control map.
-        hidden: Channels between the map and what is made of it; 128 in SPADE's paper.
+        channels: Number of channels of the features.
+        control_channels: Number of channels of the control map.
+        hidden: Number of hidden channels between the map and scale and shift; 128 in the paper.
     """
 
     def __init__(self, channels: int, control_channels: int, hidden: int = 128) -> None:
@@ -41,31 +42,32 @@ class Spade(nn.Module):
         """Map features (B, C, H, W) to the same shape.
 
         Args:
-            x: The features.
-            control: (B, K, h, w) of any size, which is resized to that of the features; (B, K, 1, 1) holds everywhere.
-            moments: What to normalise by; by default the features' own moments.
+            x: Features.
+            control: Control map, shape (B, K, h, w), resized to the size of the features; (B, K, 1, 1) is a constant.
+            moments: Moments to normalise by; by default those of the features.
         """
         hidden = self.shared(at_size(control, x.shape[-2:]))
         if moments is None:
             normalised = self.norm(x)
         else:
             normalised = (x - moments.mean) * (moments.variance + self.norm.eps).rsqrt()
-        return normalised * (1 + self.scale(hidden)) + self.shift(hidden)  # SPADE, eq. 1
+        result: Tensor = normalised * (1 + self.scale(hidden)) + self.shift(hidden)  # eq. 1
+        return result
 
 
 def moments_of(x: Tensor) -> Moments:
-    """Give the moments that an instance norm takes of features (B, C, H, W)."""
+    """Return the moments that instance norm computes for features (B, C, H, W)."""
     variance, mean = torch.var_mean(x, (2, 3), correction=0, keepdim=True)
     return Moments(mean, variance)
 
 
-def blend(one: Moments, other: Moments, share: Tensor) -> Moments:
-    """Go from one kind of moments to another, place by place; the share of the other is (B, 1, H, W), in [0, 1]."""
-    return Moments(*(first + share * (second - first) for first, second in zip(one, other, strict=True)))
+def blend(first: Moments, second: Moments, weight: Tensor) -> Moments:
+    """Interpolate between two moments for each pixel; ``weight`` (B, 1, H, W), in [0, 1], is that of the second."""
+    return Moments(*(one + weight * (other - one) for one, other in zip(first, second, strict=True)))
 
 
-def at_size(control: Tensor, size: tuple[int, int]) -> Tensor:
-    """Resize a control map (B, K, h, w) to a height and width by means over areas; leave one of a single pixel be."""
+def at_size(control: Tensor, size: Sequence[int]) -> Tensor:
+    """Resize a control map (B, K, h, w) to height and width by area averaging; return a map of one pixel unchanged."""
     if control.shape[-2:] == (1, 1):
         return control
     return functional.interpolate(control, tuple(size), mode="area")

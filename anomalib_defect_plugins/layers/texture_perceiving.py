@@ -1,8 +1,8 @@
-"""Texture-perceiving module: directional convolutions, HTP-GAN eq. 2 (https://arxiv.org/abs/2106.06792).
+"""Texture-perceiving module: directional convolutions, https://arxiv.org/abs/2106.06792, eq. 2.
 
-The directional maps are constants, so a branch's convolution over cat(features, T_i) is the sum of a convolution
-over the features and of a fixed map. The eight branches are therefore one convolution of the features plus a bias
-map, which is computed from the weights: once an export or an evaluation, and anew at each training step.
+The directional maps T_i are constants, so a branch's convolution over cat(features, T_i) is the sum of a convolution
+over the features and a fixed map. The eight branches are therefore implemented as one convolution of the features plus
+a bias map computed from the weights.
 """
 
 import torch
@@ -13,13 +13,13 @@ DIRECTIONS = ((1, 0), (-1, 0), (0, 1), (0, -1), (1, 1), (-1, 1), (1, -1), (-1, -
 
 
 def directional_maps(size: tuple[int, int]) -> Tensor:
-    """Give the maps T_i, which fall linearly from 1 to 0 down, up, right, left and along the four diagonals.
+    """Return the maps T_i, which fall linearly from 1 to 0 down, up, right, left and along the four diagonals.
 
     Args:
         size: Height and width.
 
     Returns:
-        ``(8, H, W)``, float in [0, 1].
+        Maps, shape (8, H, W), float in [0, 1].
     """
     y = torch.linspace(0, 1, size[0])[:, None].expand(size)
     x = torch.linspace(0, 1, size[1])[None, :].expand(size)
@@ -32,10 +32,12 @@ class TexturePerceivingModule(nn.Module):
     """Eight branches c_n, each a 3x3 convolution over features and one directional map, batch norm and ReLU.
 
     Args:
-        in_channels: Channels of the features.
-        branch_width: Channels of each branch.
+        in_channels: Number of channels of the features.
+        branch_width: Number of output channels of each branch.
         size: Height and width of the features.
     """
+
+    maps: Tensor
 
     def __init__(self, in_channels: int, branch_width: int, size: tuple[int, int]) -> None:
         super().__init__()
@@ -46,10 +48,10 @@ class TexturePerceivingModule(nn.Module):
         )
         self.norm = nn.BatchNorm2d(out_channels)
         self.register_buffer("maps", directional_maps(size)[None], persistent=False)
-        bound = (9 * (in_channels + 1)) ** -0.5  # as one convolution over in_channels + 1 would start
+        bound = (9 * (in_channels + 1)) ** -0.5  # the default of a convolution over in_channels + 1
         nn.init.uniform_(self.conv.weight, -bound, bound)
         nn.init.uniform_(self.conv_map.weight, -bound, bound)
 
     def forward(self, features: Tensor) -> Tensor:
-        """Give cat(P_1 .. P_8): ``(B, C, H, W)`` to ``(B, 8 * branch_width, H, W)``, at least 0."""
+        """Return cat(P_1 .. P_8): (B, C, H, W) to (B, 8 * branch_width, H, W), non-negative."""
         return functional.relu(self.norm(self.conv(features) + self.conv_map(self.maps)))

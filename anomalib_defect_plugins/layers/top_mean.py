@@ -1,17 +1,17 @@
-"""The score of an image from its anomaly map."""
+"""Image score of an anomaly map."""
 
 from torch import Tensor
 
 
 def top_mean(anomaly_map: Tensor, share: float) -> Tensor:
-    """The mean of the highest pixels: steadier than the maximum, which one noisy pixel decides.
+    """Return the mean of the highest pixels, which is more robust than the maximum to a single noisy pixel.
 
     Args:
-        anomaly_map: (B, 1, H, W).
-        share: Share of the pixels that count, in (0, 1]; one pixel does at least.
+        anomaly_map: Anomaly maps, shape (B, 1, H, W).
+        share: Fraction of the pixels that are averaged, in (0, 1]; at least one pixel is.
 
     Returns:
-        (B,), in the units of the map.
+        Scores, shape (B,), in the units of the maps.
     """
     count = max(1, int(share * anomaly_map.shape[-1] * anomaly_map.shape[-2]))
     return anomaly_map.flatten(1).topk(count, dim=1).values.mean(1)

@@ -1,91 +1,97 @@
-"""Exact areas under curves over all thresholds, without holding the scores of all negatives.
+"""Exact areas under curves over all thresholds, without storing the scores of all negatives.
 
-A curve bends at the scores of positives only. These are held; the many negatives are counted between them, part by
-part. Nothing is binned: the areas are those of torchmetrics and of anomalib's AUPRO on all scores at once.
+The slope of a curve changes only at the scores of positives. These are stored; the many negatives are counted between
+them, chunk by chunk. There is no binning: the areas equal those of torchmetrics and of anomalib's AUPRO on all scores.
 """
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from scipy.integrate import trapezoid
+
+Counts = npt.NDArray[np.int64]
+Floats = npt.NDArray[np.floating[Any]]
 
 
 @dataclass(frozen=True)
 class Ranking:
-    """Positives and negatives by score. Entry k belongs to the k-th highest score that a positive has.
+    """Counts of positives and negatives by score. Entry k belongs to the k-th highest distinct score of a positive.
 
     Args:
-        hits: (K,), positives with that score.
-        weights: (K,), sum of the weights of these positives; all together 1.
-        above: (K,), negatives with a higher score.
-        reached: (K,), negatives with that score or a higher one.
-        negatives: How many there are, at least 1.
+        hits: Number of positives with that score, shape (K,).
+        weights: Sum of the weights of these positives, shape (K,); the total is 1.
+        above: Number of negatives with a higher score, shape (K,).
+        reached: Number of negatives with that score or a higher one, shape (K,).
+        negatives: Number of negatives, at least 1.
     """
 
-    hits: np.ndarray
-    weights: np.ndarray
-    above: np.ndarray
-    reached: np.ndarray
+    hits: Counts
+    weights: Floats
+    above: Counts
+    reached: Counts
     negatives: int
 
     @property
     def auroc(self) -> float:
-        """Area under the ROC curve; equal scores count half."""
+        """Area under the ROC curve; ties count half."""
         return float(trapezoid(*self._curve(self.hits / self.hits.sum())[::-1]))
 
     @property
     def average_precision(self) -> float:
-        """Sum over the thresholds of the precision times the gain in recall."""
-        found = self.hits.cumsum()
-        return float((self.hits / found[-1] * found / (found + self.reached)).sum())
+        """Sum over the thresholds of the precision times the increase in recall."""
+        true_positives = self.hits.cumsum()
+        recall_gain = self.hits / true_positives[-1]
+        return float((recall_gain * true_positives / (true_positives + self.reached)).sum())
 
     def weighted_area(self, limit: float) -> float:
-        """Give the area under the weight of the positives found, over the false positive rate up to a limit.
+        """Return the area under the weighted recall over the false positive rate, up to a limit.
 
         Args:
-            limit: The false positive rate, in (0, 1]. An area of 1 is the whole width up to it.
+            limit: Maximum false positive rate, in (0, 1]. The area is normalised by it.
         """
-        rate, share = self._curve(self.weights)
+        rate, recall = self._curve(self.weights)
         inside = rate <= limit
         rates = np.append(rate[inside], limit)
-        shares = np.append(share[inside], np.interp(limit, rate, share))
-        return float(trapezoid(shares, rates) / limit)
+        recalls = np.append(recall[inside], np.interp(limit, rate, recall))
+        return float(trapezoid(recalls, rates) / limit)
 
-    def _curve(self, gains: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Give false positive rates and what is gained at them, from 0 to 1: straight lines lie between."""
+    def _curve(self, gains: Floats) -> tuple[Floats, Floats]:
+        """Return false positive rates and the sum of ``gains`` at them; the curve is linear in between."""
         total = gains.cumsum()
         rate = np.stack([self.above, self.reached], 1).ravel() / self.negatives
-        share = np.stack([total - gains, total], 1).ravel()
-        return np.concatenate([[0], rate, [1]]), np.concatenate([[0], share, [total[-1]]])
+        recall = np.stack([total - gains, total], 1).ravel()
+        return np.concatenate([[0], rate, [1]]), np.concatenate([[0], recall, [total[-1]]])
 
 
-def rank(positives: np.ndarray, negatives: Iterable[np.ndarray], weights: np.ndarray | None = None) -> Ranking | None:
+def rank(positives: Floats, negatives: Iterable[Floats], weights: Floats | None = None) -> Ranking | None:
     """Rank scores.
 
     Args:
-        positives: (P,), scores of the positives.
-        negatives: Scores of the negatives, in parts of any length.
-        weights: (P,), weights of the positives that add up to 1; by default all alike.
+        positives: Scores of the positives, shape (P,).
+        negatives: Scores of the negatives, in chunks of any length.
+        weights: Weights of the positives, shape (P,), with a sum of 1; equal by default.
 
     Returns:
-        The ranking; ``None`` if there are no positives or no negatives.
+        The ranking, or ``None`` if there are no positives or no negatives.
     """
     if not len(positives):
         return None
-    scores, place = np.unique(positives, return_inverse=True)
-    hits = np.bincount(place)
+    scores, index = np.unique(positives, return_inverse=True)
+    hits = np.bincount(index)
     below, not_above = (np.zeros(len(scores) + 1, np.int64) for _ in range(2))
-    for part in negatives:
-        ordered = np.sort(part, axis=None)  # neighbours then look up neighbouring places in memory
+    for chunk in negatives:
+        ordered = np.sort(chunk, axis=None)  # for memory locality of the searches
         below += np.bincount(np.searchsorted(scores, ordered, "left"), minlength=len(below))
         not_above += np.bincount(np.searchsorted(scores, ordered, "right"), minlength=len(below))
     if not below.sum():
         return None
     return Ranking(
         hits=hits[::-1],
-        weights=np.bincount(place, weights)[::-1] if weights is not None else hits[::-1] / len(positives),
-        # Of a negative, as many of the scores are lower as its place among them says.
+        weights=(hits / len(positives) if weights is None else np.bincount(index, weights).astype(float))[::-1],
+        # The k-th count of ``below`` is that of the negatives which exceed exactly k of the distinct scores.
         above=below[::-1].cumsum()[:-1],
         reached=not_above[::-1].cumsum()[:-1],
         negatives=int(below.sum()),

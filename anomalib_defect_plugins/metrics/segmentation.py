@@ -1,11 +1,11 @@
 """Pixel metrics of two-class segmentation, pooled over a whole data set.
 
-All pixels of all images go into one 2 x 2 table of counts, and the metric is taken from that table once. So the
-result depends neither on the batch size nor on the order of the images, and several processes add up their tables.
-A mean over per-image values would be another metric: images with few defect pixels would weigh more.
+All pixels of all images are counted in one 2 x 2 confusion matrix, from which the metric is computed. The result
+depends neither on the batch size nor on the order of the images, and the matrices of several processes are summed.
+A mean over images would be a different metric, in which images with few defect pixels have more weight.
 
-Of a class that neither the masks nor the predictions contain the intersection over union is 0/0; here it counts as 1,
-since nothing was missed and nothing was claimed. Without a single pixel every metric is NaN.
+The intersection over union of a class that neither the masks nor the predictions contain is 0/0; it is defined as 1,
+since nothing was missed and nothing was predicted. Without any pixel, every metric is NaN.
 """
 
 from typing import Any
@@ -19,11 +19,14 @@ from anomalib_defect_plugins.core.errors import InvalidInputError
 
 
 class PixelCounts(Metric):
-    """Base of the metrics below: counts pixels by true and predicted class.
+    """Base class of pixel metrics: counts pixels by true and predicted class.
 
     Args:
-        threshold: A prediction that is a score in [0, 1] is a defect above this value; it does not touch masks.
+        threshold: Value above which a score in [0, 1] is a defect; not used for predictions that are masks.
         **kwargs: Arguments of ``torchmetrics.Metric``.
+
+    Raises:
+        InvalidInputError: If the threshold is not in [0, 1].
     """
 
     is_differentiable = False
@@ -46,29 +49,29 @@ class PixelCounts(Metric):
         """Add the pixels of a batch.
 
         Args:
-            preds: (B, H, W) or (B, 1, H, W), a mask (bool, or 0 and 1 of any type) or scores (float in [0, 1]).
-            target: (B, H, W) or (B, 1, H, W), the true mask (bool, or 0 and 1 of any type).
+            preds: Predictions, shape (B, H, W) or (B, 1, H, W): masks (bool, or 0 and 1 of any dtype) or scores (float
+                in [0, 1]).
+            target: True masks, shape (B, H, W) or (B, 1, H, W), bool, or 0 and 1 of any dtype.
 
         Raises:
-            InvalidInputError: If the shapes differ, or if a value is none of those named above.
+            InvalidInputError: If the shapes differ, or if a value is out of range.
         """
         preds, target = _without_channel(preds), _without_channel(target)
         self._check(preds, target)
-        table = binary_confusion_matrix(preds, target.bool(), threshold=self.threshold, validate_args=False)
-        self.counts += table
+        self.counts += binary_confusion_matrix(preds, target.bool(), threshold=self.threshold, validate_args=False)
 
     def compute(self) -> torch.Tensor:
-        """Return the metric, a float scalar in [0, 1], or NaN if there was no pixel."""
-        # Doubles: beyond 2**24 pixels (256 images of 256 x 256) floats no longer hold the counts exactly.
+        """Return the metric, a float scalar in [0, 1], or NaN if there were no pixels."""
+        # Doubles, as floats do not represent counts above 2**24 (256 images of 256 x 256) exactly.
         counts = self.counts.double()
         value = self.score(counts) if counts.sum() > 0 else counts.new_tensor(torch.nan)
         return value.float()
 
     def score(self, counts: torch.Tensor) -> torch.Tensor:
-        """Return the metric of a table of counts.
+        """Return the metric of a confusion matrix.
 
         Args:
-            counts: (2, 2), double: rows are the true class, columns the predicted one, background first.
+            counts: Counts, shape (2, 2), double: rows are true classes, columns predicted classes, background first.
         """
         raise NotImplementedError
 
@@ -115,30 +118,30 @@ class DefectIoU(AnomalibMetric, _DefectIoU):  # type: ignore[misc]
 class MeanIoU(AnomalibMetric, _MeanIoU):  # type: ignore[misc]
     """Mean of the intersections over union of background and defect, each pooled over all images.
 
-    Papers on cracks and wood call it "IoU". With few defect pixels it starts near a half: on CrackForest,
-    calling everything background gives 0.492.
+    Some papers on cracks and wood call it "IoU". With few defect pixels its baseline is near a half: on CrackForest,
+    predicting background everywhere yields 0.492.
     """
 
     default_fields = ("pred_mask", "gt_mask")
 
 
 class PixelAccuracy(AnomalibMetric, _PixelAccuracy):  # type: ignore[misc]
-    """Share of pixels whose class is right: (TP + TN) / all, pooled over all images.
+    """Fraction of correctly classified pixels: (TP + TN) / all, pooled over all images.
 
-    With few defect pixels it starts near 1: on CrackForest, calling everything background gives 0.984.
+    With few defect pixels its baseline is near 1: on CrackForest, predicting background everywhere yields 0.984.
     """
 
     default_fields = ("pred_mask", "gt_mask")
 
 
 def class_iou(counts: torch.Tensor) -> torch.Tensor:
-    """Return the intersection over union of each class, 1 for a class that is nowhere.
+    """Return the intersection over union of each class, 1 for a class without pixels.
 
     Args:
-        counts: (2, 2), float: rows are the true class, columns the predicted one.
+        counts: Counts, shape (2, 2), float: rows are true classes, columns predicted classes.
 
     Returns:
-        (2,), background first.
+        Values, shape (2,), background first.
     """
     intersection = counts.diagonal()
     union = counts.sum(0) + counts.sum(1) - intersection

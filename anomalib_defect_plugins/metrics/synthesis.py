@@ -1,50 +1,53 @@
-"""How close a set of synthetic images is to a set of real ones, by their features: (N, D), one row an image.
+"""Similarity of a set of synthetic images to a set of real ones, from features of shape (N, D), one row per image.
 
 - Fréchet distance: Heusel et al., "GANs Trained by a Two Time-Scale Update Rule Converge to a Local Nash Equilibrium",
-  NeurIPS 2017, eq. 6. On the features of the Inception network alone it is called FID.
+  NeurIPS 2017, eq. 6. It is called FID only for features of the Inception network.
 - Precision and recall: Kynkäänniemi et al., "Improved Precision and Recall Metric for Assessing Generative Models",
   NeurIPS 2019, eq. 1 and 2.
-- Nearest real neighbours, which show whether a synthetic image is a copy.
+- Nearest real neighbours, which reveal whether a synthetic image is a copy.
 
-Fréchet distances of small sets are biased upwards: compare figures of sets of equal sizes only.
+Fréchet distances of small sets are biased upwards, so only sets of equal size are comparable.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 from scipy.linalg import qr, svdvals
 from scipy.spatial.distance import cdist
 
 from anomalib_defect_plugins.core.errors import InvalidInputError
 
+Features = npt.NDArray[np.floating[Any]]
+
 NEIGHBOURS = 3
 """The paper's k of precision and recall (section 3)."""
 
 
-def frechet_distance(first: np.ndarray, second: np.ndarray) -> float:
-    """Give the squared Fréchet distance of the two Gaussians that have the means and covariances of two sets.
+def frechet_distance(first: Features, second: Features) -> float:
+    """Return the squared Fréchet distance of two Gaussians with the means and covariances of two sets.
 
-    ``|m1 - m2|^2 + tr(C1 + C2 - 2 (C1 C2)^(1/2))``. With ``Ci = Ai^T Ai`` the last trace is the sum of the singular
-    values of ``A1 A2^T``, so that no root of a singular matrix is taken, however few images there are.
+    ``|m1 - m2|^2 + tr(C1 + C2 - 2 (C1 C2)^(1/2))``. With ``Ci = Ai^T Ai``, the last trace is the sum of the singular
+    values of ``A1 A2^T``, which avoids the root of a matrix that is singular for small sets.
 
     Args:
-        first: Features (N, D), N at least 2.
-        second: Features (M, D), M at least 2.
+        first: Features, shape (N, D), N at least 2.
+        second: Features, shape (M, D), M at least 2.
 
     Raises:
-        InvalidInputError: The sets cannot be compared.
+        InvalidInputError: If the sets are not comparable.
     """
-    first, second = _checked(first, second, least=2)
-    roots = [_root(features) for features in (first, second)]
-    apart = float(((first.mean(0) - second.mean(0)) ** 2).sum())
-    spread = sum(float((root**2).sum()) for root in roots) - 2 * float(svdvals(roots[0] @ roots[1].T).sum())
-    return apart + max(0.0, spread)
+    first, second = _checked(first, second, min_rows=2)
+    roots = [_covariance_root(features) for features in (first, second)]
+    mean_term = float(((first.mean(0) - second.mean(0)) ** 2).sum())
+    traces = sum(float((root**2).sum()) for root in roots)
+    return mean_term + max(0.0, traces - 2 * float(svdvals(roots[0] @ roots[1].T).sum()))
 
 
-def _root(features: np.ndarray) -> np.ndarray:
-    """A matrix A with at most D rows such that A^T A is the covariance."""
+def _covariance_root(features: Features) -> Features:
+    """Return a matrix A with at most D rows for which A^T A is the covariance."""
     centred = (features - features.mean(0)) / np.sqrt(len(features) - 1)
-    root: np.ndarray = qr(centred, mode="r")[0][: features.shape[1]] if len(features) > features.shape[1] else centred
+    root: Features = qr(centred, mode="r")[0][: features.shape[1]] if len(features) > features.shape[1] else centred
     return root
 
 
@@ -52,26 +55,26 @@ class Coverage(NamedTuple):
     """Precision and recall, both in [0, 1]."""
 
     precision: float
-    """Share of the synthetic images that lie among the real ones."""
+    """Fraction of the synthetic images inside the manifold of the real ones."""
     recall: float
-    """Share of the real images that lie among the synthetic ones."""
+    """Fraction of the real images inside the manifold of the synthetic ones."""
 
 
-def precision_recall(real: np.ndarray, synthetic: np.ndarray, neighbours: int = NEIGHBOURS) -> Coverage:
-    """Tell how much of each set lies inside the other.
+def precision_recall(real: Features, synthetic: Features, neighbours: int = NEIGHBOURS) -> Coverage:
+    """Compute the fraction of each set that lies inside the manifold of the other.
 
-    A set takes up the union of balls around its images, each of which reaches to the image's k-th nearest neighbour in
-    the set.
+    The manifold of a set is the union of balls around its images, each with the distance to the image's k-th nearest
+    neighbour in the set as its radius.
 
     Args:
-        real: Features (N, D), N more than ``neighbours``.
-        synthetic: Features (M, D), M more than ``neighbours``.
+        real: Features, shape (N, D), N greater than ``neighbours``.
+        synthetic: Features, shape (M, D), M greater than ``neighbours``.
         neighbours: The k.
 
     Raises:
-        InvalidInputError: The sets cannot be compared.
+        InvalidInputError: If the sets are not comparable.
     """
-    real, synthetic = _checked(real, synthetic, least=neighbours + 1)
+    real, synthetic = _checked(real, synthetic, min_rows=neighbours + 1)
     between = cdist(real, synthetic)
     return Coverage(
         float((between <= _radii(real, neighbours)[:, None]).any(0).mean()),  # eq. 1 and 2
@@ -79,51 +82,53 @@ def precision_recall(real: np.ndarray, synthetic: np.ndarray, neighbours: int = 
     )
 
 
-def _radii(features: np.ndarray, neighbours: int) -> np.ndarray:
-    # The nearest of all is the image itself.
-    return np.partition(cdist(features, features), neighbours, axis=1)[:, neighbours]
+def _radii(features: Features, neighbours: int) -> Features:
+    # The nearest neighbour of each image is the image itself.
+    radii: Features = np.partition(cdist(features, features), neighbours, axis=1)[:, neighbours]
+    return radii
 
 
 class Nearest(NamedTuple):
-    """For each image of a set of N the nearest of another."""
+    """Nearest image of another set for each of N images."""
 
-    row: np.ndarray
-    """(N,), its row."""
-    distance: np.ndarray
-    """(N,), how far it is, Euclidean."""
+    row: npt.NDArray[np.intp]
+    """Row of the nearest image, shape (N,)."""
+    distance: Features
+    """Euclidean distance to it, shape (N,)."""
 
 
-def nearest(features: np.ndarray, others: np.ndarray) -> Nearest:
-    """Find for each row of ``features`` (N, D) the nearest row of ``others`` (M, D).
+def nearest(features: Features, others: Features) -> Nearest:
+    """Find the nearest row of ``others`` (M, D) for each row of ``features`` (N, D).
 
     Raises:
-        InvalidInputError: The sets cannot be compared.
+        InvalidInputError: If the sets are not comparable.
     """
-    features, others = _checked(features, others, least=1)
+    features, others = _checked(features, others, min_rows=1)
     distances = cdist(features, others)
     return Nearest(distances.argmin(1), distances.min(1))
 
 
-def nearest_other(features: np.ndarray) -> Nearest:
-    """Find for each row of ``features`` (N, D), N at least 2, the nearest other row.
+def nearest_other(features: Features) -> Nearest:
+    """Find the nearest other row for each row of ``features`` (N, D), N at least 2.
 
     Raises:
-        InvalidInputError: There is no other.
+        InvalidInputError: If there is only one row.
     """
-    features, _ = _checked(features, features, least=2)
+    features, _ = _checked(features, features, min_rows=2)
     distances = cdist(features, features)
     np.fill_diagonal(distances, np.inf)
     return Nearest(distances.argmin(1), distances.min(1))
 
 
-def _checked(first: np.ndarray, second: np.ndarray, least: int) -> tuple[np.ndarray, np.ndarray]:
-    """Give both in double precision."""
+def _checked(first: Features, second: Features, min_rows: int) -> tuple[Features, Features]:
+    """Return both sets in double precision."""
     first, second = np.asarray(first, np.float64), np.asarray(second, np.float64)
     fits = first.ndim == 2 and second.ndim == 2 and first.shape[1] == second.shape[1]
-    if not fits or min(len(first), len(second)) < least:
-        msg = f"features are {first.shape} and {second.shape}; there must be {least} rows or more, equally long in both"
+    if not fits or min(len(first), len(second)) < min_rows:
+        shapes = f"{first.shape} and {second.shape}"
+        msg = f"features are {shapes}; there must be {min_rows} rows or more, equally long in both"
         raise InvalidInputError(msg)
     if not (np.isfinite(first).all() and np.isfinite(second).all()):
-        msg = "some features are infinite or not a number; look for extreme values in the images"
+        msg = "some features are infinite or not a number; check the images for extreme values"
         raise InvalidInputError(msg)
     return first, second

@@ -1,10 +1,10 @@
-"""Time the defect generators against a training step of a ResNet18 on the CPU.
+"""Compare the run time of the defect generators with a training step of a ResNet18 on the CPU.
 
     OMP_NUM_THREADS=1 python experiments/generators/cost.py --threads 1
 
-The step is forward, backward and SGD on 16 images of 256x256; half of them get a defect. ``procedural`` is counted as
-the others are, although it draws in the processes that read images and so beside the training. The variable is for
-numpy, which ``--threads`` does not reach.
+The step is forward, backward and SGD on 16 images of 256x256; defects are drawn on half of them. ``procedural`` is
+timed like the others, although it draws in the data-loading workers, in parallel with the training. The variable sets
+the threads of numpy, to which ``--threads`` does not apply.
 """
 
 import argparse
@@ -38,22 +38,22 @@ BATCH, SIDE = 16, 256
 
 
 def training_step(images: torch.Tensor) -> Callable[[], None]:
-    """Give a function that trains a ResNet18 for a step."""
+    """Return a function that trains a ResNet18 for one step."""
     model = timm.create_model("resnet18", pretrained=False, num_classes=2).train()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
     labels = torch.arange(len(images)) % 2
 
     def step() -> None:
         optimizer.zero_grad()
-        functional.cross_entropy(model(images), labels).backward()
+        functional.cross_entropy(model(images), labels).backward()  # type: ignore[no-untyped-call]
         optimizer.step()
 
     return step
 
 
 def median_ms(functions: dict[str, Callable[[], object]], rounds: int) -> dict[str, float]:
-    """Run all in turn, so that each meets the same load; give the median times in milliseconds."""
-    times = {name: [] for name in functions}
+    """Run the functions in turn, under equal load; return the median times in milliseconds."""
+    times: dict[str, list[float]] = {name: [] for name in functions}
     for number in range(rounds + 1):
         for name, function in functions.items():
             start = time.perf_counter()
@@ -66,13 +66,13 @@ def median_ms(functions: dict[str, Callable[[], object]], rounds: int) -> dict[s
 def main() -> None:
     """Measure and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--threads", type=int, default=1, help="threads that torch may use")
-    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--threads", type=int, default=1, help="number of torch threads")
+    parser.add_argument("--rounds", type=int, default=7, help="number of timed rounds")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     torch.manual_seed(0)
     images = 0.2 + 0.6 * torch.rand(BATCH, 3, SIDE, SIDE)
-    functions = {"training step": training_step(images)}
+    functions: dict[str, Callable[[], object]] = {"training step": training_step(images)}
     for cls in GENERATORS:
         functions[cls.name] = partial(cls(), images[: BATCH // 2])
     times = median_ms(functions, arguments.rounds)

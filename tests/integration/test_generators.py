@@ -1,13 +1,13 @@
-"""The contract, run for this package's generators, and how they are found by name."""
+"""The contract of defect generators, for the generators of this package, and their registered names."""
 
 import pytest
 import torch
 from torch import Tensor
 
+from anomalib_defect_plugins import generators
 from anomalib_defect_plugins.generators import (
     CutPasteDefects,
     CutPasteScarDefects,
-    DefectGanDefects,
     DefectGenerator,
     MixedDefects,
     NoiseDefects,
@@ -15,9 +15,9 @@ from anomalib_defect_plugins.generators import (
     PoissonDefects,
     ProceduralDefects,
 )
-from anomalib_defect_plugins.plugins.bridge import registered
+from anomalib_defect_plugins.models.defectgan.generator import DefectGanDefects
+from anomalib_defect_plugins.plugins import Kind, registered
 from anomalib_defect_plugins.plugins.instantiate import build
-from anomalib_defect_plugins.plugins.manager import Kind
 from anomalib_defect_plugins.testing import GeneratorContract
 from anomalib_defect_plugins.testing.generator import textures
 
@@ -67,19 +67,28 @@ class TestProcedural(GeneratorContract):
         return ProceduralDefects()
 
 
-def test_every_generator_is_registered_under_its_defect_type():
-    found = registered(Kind.GENERATOR)
-    assert NAMES.items() <= found.items()
-    assert found["defectgan"] is DefectGanDefects  # which cannot be made without a checkpoint
-    assert all(cls.name == name for name, cls in found.items() if cls in {*NAMES.values(), DefectGanDefects})
+def test_every_generator_is_registered_under_its_defect_type() -> None:
+    classes = registered(Kind.GENERATOR)
+    assert NAMES.items() <= classes.items()
+    assert classes["defectgan"] is DefectGanDefects  # which needs a checkpoint to be created
+    assert all(cls.name == name for name, cls in classes.items() if cls in {*NAMES.values(), DefectGanDefects})
+
+
+def test_generators_of_other_plugins_are_attributes_of_the_package() -> None:
+    assert generators.DefectGanDefects is DefectGanDefects
+
+
+def test_an_unknown_attribute_of_the_package_is_refused_by_name() -> None:
+    with pytest.raises(AttributeError, match="generators' has no attribute 'NoDefects'"):
+        _ = generators.NoDefects
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_registered_name_makes_a_generator(name: str):
+def test_a_registered_name_creates_a_generator(name: str) -> None:
     assert isinstance(build(DefectGenerator, name, "the generator"), NAMES[name])
 
 
-def test_a_mapping_as_in_a_configuration_sets_the_arguments():
+def test_a_mapping_from_a_configuration_sets_the_arguments() -> None:
     settings = {"class_path": "procedural", "init_args": {"kinds": ["crack", "hole"]}}
     assert build(DefectGenerator, settings, "the generator").kinds == ("crack", "hole")
     settings = {"class_path": "cutpaste", "init_args": {"area": [0.01, 0.05]}}
@@ -87,15 +96,15 @@ def test_a_mapping_as_in_a_configuration_sets_the_arguments():
 
 
 class Leaky(NoiseDefects):
-    """Changes pixels beside its mask."""
+    """Changes pixels outside its mask."""
 
     def __call__(self, images: Tensor, rng: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
         defective, mask = super().__call__(images, rng)
         return 1 - defective, mask
 
 
-class Thoughtless(CutPasteDefects):
-    """Draws from the random generator of the process."""
+class Irreproducible(CutPasteDefects):
+    """Draws from the global random generator."""
 
     def draw(self, images: Tensor, rng: torch.Generator) -> tuple[Tensor, Tensor]:
         return super().draw(images, torch.default_generator)
@@ -115,8 +124,8 @@ class Idle(NoiseDefects):
         return images, torch.ones_like(images[:, :1], dtype=torch.bool)
 
 
-class Rough(NoiseDefects):
-    """Draws on the images that it is given."""
+class InPlace(NoiseDefects):
+    """Modifies the images."""
 
     def draw(self, images: Tensor, rng: torch.Generator) -> tuple[Tensor, Tensor]:
         defective, mask = super().draw(images, rng)
@@ -127,45 +136,48 @@ class Monotonous(PoissonDefects):
     """Draws the same on every image of a batch."""
 
     def draw(self, images: Tensor, rng: torch.Generator) -> tuple[Tensor, Tensor]:
-        return tuple(part.expand(len(images), -1, -1, -1) for part in super().draw(images[:1], rng))
+        defective, mask = super().draw(images[:1], rng)
+        return defective.expand(len(images), -1, -1, -1), mask.expand(len(images), -1, -1, -1)
 
 
 FORM = {"batch": 5, "channels": 3, "size": (64, 64)}
 
 
 @pytest.mark.parametrize(
-    ("broken", "promise", "arguments"),
+    ("broken", "test", "arguments"),
     [
         (Leaky, "pixels_change_visibly_inside_the_mask_and_not_at_all_outside", FORM),
-        (Thoughtless, "random_states_of_the_process_are_not_touched_if_a_generator_is_given", {}),
-        (Thoughtless, "same_state_of_the_random_generator_gives_the_same_defects_and_another_others", {}),
+        (Irreproducible, "random_states_of_the_process_are_not_touched_if_a_generator_is_given", {}),
+        (Irreproducible, "same_state_of_the_random_generator_gives_the_same_defects_and_another_others", {}),
         (Greedy, "masks_on_textures_are_neither_empty_nor_half_of_the_image", FORM),
         (Greedy, "equal_images_of_a_batch_get_different_defects", {}),
         (Idle, "masks_on_textures_are_neither_empty_nor_half_of_the_image", FORM),
-        (Rough, "images_that_are_given_stay_as_they_are", {}),
+        (InPlace, "images_that_are_given_stay_as_they_are", {}),
         (Monotonous, "equal_images_of_a_batch_get_different_defects", {}),
     ],
 )
-def test_the_contract_finds_what_is_wrong_with_a_broken_generator(
-    broken: type[DefectGenerator], promise: str, arguments: dict[str, object]
-):
+def test_the_contract_detects_a_broken_generator(
+    broken: type[DefectGenerator], test: str, arguments: dict[str, object]
+) -> None:
     contract = GeneratorContract()
     contract.make_generator = broken
     with pytest.raises(AssertionError):
-        getattr(contract, f"test_{promise}")(**arguments)
+        getattr(contract, f"test_{test}")(**arguments)
 
 
 @pytest.mark.parametrize("size", [(32, 32), (33, 200), (200, 33)], ids=str)
 @pytest.mark.parametrize("aspect", [0.05, 1.0, 20.0])
 @pytest.mark.parametrize("cls", [CutPasteDefects, PoissonDefects])
-def test_the_greatest_patches_still_find_two_places(cls: type[DefectGenerator], aspect: float, size: tuple[int, int]):
+def test_the_largest_patches_still_have_two_positions(
+    cls: type[CutPasteDefects | PoissonDefects], aspect: float, size: tuple[int, int]
+) -> None:
     generator = cls(area=(0.3, 0.3), aspect=(aspect, aspect))
     _, masks = generator(textures(5, 1, size), torch.Generator().manual_seed(0))
     assert masks.flatten(1).any(1).all()
 
 
-def test_the_greatest_scars_still_find_two_places():
+def test_the_largest_scars_still_have_two_positions() -> None:
     generator = CutPasteScarDefects(width=(100, 100), length=(100, 100))
     _, masks = generator(textures(5, 1, (32, 32)), torch.Generator().manual_seed(0))
-    # 12.5 of 32 pixels, rounded to 12: 144 pixels at any angle, but for those that the border cuts in two.
+    # 12.5 of 32 pixels, rounded to 12: 144 pixels at any angle, except for those that the border divides.
     assert (masks.flatten(1).sum(1) - 144).abs().max() <= 12

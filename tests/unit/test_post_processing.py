@@ -1,4 +1,4 @@
-"""Thresholds without labels: the values, the range of scores, and that labels are not looked at."""
+"""Thresholds without labels: their values, the range of scores, and independence of labels."""
 
 import numpy as np
 import pytest
@@ -21,22 +21,22 @@ POOLED = [OtsuPostProcessor, SigmaPostProcessor]
 
 @pytest.fixture
 def maps() -> Tensor:
-    """Anomaly maps of seven images, with a bright blob in each of the last four, (7, 1, 20, 30)."""
+    """Anomaly maps of seven images, shape (7, 1, 20, 30), with a bright blob in each of the last four."""
     maps = torch.randn(7, 1, 20, 30, generator=torch.Generator().manual_seed(0))
     maps[3:, :, 5:15, 10:20] += 8
     return maps
 
 
 def validate(post: PostProcessor, maps: Tensor, labels: Tensor | None = None, masks: Tensor | None = None) -> None:
-    """Run the hooks of a validation, in batches of three."""
+    """Run the validation hooks, in batches of three."""
     for start in range(0, len(maps), 3):
-        part = slice(start, start + 3)
+        rows = slice(start, start + 3)
         batch = ImageBatch(
-            image=torch.rand(len(maps[part]), 3, *maps.shape[-2:]),
-            anomaly_map=maps[part],
-            pred_score=maps[part].amax((1, 2, 3)),
-            gt_label=None if labels is None else labels[part],
-            gt_mask=None if masks is None else masks[part],
+            image=torch.rand(len(maps[rows]), 3, *maps.shape[-2:]),
+            anomaly_map=maps[rows],
+            pred_score=maps[rows].amax((1, 2, 3)),
+            gt_label=None if labels is None else labels[rows],
+            gt_mask=None if masks is None else masks[rows],
         )
         post.on_validation_batch_end(None, None, batch)
     post.on_validation_epoch_end(None, None)
@@ -47,72 +47,72 @@ def truth(maps: Tensor) -> tuple[Tensor, Tensor]:
     return masks.flatten(1).any(1), masks
 
 
-def test_otsus_threshold_is_that_of_all_pixels_together(maps):
+def test_otsus_threshold_is_that_of_all_pixels(maps: Tensor) -> None:
     post = OtsuPostProcessor()
     validate(post, maps)
     assert float(post.pixel_threshold) == pytest.approx(threshold_otsu(maps.numpy(), nbins=1024), abs=1e-5)
     assert 2 < float(post.pixel_threshold) < 6  # between texture at 0 and blobs at 8
 
 
-def test_the_control_limit_is_so_many_deviations_above_the_mean_of_all_pixels_together(maps):
+def test_the_control_limit_is_a_number_of_deviations_above_the_mean_of_all_pixels(maps: Tensor) -> None:
     post = SigmaPostProcessor(sigmas=1.5)
     validate(post, maps)
     assert float(post.pixel_threshold) == pytest.approx(maps.numpy().mean() + 1.5 * maps.numpy().std(), abs=1e-4)
 
 
-def test_the_control_limit_is_exact_for_maps_far_from_zero():
+def test_the_control_limit_is_exact_for_maps_far_from_zero() -> None:
     values = np.tile(np.array([1e4, 1e4 + 1], dtype=np.float32), 200_000)
     assert SigmaPostProcessor(sigmas=2).choose_threshold(values) == pytest.approx(1e4 + 0.5 + 2 * 0.5, abs=1e-6)
 
 
-@pytest.mark.parametrize("make", POOLED)
-def test_the_threshold_of_pixels_serves_images_too(maps, make):
-    post = make()
+@pytest.mark.parametrize("cls", POOLED)
+def test_the_threshold_of_pixels_applies_to_images_too(maps: Tensor, cls: type[PostProcessor]) -> None:
+    post = cls()
     validate(post, maps)
     assert torch.equal(post.image_threshold, post.pixel_threshold)
 
 
-@pytest.mark.parametrize("make", [*POOLED, ReferencePostProcessor])
-def test_labels_and_masks_change_nothing(maps, make):
+@pytest.mark.parametrize("cls", [*POOLED, ReferencePostProcessor])
+def test_labels_and_masks_have_no_effect(maps: Tensor, cls: type[PostProcessor]) -> None:
     labels, masks = truth(maps)
     states = []
-    for given in ((), (labels, masks), (labels.flip(0), masks.flip(0)), (~labels, ~masks)):
-        post = make()
-        if make is ReferencePostProcessor:
+    for truth_of_batch in ((), (labels, masks), (labels.flip(0), masks.flip(0)), (~labels, ~masks)):
+        post = cls()
+        if cls is ReferencePostProcessor:
             post.set_reference(maps[:1], maps[:1].amax((1, 2, 3)))
-        validate(post, maps, *given)
+        validate(post, maps, *truth_of_batch)
         states.append({name: float(value) for name, value in post.state_dict().items() if value.ndim == 0})
     assert all(state == pytest.approx(states[0], nan_ok=True) for state in states)
     assert states[0]
 
 
-@pytest.mark.parametrize("make", POOLED)
-def test_a_second_validation_forgets_the_first(maps, make):
-    post, fresh = make(), make()
+@pytest.mark.parametrize("cls", POOLED)
+def test_a_second_validation_discards_the_first(maps: Tensor, cls: type[PostProcessor]) -> None:
+    post, fresh = cls(), cls()
     validate(post, maps)
     validate(post, maps[:3] * 2)
     validate(fresh, maps[:3] * 2)
     assert torch.equal(post.pixel_threshold, fresh.pixel_threshold)
 
 
-@pytest.mark.parametrize("make", POOLED)
-def test_maps_in_half_precision_are_pooled_too(maps, make):
-    post, half = make(), make()
+@pytest.mark.parametrize("cls", POOLED)
+def test_maps_in_half_precision_are_pooled_too(maps: Tensor, cls: type[PostProcessor]) -> None:
+    post, half = cls(), cls()
     validate(post, maps)
     validate(half, maps.half())
     assert torch.allclose(half.pixel_threshold, post.pixel_threshold, atol=0.05)
 
 
-@pytest.mark.parametrize("make", POOLED)
-def test_maps_that_are_all_alike_give_a_finite_threshold(make):
-    post = make()
+@pytest.mark.parametrize("cls", POOLED)
+def test_constant_maps_have_a_finite_threshold(cls: type[PostProcessor]) -> None:
+    post = cls()
     validate(post, torch.full((4, 1, 8, 8), 0.25))
     assert float(post.pixel_threshold) == pytest.approx(0.25)
 
 
-@pytest.mark.parametrize("make", POOLED)
-def test_validation_tells_the_range_and_the_threshold_becomes_a_half(maps, make):
-    post = make()
+@pytest.mark.parametrize("cls", POOLED)
+def test_validation_sets_the_range_and_the_threshold_becomes_a_half(maps: Tensor, cls: type[PostProcessor]) -> None:
+    post = cls()
     validate(post, maps)
     assert (post.pixel_min, post.pixel_max) == (maps.min(), maps.max())
     scores = maps.amax((1, 2, 3))
@@ -123,9 +123,9 @@ def test_validation_tells_the_range_and_the_threshold_becomes_a_half(maps, make)
     assert torch.equal(result.anomaly_map > 0.5, result.pred_mask)
 
 
-@pytest.mark.parametrize("make", POOLED)
-def test_a_checkpoint_restores_the_threshold(maps, make):
-    post, restored = make(), make()
+@pytest.mark.parametrize("cls", POOLED)
+def test_a_checkpoint_restores_the_threshold(maps: Tensor, cls: type[PostProcessor]) -> None:
+    post, restored = cls(), cls()
     validate(post, maps)
     restored.load_state_dict(post.state_dict())
     restored.load_checkpoint_config(post.checkpoint_config())
@@ -135,9 +135,9 @@ def test_a_checkpoint_restores_the_threshold(maps, make):
 
 @pytest.mark.parametrize(
     ("percentile", "expected"),
-    [(99.8, 998.0), (50, 500.0), (100, 1000.0), (0, 1.0)],  # of 1000 values, in their order
+    [(99.8, 998.0), (50, 500.0), (100, 1000.0), (0, 1.0)],  # of the values 1 to 1000
 )
-def test_the_pixel_threshold_is_a_percentile_of_normal_pixels(percentile, expected):
+def test_the_pixel_threshold_is_a_percentile_of_normal_pixels(percentile: float, expected: float) -> None:
     values = torch.randperm(1000, generator=torch.Generator().manual_seed(0)).float() + 1
     post = ReferencePostProcessor(percentile)
     post.set_reference(values.reshape(2, 1, 20, 25), torch.tensor([3.0, 7.0]))
@@ -147,14 +147,16 @@ def test_the_pixel_threshold_is_a_percentile_of_normal_pixels(percentile, expect
 
 @pytest.fixture
 def reference() -> ReferencePostProcessor:
-    """Has seen normal pixels of 2 to 6 in steps of 0.01, three quarters of them at most 5, and a highest score of 6."""
+    """Post-processor with normal pixels of 2 to 6 in steps of 0.01, of which 75 % are at most 5, and a score of 6."""
     post = ReferencePostProcessor(percentile=75)
     post.set_reference(torch.linspace(2, 6, 401).reshape(1, 1, 1, 401), torch.tensor([6.0]))
     return post
 
 
-def test_without_validation_the_threshold_is_a_half_and_the_lowest_normal_pixel_zero(reference):
-    # Pixels are scaled by 5 - 2 below the threshold and as much above it, scores by 6 - 2.
+def test_without_validation_the_threshold_is_a_half_and_the_lowest_normal_pixel_zero(
+    reference: ReferencePostProcessor,
+) -> None:
+    # Pixels are scaled by 5 - 2 on both sides of the threshold, scores by 6 - 2.
     values = torch.tensor([1.0, 2.0, 3.5, 5.0, 6.5, 8.0, 9.0]).reshape(1, 1, 1, 7)
     result = reference(InferenceBatch(anomaly_map=values, pred_score=torch.tensor([6.0])))
     assert torch.allclose(result.anomaly_map.flatten(), torch.tensor([0, 0, 0.25, 0.5, 0.75, 1, 1]))
@@ -166,20 +168,20 @@ def test_without_validation_the_threshold_is_a_half_and_the_lowest_normal_pixel_
     assert result.pred_label.tolist() == [False] * 4 + [True] * 3
 
 
-def test_an_epoch_without_validation_images_changes_nothing(reference):
+def test_an_epoch_without_validation_images_changes_nothing(reference: ReferencePostProcessor) -> None:
     before = {name: value.clone() for name, value in reference.state_dict().items()}
     reference.on_validation_epoch_end(None, None)
     assert all(torch.equal(before[name], value) for name, value in reference.state_dict().items())
 
 
-def test_validation_changes_the_range_and_not_the_thresholds(reference, maps):
+def test_validation_changes_the_range_and_not_the_thresholds(reference: ReferencePostProcessor, maps: Tensor) -> None:
     thresholds = (reference.pixel_threshold.clone(), reference.image_threshold.clone())
     validate(reference, maps, *truth(maps))
     assert (reference.pixel_threshold, reference.image_threshold) == thresholds
     assert (reference.pixel_min, reference.pixel_max) == (maps.min(), maps.max())
 
 
-def test_one_flat_normal_image_still_tells_higher_from_lower():
+def test_one_uniform_normal_image_still_separates_higher_from_lower() -> None:
     post = ReferencePostProcessor()
     post.set_reference(torch.full((1, 1, 4, 4), 0.3), torch.tensor([0.3]))
     result = post(InferenceBatch(anomaly_map=torch.tensor([0.1, 0.3, 0.5]).reshape(1, 1, 1, 3)))
@@ -187,10 +189,10 @@ def test_one_flat_normal_image_still_tells_higher_from_lower():
     assert result.pred_mask.flatten().tolist() == [False, False, True]
 
 
-def test_opening_takes_specks_out_of_masks_and_keeps_what_holds_the_square():
+def test_opening_removes_specks_from_masks_and_keeps_regions_that_contain_the_square() -> None:
     anomaly_map = torch.zeros(2, 16, 16)
-    anomaly_map[0, 2:5, 2:6] = 0.9  # holds a square of 3
-    anomaly_map[0, 10, 3] = anomaly_map[1, 4:6, 4:6] = 0.9  # do not
+    anomaly_map[0, 2:5, 2:6] = 0.9  # contains a square of 3
+    anomaly_map[0, 10, 3] = anomaly_map[1, 4:6, 4:6] = 0.9  # does not
     batch = ImageBatch(image=torch.zeros(2, 3, 16, 16), anomaly_map=anomaly_map, pred_score=torch.ones(2))
     post_processor = OpeningPostProcessor(3)
     post_processor.threshold_batch(batch)
@@ -199,38 +201,39 @@ def test_opening_takes_specks_out_of_masks_and_keeps_what_holds_the_square():
     assert torch.equal(batch.pred_mask, expected)
 
 
-def test_opening_is_restored_from_a_checkpoint():
+def test_opening_is_restored_from_a_checkpoint() -> None:
     restored = OpeningPostProcessor()
     restored.load_checkpoint_config(OpeningPostProcessor(7).checkpoint_config())
     assert restored.size == 7
 
 
-def test_zero_the_threshold_and_one_become_zero_a_half_and_one():
+def test_zero_threshold_and_one_are_mapped_to_zero_one_half_and_one() -> None:
     values = torch.tensor([0.0, 0.4, 0.8, 0.9, 1.0])
     limits = torch.tensor(0.05), torch.tensor(0.95), torch.tensor(0.8)
-    found = UnitPostProcessor._normalize(values, *limits)
-    assert torch.allclose(found, torch.tensor([0.0, 0.25, 0.5, 0.75, 1.0]))
-    # anomalib's own cannot tell the first from what is at 0.3 any more.
+    normalized = UnitPostProcessor._normalize(values, *limits)
+    assert torch.allclose(normalized, torch.tensor([0.0, 0.25, 0.5, 0.75, 1.0]))
+    # anomalib maps 0.3 to 0, too.
     assert PostProcessor._normalize(torch.tensor([0.0, 0.3]), *limits).tolist() == [0, 0]
 
 
-def test_what_is_above_the_threshold_stays_above_a_half():
+def test_values_above_the_threshold_stay_above_a_half() -> None:
     threshold = torch.tensor(0.7310586)
-    near = torch.nextafter(threshold, torch.tensor(1.0))
-    found = UnitPostProcessor._normalize(torch.stack([threshold, near]), torch.zeros(()), torch.ones(()), threshold)
-    assert found[0] <= 0.5 < found[1]
+    above = torch.nextafter(threshold, torch.tensor(1.0))
+    low, high = torch.zeros(()), torch.ones(())
+    normalized = UnitPostProcessor._normalize(torch.stack([threshold, above]), low, high, threshold)
+    assert normalized[0] <= 0.5 < normalized[1]
 
 
 @pytest.mark.parametrize("threshold", [0.0, 1.0, float("nan")])
-def test_a_threshold_at_the_end_or_none_gives_finite_values_in_the_same_order(threshold: float):
+def test_an_extreme_or_missing_threshold_yields_finite_values_in_the_same_order(threshold: float) -> None:
     values = torch.linspace(0, 1, 11)
-    found = UnitPostProcessor._normalize(values, torch.zeros(()), torch.ones(()), torch.tensor(threshold))
-    assert (found.diff() >= 0).all()
-    assert found.min() >= 0
-    assert found.max() <= 1
+    normalized = UnitPostProcessor._normalize(values, torch.zeros(()), torch.ones(()), torch.tensor(threshold))
+    assert (normalized.diff() >= 0).all()
+    assert normalized.min() >= 0
+    assert normalized.max() <= 1
 
 
-def test_without_validation_images_nothing_is_changed():
+def test_values_are_unchanged_without_validation_images() -> None:
     values = torch.linspace(0, 1, 11)
-    none = torch.tensor(float("nan"))
-    assert torch.equal(UnitPostProcessor._normalize(values, none, none, torch.tensor(0.5)), values)
+    nan = torch.tensor(float("nan"))
+    assert torch.equal(UnitPostProcessor._normalize(values, nan, nan, torch.tensor(0.5)), values)

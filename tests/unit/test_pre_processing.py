@@ -1,10 +1,10 @@
-"""The exported pre-processing resizes as training did."""
+"""Exported pre-processing resizes as in training."""
 
 import pytest
 import torch
 from anomalib.pre_processing import PreProcessor
 from torch import Tensor
-from torchvision.transforms.v2 import CenterCrop, Compose, InterpolationMode, Normalize, Resize
+from torchvision.transforms.v2 import CenterCrop, Compose, InterpolationMode, Normalize, Resize, Transform
 
 from anomalib_defect_plugins.pre_processing import AntialiasedPreProcessor
 
@@ -14,39 +14,39 @@ NORMALIZE = Normalize([0.1, 0.5, 0.9], [0.5, 0.6, 0.7])
 
 TRANSFORMS = {
     "alone": SMALLER,
-    "in a row": Compose([SMALLER]),
+    "composed": Compose([SMALLER]),
     "before another": Compose([SMALLER, NORMALIZE]),
     "after another": Compose([NORMALIZE, SMALLER]),
-    "in a row in a row": Compose([NORMALIZE, Compose([SMALLER, NORMALIZE])]),
+    "nested": Compose([NORMALIZE, Compose([SMALLER, NORMALIZE])]),
     "larger": Resize((120, 140), interpolation=BICUBIC, antialias=True),
-    "beside a crop": Compose([SMALLER, CenterCrop((20, 24))]),
+    "before a crop": Compose([SMALLER, CenterCrop((20, 24))]),
 }
 
 
 @pytest.fixture
 def images() -> Tensor:
-    """Larger than the models want them, not square, and grainy, so that aliasing would show."""
+    """Large, oblong and noisy images, on which aliasing is visible."""
     return torch.rand(2, 3, 70, 90, generator=torch.Generator().manual_seed(0))
 
 
 @pytest.mark.parametrize("transform", TRANSFORMS.values(), ids=TRANSFORMS)
-def test_exported_and_training_transforms_agree(images, transform):
+def test_exported_and_training_transforms_are_equal(images: Tensor, transform: Transform) -> None:
     pre_processor = AntialiasedPreProcessor(transform)
     assert torch.allclose(pre_processor(images), transform(images), atol=1e-5)
 
 
-def test_anomalibs_own_export_would_alias(images):
+def test_the_transform_that_anomalib_exports_aliases(images: Tensor) -> None:
     assert (PreProcessor(SMALLER)(images) - SMALLER(images)).abs().max() > 0.1
 
 
 @pytest.mark.parametrize("size", [(24, 32), (100, 40), (25, 200)])
-def test_images_of_every_size_are_resized(size):
+def test_images_of_all_sizes_are_resized(size: tuple[int, int]) -> None:
     image = torch.rand(1, 3, *size)
     assert torch.allclose(AntialiasedPreProcessor(SMALLER)(image), SMALLER(image), atol=1e-5)
 
 
 @pytest.mark.parametrize("transform", TRANSFORMS.values(), ids=TRANSFORMS)
-def test_a_checkpoint_restores_both_transforms(images, transform):
+def test_a_checkpoint_restores_both_transforms(images: Tensor, transform: Transform) -> None:
     config = AntialiasedPreProcessor(transform).checkpoint_config()
     restored = AntialiasedPreProcessor(Compose([Resize((8, 8), interpolation=BICUBIC, antialias=True)]))
     restored.load_checkpoint_config(config)
@@ -63,19 +63,19 @@ def test_a_checkpoint_restores_both_transforms(images, transform):
         Compose([Resize((24, 32), antialias=True), NORMALIZE]),
         Compose([SMALLER, Resize((12, 20), antialias=True)]),
     ],
-    ids=["bilinear", "without antialiasing", "shorter side", "bilinear before another", "bilinear after ours"],
+    ids=["bilinear", "without antialiasing", "shorter side", "bilinear before another", "bilinear after bicubic"],
 )
-def test_what_is_no_such_resize_is_exported_as_anomalib_does(images, transform):
+def test_other_transforms_are_exported_as_by_anomalib(images: Tensor, transform: Transform) -> None:
     result, reference = AntialiasedPreProcessor(transform)(images), PreProcessor(transform)(images)
     if isinstance(transform, Compose) and transform.transforms[0] is SMALLER:
         reference = PreProcessor(transform.transforms[1])(SMALLER(images))
     assert torch.allclose(result, reference, atol=1e-5)
 
 
-def test_a_crop_beside_it_is_the_one_that_can_be_exported():
-    kinds = [type(part).__name__ for part in AntialiasedPreProcessor(TRANSFORMS["beside a crop"]).export_transform]
-    assert kinds == ["Resize", "ExportableCenterCrop"]
+def test_a_crop_is_replaced_by_the_exportable_one() -> None:
+    names = [type(step).__name__ for step in AntialiasedPreProcessor(TRANSFORMS["before a crop"]).export_transform]
+    assert names == ["Resize", "ExportableCenterCrop"]
 
 
-def test_without_transforms_images_stay_as_they_are(images):
+def test_images_are_unchanged_without_transforms(images: Tensor) -> None:
     assert torch.equal(AntialiasedPreProcessor()(images), images)

@@ -1,4 +1,4 @@
-"""Drawn defects: exact masks, reproducible, and each kind what its name says."""
+"""Procedural defects: exact masks, reproducible draws, and kinds that look as their names say."""
 
 import numpy as np
 import pytest
@@ -24,7 +24,7 @@ def eight_bits(image: np.ndarray) -> np.ndarray:
     return np.round(image * 255).astype(int)
 
 
-def test_there_are_the_six_kinds_that_were_promised():
+def test_there_are_the_six_documented_kinds() -> None:
     assert set(KINDS) >= {"scratch", "crack", "hole", "stain", "blob", "missing_texture"}
 
 
@@ -32,7 +32,7 @@ def test_there_are_the_six_kinds_that_were_promised():
 @pytest.mark.parametrize(
     "image", [texture(), np.zeros((96, 96, 3)), np.ones((96, 96, 3))], ids=("grey", "black", "white")
 )
-def test_a_mask_is_exactly_the_pixels_that_changed_visibly(kind, image):
+def test_a_mask_holds_exactly_the_pixels_that_changed_visibly(kind: str, image: np.ndarray) -> None:
     for seed in SEEDS:
         result, mask = draw(kind, image, seed)
         change = np.abs(eight_bits(result) - eight_bits(image)).max(axis=2)
@@ -43,7 +43,7 @@ def test_a_mask_is_exactly_the_pixels_that_changed_visibly(kind, image):
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("shape", [(64, 64, 3), (64, 100, 1), (320, 480, 3), (1024, 1024, 1)], ids=str)
-def test_every_size_and_number_of_channels_is_drawn_on(kind, shape):
+def test_defects_are_drawn_at_every_size_and_number_of_channels(kind: str, shape: tuple[int, int, int]) -> None:
     result, mask = draw(kind, texture(shape))
     assert result.shape == shape
     assert result.dtype == np.float32
@@ -55,7 +55,7 @@ def test_every_size_and_number_of_channels_is_drawn_on(kind, shape):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_same_seed_draws_the_same_defect_and_another_seed_another(kind):
+def test_the_same_seed_draws_the_same_defect_and_another_seed_a_different_one(kind: str) -> None:
     image = texture()
     first, again, other = draw(kind, image, 1), draw(kind, image, 1), draw(kind, image, 2)
     assert np.array_equal(first[0], again[0])
@@ -64,7 +64,7 @@ def test_the_same_seed_draws_the_same_defect_and_another_seed_another(kind):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_given_image_is_left_alone(kind):
+def test_the_image_is_not_modified(kind: str) -> None:
     image = texture()
     before = image.copy()
     draw(kind, image)
@@ -72,7 +72,7 @@ def test_the_given_image_is_left_alone(kind):
 
 
 @pytest.mark.parametrize("kind", ["crack", "hole", "stain"])
-def test_dark_kinds_darken(kind):
+def test_dark_kinds_darken(kind: str) -> None:
     image = texture()
     for seed in SEEDS:
         result, mask = draw(kind, image, seed)
@@ -80,7 +80,7 @@ def test_dark_kinds_darken(kind):
 
 
 @pytest.mark.parametrize("kind", ["scratch", "blob"])
-def test_kinds_of_either_tone_are_sometimes_bright_and_sometimes_dark(kind):
+def test_kinds_of_either_tone_are_sometimes_bright_and_sometimes_dark(kind: str) -> None:
     image = texture()
     brighter = []
     for seed in range(20):
@@ -91,14 +91,14 @@ def test_kinds_of_either_tone_are_sometimes_bright_and_sometimes_dark(kind):
 
 
 @pytest.mark.parametrize("kind", ["scratch", "crack"])
-def test_lines_are_thin(kind):
+def test_lines_are_thin(kind: str) -> None:
     for seed in SEEDS:
         _, mask = draw(kind, texture((256, 256, 1)), seed)
-        # Twice 4 pixels: where branches cross, a line may be wider than the 1.6 * 4 pixels of its widest place.
+        # At most 8 pixels: at crossings, lines may exceed their maximum width of 1.6 * 4 pixels.
         assert binary_erosion(mask, iterations=4).sum() < 0.02 * mask.sum()
 
 
-def test_most_cracks_span_a_good_part_of_the_image():
+def test_most_cracks_span_at_least_half_of_the_image() -> None:
     spans = []
     for seed in range(20):
         _, mask = draw("crack", texture((256, 256, 1)), seed)
@@ -108,13 +108,13 @@ def test_most_cracks_span_a_good_part_of_the_image():
 
 
 @pytest.mark.parametrize("kind", ["hole", "stain", "blob", "missing_texture"])
-def test_patches_are_one_piece(kind):
+def test_patches_are_connected(kind: str) -> None:
     for seed in SEEDS:
         _, mask = draw(kind, texture(), seed)
         assert label(mask)[1] == 1
 
 
-def test_missing_texture_loses_its_contrast_and_keeps_its_brightness():
+def test_missing_texture_loses_its_contrast_and_keeps_its_brightness() -> None:
     image = texture()
     for seed in SEEDS:
         result, mask = draw("missing_texture", image, seed)
@@ -122,7 +122,7 @@ def test_missing_texture_loses_its_contrast_and_keeps_its_brightness():
         assert abs(result[mask].mean() - image[mask].mean()) < 0.05
 
 
-def test_an_unknown_kind_is_answered_with_the_known_ones():
+def test_an_unknown_kind_is_refused_with_the_known_ones() -> None:
     with pytest.raises(InvalidInputError, match=r"unknown kind of defect 'dent'; choose one of .*missing_texture"):
         draw("dent", texture())
 
@@ -132,12 +132,12 @@ def test_an_unknown_kind_is_answered_with_the_known_ones():
     [np.zeros((64, 64)), np.zeros((16, 64, 3)), np.zeros((64, 64, 3), np.uint8)],
     ids=["no channels", "too small", "bytes"],
 )
-def test_an_array_that_is_no_image_is_refused_with_its_shape_and_type(image):
+def test_an_invalid_array_is_refused_with_its_shape_and_dtype(image: np.ndarray) -> None:
     with pytest.raises(InvalidInputError, match=rf"not on {image.dtype} \({image.shape[0]}, "):
         draw("crack", image)
 
 
-def test_the_generator_draws_as_draw_defect_does_and_passes_its_exact_masks_on():
+def test_the_generator_returns_the_exact_masks_of_draw_defect() -> None:
     image = texture()
     images = torch.from_numpy(image).permute(2, 0, 1).repeat(12, 1, 1, 1)
     defective, masks = ProceduralDefects()(images, torch.Generator().manual_seed(0))
@@ -146,10 +146,10 @@ def test_the_generator_draws_as_draw_defect_does_and_passes_its_exact_masks_on()
         assert np.array_equal(change > 2, mask)
 
 
-def test_the_generator_draws_all_kinds_it_is_given_and_no_other(monkeypatch):
-    drawn = []
+def test_the_generator_draws_all_requested_kinds_and_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: list[str] = []
 
-    def record(image, kind, rng):
+    def record(image: np.ndarray, kind: str, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         drawn.append(kind)
         return draw_defect(image, kind, rng)
 
@@ -162,10 +162,10 @@ def test_the_generator_draws_all_kinds_it_is_given_and_no_other(monkeypatch):
     assert set(drawn) == {"crack", "hole"}
 
 
-def test_processes_that_read_images_draw_for_the_generator():
+def test_the_generator_draws_in_the_data_loading_workers() -> None:
     assert not ProceduralDefects.batched
 
 
-def test_a_generator_of_an_unknown_kind_is_refused():
+def test_a_generator_of_an_unknown_kind_is_refused() -> None:
     with pytest.raises(InvalidInputError, match=r"kinds of ProceduralDefects is \['dent'\]; .* scratch, crack, hole"):
         ProceduralDefects(kinds=["dent"])

@@ -1,4 +1,4 @@
-"""The conv-block: size, borders, and the slope below zero."""
+"""The conv-block: size, padding and negative slope."""
 
 import pytest
 import torch
@@ -7,18 +7,18 @@ from torch.nn import functional
 from anomalib_defect_plugins.layers import ConvBlock
 
 
-def test_a_block_keeps_the_size():
+def test_a_block_keeps_the_size() -> None:
     assert ConvBlock(3, 5)(torch.rand(2, 3, 9, 14)).shape == (2, 5, 9, 14)
 
 
-def test_borders_of_an_even_image_look_like_its_middle():
+def test_borders_of_a_uniform_image_equal_its_middle() -> None:
     image = torch.full((2, 3, 9, 14), 0.7)
     result = ConvBlock(3, 5).eval()(image)
     assert torch.allclose(result, result[..., 4:5, 7:8].expand_as(result), atol=1e-6)
 
 
 @pytest.mark.parametrize("slope", [0.2, 0.0])
-def test_a_block_is_convolution_norm_and_slope_in_this_order(slope):
+def test_a_block_is_convolution_then_norm_then_leaky_relu(slope: float) -> None:
     block = ConvBlock(3, 5, slope)
     with torch.no_grad():
         block[1].weight.uniform_(0.5, 1.5)

@@ -1,4 +1,4 @@
-"""Resizing by matrices is torch's bicubic resizing with antialiasing."""
+"""Resizing by matrix products equals torch's bicubic resizing with antialiasing."""
 
 import pytest
 import torch
@@ -14,7 +14,7 @@ SIZES = {
     "smaller and larger": ((40, 12), (17, 30)),
     "slightly smaller": ((32, 32), (31, 30)),
     "a third exactly": ((36, 48), (12, 16)),
-    "one row as it is": ((20, 33), (20, 11)),
+    "height unchanged": ((20, 33), (20, 11)),
 }
 
 
@@ -22,24 +22,24 @@ def torch_resize(image: Tensor, size: tuple[int, int]) -> Tensor:
     return functional.interpolate(image, size, mode="bicubic", antialias=True, align_corners=False)
 
 
-@pytest.fixture(params=SIZES.values(), ids=SIZES)
-def case(request) -> tuple[Tensor, tuple[int, int]]:
+@pytest.fixture(params=list(SIZES.values()), ids=list(SIZES))
+def case(request: pytest.FixtureRequest) -> tuple[Tensor, tuple[int, int]]:
     old, new = request.param
     return torch.rand(2, 3, *old, generator=torch.Generator().manual_seed(0)), new
 
 
-def test_resizing_from_a_fixed_size_is_torchs(case):
+def test_resizing_from_a_fixed_size_equals_that_of_torch(case: tuple[Tensor, tuple[int, int]]) -> None:
     image, size = case
     result = FixedResize(image.shape[-2:], size)(image)
     assert torch.allclose(result, torch_resize(image, size), atol=1e-5)
 
 
-def test_resizing_from_any_size_is_torchs(case):
+def test_resizing_from_any_size_equals_that_of_torch(case: tuple[Tensor, tuple[int, int]]) -> None:
     image, size = case
     assert torch.allclose(Resize(size)(image), torch_resize(image, size), atol=1e-5)
 
 
-def test_one_module_resizes_images_of_several_sizes():
+def test_one_module_resizes_images_of_several_sizes() -> None:
     resize = Resize((16, 20))
     for old in ((40, 30), (16, 20), (9, 50)):
         image = torch.rand(1, 3, *old)
@@ -47,26 +47,26 @@ def test_one_module_resizes_images_of_several_sizes():
 
 
 @pytest.mark.parametrize(("old", "new"), [(31, 13), (13, 31), (256, 16), (7, 7), (1, 4), (5, 1)])
-def test_each_pixel_out_is_a_mean_whose_weights_add_up_to_one(old, new):
+def test_the_weights_of_each_output_pixel_sum_to_one(old: int, new: int) -> None:
     weights = resize_matrix(old, new)
     assert weights.shape == (new, old)
     assert torch.allclose(weights.sum(1), torch.ones(new), atol=1e-6)
 
 
-def test_weights_of_halving_are_keys_kernel_stretched_by_two():
-    # Hand calculation: the centre of pixel 4 lies at 9, the pixels in at 0.25, 0.75, 1.25 and 1.75 on either side of it
-    # in units of the stretched kernel, whose values there (a = -0.5) are 111, 29, -9 and -3 of 128, halved.
+def test_weights_of_halving_are_those_of_keys_kernel_stretched_by_two() -> None:
+    # Hand calculation: the centre of output pixel 4 is at 9, with input pixels at 0.25, 0.75, 1.25 and 1.75 on either
+    # side in units of the stretched kernel, whose values there (a = -0.5) are 111, 29, -9 and -3 of 128, halved.
     expected = torch.tensor([-3, -9, 29, 111, 111, 29, -9, -3]) / 256
     weights = resize_matrix(20, 10)[4]
     assert torch.allclose(weights[5:13], expected, atol=1e-6)
     assert weights[:5].abs().sum() + weights[13:].abs().sum() == 0
 
 
-def test_resizing_to_the_same_size_changes_nothing():
+def test_resizing_to_the_same_size_is_the_identity() -> None:
     image = torch.rand(1, 3, 12, 17)
     assert torch.equal(FixedResize((12, 17), (12, 17))(image), image)
     assert torch.allclose(Resize((12, 17))(image), image, atol=1e-6)
 
 
-def test_weights_of_a_fixed_size_are_no_part_of_a_checkpoint():
+def test_weights_of_a_fixed_size_are_not_saved_in_checkpoints() -> None:
     assert not FixedResize((31, 50), (13, 16)).state_dict()

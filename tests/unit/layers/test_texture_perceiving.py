@@ -1,4 +1,4 @@
-"""The texture-perceiving module is HTP-GAN's eq. 2, and the directional maps are what section 2.2 says."""
+"""The texture-perceiving module equals HTP-GAN eq. 2, and the directional maps are those of section 2.2."""
 
 from itertools import combinations
 
@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from anomalib_defect_plugins.layers import TexturePerceivingModule, directional_maps
 
-SQUARE = {  # T_i on 3x3, in the order that the docstring gives
+SQUARE = {  # T_i on 3x3, in the order of the docstring
     "down": [[1, 1, 1], [0.5, 0.5, 0.5], [0, 0, 0]],
     "up": [[0, 0, 0], [0.5, 0.5, 0.5], [1, 1, 1]],
     "right": [[1, 0.5, 0], [1, 0.5, 0], [1, 0.5, 0]],
@@ -21,7 +21,7 @@ SQUARE = {  # T_i on 3x3, in the order that the docstring gives
 
 
 class EightBranches(nn.Module):
-    """Eq. 2 as it is printed: each branch convolves the features together with its own map."""
+    """Literal eq. 2: each branch convolves the features concatenated with its own map."""
 
     def __init__(self, module: TexturePerceivingModule, branch_width: int, size: tuple[int, int]) -> None:
         super().__init__()
@@ -38,17 +38,17 @@ class EightBranches(nn.Module):
             self.branches.append(nn.Sequential(conv, norm, nn.ReLU()))
 
     def forward(self, features: Tensor) -> Tensor:
-        """Give cat(P_1 .. P_8)."""
+        """Return cat(P_1 .. P_8)."""
         maps = self.maps[:, None, None].expand(-1, len(features), -1, -1, -1)
-        parts = zip(self.branches, maps, strict=True)
-        return torch.cat([branch(torch.cat([features, own], dim=1)) for branch, own in parts], dim=1)
+        pairs = zip(self.branches, maps, strict=True)
+        return torch.cat([branch(torch.cat([features, own], dim=1)) for branch, own in pairs], dim=1)
 
 
 @pytest.fixture
 def module() -> TexturePerceivingModule:
     torch.manual_seed(0)
     module = TexturePerceivingModule(5, 3, (9, 12))
-    with torch.no_grad():  # nothing may be at its neutral value, or a mix-up would not show
+    with torch.no_grad():  # no neutral values, as they would hide a mix-up
         module.conv_map.weight.mul_(20)
         for values in (module.norm.weight, module.norm.bias, module.norm.running_mean, module.norm.running_var):
             values.uniform_(0.5, 1.5)
@@ -61,12 +61,14 @@ def features() -> Tensor:
 
 
 @pytest.mark.parametrize("training", [True, False], ids=["training", "evaluation"])
-def test_the_module_is_eight_branches_over_features_and_one_map_each(module, features, training):
+def test_the_module_equals_eight_branches_over_features_and_one_map_each(
+    module: TexturePerceivingModule, features: Tensor, training: bool
+) -> None:
     branches = EightBranches(module, 3, (9, 12)).train(training)
     assert torch.allclose(module.train(training)(features), branches(features), atol=1e-5)
 
 
-def test_the_module_passes_the_gradients_that_eight_branches_pass(module, features):
+def test_the_module_has_the_gradients_of_eight_branches(module: TexturePerceivingModule, features: Tensor) -> None:
     branches = EightBranches(module, 3, (9, 12))
     weights = torch.randn(2, 24, 9, 12)
     (module(features) * weights).sum().backward()
@@ -76,7 +78,7 @@ def test_the_module_passes_the_gradients_that_eight_branches_pass(module, featur
     assert torch.allclose(module.conv_map.weight.grad, expected[:, 5:], atol=1e-3)
 
 
-def test_training_leaves_the_statistics_that_eight_branches_leave(module, features):
+def test_training_updates_the_statistics_like_eight_branches(module: TexturePerceivingModule, features: Tensor) -> None:
     branches = EightBranches(module, 3, (9, 12))
     module(features)
     branches(features)
@@ -85,12 +87,12 @@ def test_training_leaves_the_statistics_that_eight_branches_leave(module, featur
         assert torch.allclose(getattr(module.norm, name), expected, atol=1e-5)
 
 
-def test_maps_fall_from_one_to_zero_in_their_directions():
+def test_maps_fall_from_one_to_zero_in_their_directions() -> None:
     assert torch.allclose(directional_maps((3, 3)), torch.tensor(list(SQUARE.values())))
 
 
 @pytest.mark.parametrize("size", [(3, 3), (16, 16), (16, 40), (33, 17)])
-def test_maps_of_any_size_span_zero_to_one_and_differ(size):
+def test_maps_of_any_size_span_zero_to_one_and_differ(size: tuple[int, int]) -> None:
     maps = directional_maps(size)
     assert maps.shape == (8, *size)
     assert torch.equal(maps.amin((1, 2)), torch.zeros(8))
@@ -98,12 +100,12 @@ def test_maps_of_any_size_span_zero_to_one_and_differ(size):
     assert all((one - other).abs().max() > 0.4 for one, other in combinations(maps, 2))
 
 
-def test_maps_fall_linearly():
+def test_maps_fall_linearly() -> None:
     maps = directional_maps((16, 40))
     for axis in (1, 2):
         steps = maps.diff(dim=axis)
         assert torch.allclose(steps, steps[:, :1, :1].expand_as(steps), atol=1e-6)
 
 
-def test_maps_are_no_part_of_a_checkpoint(module):
+def test_maps_are_not_saved_in_checkpoints(module: TexturePerceivingModule) -> None:
     assert not [name for name in module.state_dict() if "maps" in name]

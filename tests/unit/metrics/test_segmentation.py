@@ -1,4 +1,4 @@
-"""The pixel metrics: hand calculations, scikit-learn's definitions, and use by anomalib."""
+"""Pixel metrics: hand calculations, scikit-learn's definitions, and use in anomalib."""
 
 import math
 
@@ -28,14 +28,14 @@ def batch(predicted: torch.Tensor, true: torch.Tensor) -> ImageBatch:
 def value(metric: type, predicted: torch.Tensor, true: torch.Tensor) -> float:
     instance = metric()
     instance.update(batch(predicted, true))
-    return instance.compute().item()
+    return float(instance.compute())
 
 
 @pytest.mark.parametrize(
     ("metric", "expected"),
     [(DefectIoU, 2 / 6), (MeanIoU, (2 / 6 + 10 / 14) / 2), (PixelAccuracy, 12 / 16)],
 )
-def test_value_is_that_of_the_hand_calculation(metric: type, expected: float) -> None:
+def test_the_value_is_that_of_a_hand_calculation(metric: type, expected: float) -> None:
     assert value(metric, PREDICTED[None], TRUE[None]) == pytest.approx(expected)
 
 
@@ -48,21 +48,21 @@ def test_value_is_that_of_the_hand_calculation(metric: type, expected: float) ->
         pytest.param(0, 1, (0, 0, 0), id="all defect, none predicted"),
     ],
 )
-def test_a_class_that_is_nowhere_counts_as_found(predicted: int, true: int, expected: tuple[int, ...]) -> None:
+def test_a_class_without_pixels_has_an_iou_of_one(predicted: int, true: int, expected: tuple[int, ...]) -> None:
     masks = torch.full((2, 3, 4), predicted), torch.full((2, 3, 4), true)
     assert tuple(value(metric, *masks) for metric in ALL) == expected
 
 
 def test_pixels_are_pooled_and_not_averaged_over_images() -> None:
     predicted, true = torch.zeros(2, 2, 4), torch.zeros(2, 2, 4)
-    true[0], predicted[0] = 1, 1  # 8 of 8 defect pixels found
+    true[0], predicted[0] = 1, 1  # 8 of 8 defect pixels detected
     true[1, 0, 0] = 1  # 0 of 1
     assert value(DefectIoU, predicted, true) == pytest.approx(8 / 9)  # the mean over images would be 1 / 2
 
 
 @pytest.mark.parametrize("metric", ALL)
 @pytest.mark.parametrize("dtype", [torch.bool, torch.uint8, torch.int64, torch.float32])
-def test_masks_of_any_type_and_with_a_channel_axis_give_the_same(metric: type, dtype: torch.dtype) -> None:
+def test_the_value_does_not_depend_on_the_dtype_or_a_channel_axis(metric: type, dtype: torch.dtype) -> None:
     instance, plain = metric(fields=["pred", "gt"]), value(metric, PREDICTED[None], TRUE[None])
     for predicted, true in ((PREDICTED[None], TRUE[None, None]), (PREDICTED[None, None], TRUE[None])):
         instance.reset()
@@ -70,7 +70,7 @@ def test_masks_of_any_type_and_with_a_channel_axis_give_the_same(metric: type, d
         assert instance.compute().item() == pytest.approx(plain)
 
 
-def test_scores_are_cut_at_the_threshold() -> None:
+def test_scores_are_binarised_at_the_threshold() -> None:
     scores = torch.tensor([[[0.2, 0.3, 0.6, 0.9]]])
     true = torch.tensor([[[0, 1, 1, 1]]])
     for threshold, expected in ((0.5, 2 / 3), (0.25, 1.0), (0.0, 3 / 4)):
@@ -89,7 +89,7 @@ def test_scores_are_cut_at_the_threshold() -> None:
         pytest.param(torch.full((1, 4, 4), 2), torch.zeros(1, 4, 4), ["int64", "2"], id="class numbers"),
     ],
 )
-def test_pixels_that_cannot_be_counted_are_refused(predicted: torch.Tensor, true: torch.Tensor, words: list) -> None:
+def test_invalid_values_and_shapes_are_refused(predicted: torch.Tensor, true: torch.Tensor, words: list[str]) -> None:
     with pytest.raises(InvalidInputError) as error:
         DefectIoU(fields=["pred", "gt"]).update(Fields(predicted, true))
     assert all(word in str(error.value) for word in ["DefectIoU", *words])
@@ -102,12 +102,12 @@ def test_a_threshold_outside_the_unit_interval_is_refused() -> None:
 
 @pytest.mark.parametrize("metric", ALL)
 @pytest.mark.filterwarnings("ignore:The ``compute`` method:UserWarning")
-def test_without_any_pixel_there_is_no_value(metric: type) -> None:
+def test_the_value_without_pixels_is_nan(metric: type) -> None:
     assert math.isnan(metric().compute())
 
 
 @pytest.mark.parametrize("metric", ALL)
-def test_batches_without_masks_are_left_out_when_not_strict(metric: type) -> None:
+def test_batches_without_masks_are_skipped_when_not_strict(metric: type) -> None:
     instance = metric(strict=False)
     instance.update(batch(PREDICTED[None], TRUE[None]))
     before = instance.compute()
@@ -120,11 +120,11 @@ masks = arrays(bool, st.tuples(st.integers(1, 5), st.integers(1, 6), st.integers
 
 @settings(max_examples=60, deadline=None)
 @given(st.data())
-def test_values_are_those_of_scikit_learn(data: st.DataObject) -> None:
+def test_values_equal_those_of_scikit_learn(data: st.DataObject) -> None:
     true = data.draw(masks)
     predicted = data.draw(arrays(bool, true.shape))
     flat = true.ravel(), predicted.ravel()
-    # scikit-learn's macro mean, too, counts a class that is nowhere as `zero_division`.
+    # scikit-learn's macro mean includes a class without pixels as `zero_division`, too.
     expected = (
         jaccard_score(*flat, zero_division=1.0),
         jaccard_score(*flat, labels=[False, True], average="macro", zero_division=1.0),
@@ -136,21 +136,20 @@ def test_values_are_those_of_scikit_learn(data: st.DataObject) -> None:
 
 @settings(max_examples=30, deadline=None)
 @given(st.data())
-def test_value_does_not_depend_on_how_images_are_batched(data: st.DataObject) -> None:
-    true = data.draw(masks)
-    predicted = torch.tensor(data.draw(arrays(bool, true.shape)))
-    true = torch.tensor(true)
+def test_the_value_does_not_depend_on_how_images_are_batched(data: st.DataObject) -> None:
+    drawn = data.draw(masks)
+    true, predicted = torch.tensor(drawn), torch.tensor(data.draw(arrays(bool, drawn.shape)))
     cut = data.draw(st.integers(0, len(true)))
     order = torch.tensor(data.draw(st.permutations(range(len(true)))))
     for metric in ALL:
         instance = metric()
-        for part in (order[:cut], order[cut:]):
-            if len(part):
-                instance.update(batch(predicted[part], true[part]))
+        for indices in (order[:cut], order[cut:]):
+            if len(indices):
+                instance.update(batch(predicted[indices], true[indices]))
         assert instance.compute().item() == value(metric, predicted, true)
 
 
-def test_counts_stay_exact_beyond_what_floats_hold() -> None:
+def test_counts_beyond_the_precision_of_floats_are_exact() -> None:
     metric = PixelAccuracy()
     metric.update(batch(PREDICTED[None], TRUE[None]))
     metric.counts = torch.tensor([[2**40, 0], [2**20, 0]])
@@ -158,21 +157,21 @@ def test_counts_stay_exact_beyond_what_floats_hold() -> None:
 
 
 @pytest.mark.parametrize("metric", ALL)
-def test_every_process_of_a_distributed_run_gets_the_value_of_all_images(metric: type) -> None:
+def test_every_process_of_a_distributed_run_computes_the_value_of_all_images(metric: type) -> None:
     other = metric()
     other.update(batch(1 - TRUE[None], TRUE[None]))
-    mine = metric(
+    instance = metric(
         dist_sync_fn=lambda counts, group: [counts, other.counts],
         distributed_available_fn=lambda: True,
     )
-    mine.update(batch(PREDICTED[None], TRUE[None]))
-    together = value(metric, torch.stack([PREDICTED, 1 - TRUE]), torch.stack([TRUE, TRUE]))
-    assert mine.compute().item() == pytest.approx(together)
-    assert together != value(metric, PREDICTED[None], TRUE[None])
+    instance.update(batch(PREDICTED[None], TRUE[None]))
+    expected = value(metric, torch.stack([PREDICTED, 1 - TRUE]), torch.stack([TRUE, TRUE]))
+    assert instance.compute().item() == pytest.approx(expected)
+    assert expected != value(metric, PREDICTED[None], TRUE[None])
 
 
 @pytest.mark.parametrize("metric", ALL)
-def test_reset_forgets_all_pixels(metric: type) -> None:
+def test_reset_discards_all_pixels(metric: type) -> None:
     instance = metric()
     instance.update(batch(PREDICTED[None], TRUE[None]))
     instance.reset()
@@ -180,7 +179,7 @@ def test_reset_forgets_all_pixels(metric: type) -> None:
     assert instance.compute() == 1
 
 
-def test_an_evaluator_takes_them_from_a_configuration() -> None:
+def test_an_evaluator_is_configured_with_them() -> None:
     parser = ArgumentParser()
     parser.add_class_arguments(Evaluator, "evaluator")
     module = "anomalib_defect_plugins.metrics"
@@ -195,7 +194,7 @@ def test_an_evaluator_takes_them_from_a_configuration() -> None:
 
 
 class Fields:
-    """A batch that leaves its masks as they are, where ``ImageBatch`` makes them bool and drops the channel."""
+    """Batch that keeps masks unchanged, unlike ``ImageBatch``, which converts them to bool and drops the channel."""
 
     def __init__(self, pred: torch.Tensor, gt: torch.Tensor) -> None:
         self.pred, self.gt = pred, gt
