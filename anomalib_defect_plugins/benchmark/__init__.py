@@ -1,1 +1,1 @@
-"""Benchmarks: many models, data sets, kinds of supervision and seeds, run, measured and reported."""
+"""Benchmarks of models on data sets, with several kinds of supervision and seeds."""

@@ -1,4 +1,4 @@
-"""Reads the YAML file of a benchmark into its runs: models x data x supervision x seeds.
+"""Configuration file of a benchmark: its runs are all combinations of models, data, supervision and seeds.
 
 ::
 
@@ -6,23 +6,23 @@
     seeds: [0, 1]
     trainer: {max_epochs: 10}      # arguments of Lightning's trainer
     models:
-      - name: PaDiM                # a label; by default the name of the class
+      - name: PaDiM                # label; by default the class name
         class_path: Padim
         init_args: {backbone: {grid: [resnet18, resnet50]}}
-        supervision: [normal]      # names of the entries below that it runs on; by default all; and data likewise
+        supervision: [normal]      # entries of supervision to run on, by name; by default all. The same for data
     data:
       - class_path: TextureDefects
         init_args: {category: brick}
-    supervision:                   # by default the data as it is
+    supervision:                   # by default the data unchanged
       - name: normal
       - name: masks
-        class_path: WithDefects    # is given base, the data
+        class_path: WithDefects    # gets the data as its argument base
         init_args: {real: 10}
     measure: {latency: true, seconds: 3, precisions: [FP32, FP16, INT8], keep: {maps: true, model: true}}
 
-A value anywhere among the arguments of an item may be ``{grid: [a, b]}``, as in anomalib's own benchmark: the item then
-stands for one with a and one with b. ``${oc.env:NAME,default}`` reads an environment variable when a run starts; runs
-are told apart by what the file says, not by what the variable holds.
+Any value among the arguments of an item may be ``{grid: [a, b]}``, as in anomalib's own benchmark: the item is then
+repeated with a and with b. ``${oc.env:NAME,default}`` reads an environment variable when a run starts; the key of a run
+depends on the text in the file, not on the value of the variable.
 """
 
 import inspect
@@ -36,7 +36,7 @@ from pathlib import Path
 from typing import Any
 
 from anomalib.data import AnomalibDataModule
-from anomalib.models import AnomalibModule
+from anomalib.models.components import AnomalibModule
 from anomalib.pipelines.components.utils import get_iterator_from_grid_dict
 from anomalib.utils.config import flatten_dict
 from lightning.pytorch import Trainer
@@ -46,43 +46,50 @@ from yaml import YAMLError
 
 from anomalib_defect_plugins.core.errors import InvalidInputError, MissingDataError
 from anomalib_defect_plugins.plugins.instantiate import check
-from anomalib_defect_plugins.results.run_spec import PRECISIONS, Keep, Measure, Part, Run, resolved
+from anomalib_defect_plugins.results.run_spec import (
+    PRECISIONS,
+    ComponentSpec,
+    KeepSpec,
+    MeasureSpec,
+    RunSpec,
+    resolve_variables,
+)
 
-GRID = ".grid"
-"""End of the dotted name of a value that stands for several."""
+GRID_SUFFIX = ".grid"
+"""End of the dotted name of a list of alternative values."""
 
-OWN_TRAINER_ARGUMENTS = {"self", "callbacks", "default_root_dir", "logger", "plugins"}
-"""Arguments of Lightning's trainer that are the benchmark's to set."""
+RESERVED_TRAINER_ARGUMENTS = {"self", "callbacks", "default_root_dir", "logger", "plugins"}
+"""Arguments of Lightning's trainer that the benchmark sets itself."""
 
 
 @dataclass(frozen=True)
 class Benchmark:
-    """What a file asks for.
+    """A benchmark.
 
     Args:
         name: Name of the results folder.
-        runs: The runs, in order: by model, data, supervision and seed.
-        text: The file.
+        runs: The runs, ordered by model, data, supervision and seed.
+        text: Text of the configuration file.
     """
 
     name: str
-    runs: tuple[Run, ...]
+    runs: tuple[RunSpec, ...]
     text: str
 
 
 def read_benchmark(path: Path) -> Benchmark:
-    """Read a configuration file, and check everything in it that can be without training.
+    """Read a configuration file, and check it as far as possible without training.
 
     Raises:
-        MissingDataError: There is no such file.
-        InvalidInputError: It cannot be used; the message names the place.
+        MissingDataError: If the file does not exist.
+        InvalidInputError: If it is invalid; the message names the place.
     """
     try:
         text = path.read_text(encoding="utf-8")
-        given = _parse(text)
-        return Benchmark(_name(given), tuple(_runs(given)), text)
+        content = _parse(text)
+        return Benchmark(_read_name(content), tuple(_read_runs(content)), text)
     except FileNotFoundError as error:
-        msg = f"configuration {path} does not exist; configs/benchmark has examples"
+        msg = f"configuration {path} not found; configs/benchmark has examples"
         raise MissingDataError(msg) from error
     except (InvalidInputError, OmegaConfBaseException, OSError, UnicodeDecodeError, YAMLError) as error:
         msg = f"configuration {path}: {' '.join(str(error).split())}"
@@ -92,42 +99,33 @@ def read_benchmark(path: Path) -> Benchmark:
 def _parse(text: str) -> Any:
     try:
         return OmegaConf.to_container(OmegaConf.create(text))
-    except AssertionError:  # what it says to a number, a date or the like
+    except AssertionError:  # OmegaConf's error for a number or a date
         return None
 
 
-def _name(given: Any) -> str:
-    if not isinstance(given, dict):
-        msg = "it holds no mapping; give at least models and data"
+def _read_name(content: Any) -> str:
+    if not isinstance(content, dict):
+        msg = "it is not a mapping; it needs at least models and data"
         raise InvalidInputError(msg)
-    _check_keys(given, {"name", "seeds", "trainer", "models", "data", "supervision", "measure"}, "the top level")
-    name = given.get("name")
+    _check_keys(content, {"name", "seeds", "trainer", "models", "data", "supervision", "measure"}, "the top level")
+    name = content.get("name")
     if not isinstance(name, str) or not name or name != Path(name).name or name.startswith("."):
-        msg = f"name is {name!r}; give the name of a folder for the results"
+        msg = f"name is {name!r}; it must be the name of a folder for the results"
         raise InvalidInputError(msg)
     return name
 
 
-def _runs(given: Mapping[str, Any]) -> list[Run]:
-    seeds, trainer, measure = _seeds(given), _trainer(given.get("trainer", {})), _measure(given.get("measure", {}))
-    supervision = _supervision(given.get("supervision", [{"name": "normal"}]))
-    data: dict[str, list[Part]] = {}
-    for item in _items(given, "data"):
-        for part in _expand(item, "data"):
-            data.setdefault(item.get("name", part.name), []).append(part)
-    models = [
-        (part, _wanted(item, "data", data), _wanted(item, "supervision", supervision))
-        for item in _items(given, "models", {"data", "supervision"})
-        for part in _expand(item, "models")
-    ]
-    _check_unique((model.name for model, _, _ in models), "models")
-    for where, parts in (("data", data), ("supervision", supervision)):
-        _check_unique((part.name for found in parts.values() for part in found), where)
+def _read_runs(content: Mapping[str, Any]) -> list[RunSpec]:
+    seeds = _read_seeds(content.get("seeds", [0]))
+    trainer = _read_trainer(content.get("trainer", {}))
+    measure = _read_measure(content.get("measure", {}))
+    supervisions = _read_supervision(content.get("supervision", [{"name": "normal"}]))
+    data = _read_data(content)
     runs = [
-        Run(model, source, kind, seed, trainer, measure)
-        for model, sources, kinds in models
+        RunSpec(model, source, supervision, seed, trainer, measure)
+        for model, sources, kinds in _read_models(content, data, supervisions)
         for source in sources
-        for kind in kinds
+        for supervision in kinds
         for seed in seeds
     ]
     _check_different(runs)
@@ -135,175 +133,205 @@ def _runs(given: Mapping[str, Any]) -> list[Run]:
     return runs
 
 
-def _items(given: Mapping[str, Any], where: str, more: Iterable[str] = ()) -> list[dict[str, Any]]:
-    items = given.get(where)
+def _read_data(content: Mapping[str, Any]) -> dict[str, list[ComponentSpec]]:
+    """Read the data modules, by the name of their item in the file."""
+    data: dict[str, list[ComponentSpec]] = {}
+    for item in _read_items(content, "data"):
+        for component in expand_grids(item, "data"):
+            data.setdefault(item.get("name", component.name), []).append(component)
+    _check_unique((component.name for components in data.values() for component in components), "data")
+    return data
+
+
+def _read_models(
+    content: Mapping[str, Any],
+    data: Mapping[str, list[ComponentSpec]],
+    supervisions: Mapping[str, list[ComponentSpec]],
+) -> list[tuple[ComponentSpec, list[ComponentSpec], list[ComponentSpec]]]:
+    """Read the models, each with its data and kinds of supervision."""
+    models = [
+        (component, _select(item, "data", data), _select(item, "supervision", supervisions))
+        for item in _read_items(content, "models", {"data", "supervision"})
+        for component in expand_grids(item, "models")
+    ]
+    _check_unique((model.name for model, _, _ in models), "models")
+    return models
+
+
+def _read_items(content: Mapping[str, Any], section: str, further_keys: Iterable[str] = ()) -> list[dict[str, Any]]:
+    items = content.get(section)
     if not isinstance(items, list) or not items or not all(isinstance(item, dict) for item in items):
-        msg = f"{where} must be a list of items, each with a class_path"
+        msg = f"{section} must be a list of items, each with a class_path"
         raise InvalidInputError(msg)
     for number, item in enumerate(items, start=1):
-        _check_keys(item, {"name", "class_path", "init_args", *more}, f"item {number} of {where}")
+        place = f"item {number} of {section}"
+        _check_keys(item, {"name", "class_path", "init_args", *further_keys}, place)
         if not isinstance(item.get("init_args") or {}, dict):
-            msg = f"init_args in item {number} of {where} is {item['init_args']!r}; it must be a mapping"
+            msg = f"init_args in {place} is {item['init_args']!r}; it must be a mapping"
             raise InvalidInputError(msg)
         if "name" in item and not (isinstance(item["name"], str) and item["name"]):
-            msg = f"name in item {number} of {where} is {item['name']!r}; it must be text, in quotes if it is a number"
+            msg = f"name in {place} is {item['name']!r}; it must be text, in quotes if it is a number"
             raise InvalidInputError(msg)
     return items
 
 
-def _expand(item: Mapping[str, Any], where: str) -> list[Part]:
-    """Give an item's parts, one for each combination of its grids, which their labels tell apart."""
-    if "class_path" not in item and where != "supervision":
-        msg = f"item {item.get('name', item)!r} of {where} has no class_path"
+def expand_grids(item: Mapping[str, Any], section: str) -> list[ComponentSpec]:
+    """Return a component for each combination of an item's grids, with their values in its label."""
+    if "class_path" not in item and section != "supervision":
+        msg = f"item {item.get('name', item)!r} of {section} has no class_path"
         raise InvalidInputError(msg)
     flat = flatten_dict({name: item[name] for name in ("class_path", "init_args") if item.get(name)})
-    varying = [key.removesuffix(GRID) for key in flat if key.endswith(GRID)]
-    parts = []
-    for found in get_iterator_from_grid_dict(_only_grids(flat)):
-        words = [_word(key, reduce(getitem, key.split("."), found)) for key in varying]
-        part = Part("", found.get("class_path"), found.get("init_args", {}))
-        parts.append(replace(part, name=" ".join([_label(item, part, where, varying), *words])))
-    if not parts:
-        msg = f"a grid of item {item.get('name', item['class_path'])!r} of {where} is empty"
+    varying = [key.removesuffix(GRID_SUFFIX) for key in flat if key.endswith(GRID_SUFFIX)]
+    components = []
+    for values in get_iterator_from_grid_dict(_hide_misnamed_grids(flat)):
+        words = [_describe_value(key, reduce(getitem, key.split("."), values)) for key in varying]
+        component = ComponentSpec("", values.get("class_path"), values.get("init_args", {}))
+        components.append(replace(component, name=" ".join([_label(item, component, section, varying), *words])))
+    if not components:
+        msg = f"a grid of item {item.get('name', item['class_path'])!r} of {section} is empty"
         raise InvalidInputError(msg)
-    return parts
+    return components
 
 
-def _only_grids(flat: Mapping[str, Any]) -> dict[str, Any]:
-    """Make a grid of one value of what only has "grid" in its name: anomalib's would take a list apart."""
-    misnamed = {key for key in flat if "grid" in key and not key.endswith(GRID)}
-    return {f"{key}{GRID}" if key in misnamed else key: [v] if key in misnamed else v for key, v in flat.items()}
+def _hide_misnamed_grids(flat: Mapping[str, Any]) -> dict[str, Any]:
+    """Wrap values whose name merely contains "grid" into grids of one value, or anomalib would expand their lists."""
+    misnamed = [key for key in flat if "grid" in key and not key.endswith(GRID_SUFFIX)]
+    wrapped = {f"{key}{GRID_SUFFIX}": [flat[key]] for key in misnamed}
+    return {key: value for key, value in flat.items() if key not in misnamed} | wrapped
 
 
-def _label(item: Mapping[str, Any], part: Part, where: str, varying: Sequence[str]) -> str:
-    """Give an item's name, by default the class's, with the category of data if that is not told apart anyway."""
+def _label(item: Mapping[str, Any], component: ComponentSpec, section: str, varying: Sequence[str]) -> str:
+    """Return an item's name; by default that of the class, and the category of data unless a grid adds it."""
     if "name" in item:
-        return item["name"]
-    label = str(part.class_path).rpartition(".")[2]
-    told = where != "data" or "category" not in part.init_args or "init_args.category" in varying
-    return label if told else f"{label} {part.init_args['category']}"
+        return str(item["name"])
+    label = str(component.class_path).rpartition(".")[2]
+    has_category = section == "data" and "category" in component.init_args
+    if not has_category or "init_args.category" in varying:
+        return label
+    return f"{label} {component.init_args['category']}"
 
 
-def _word(key: str, value: Any) -> str:
-    """Name one value of a grid."""
+def _describe_value(key: str, value: Any) -> str:
+    """Describe one value of a grid in a label."""
     if isinstance(value, Mapping) and "class_path" in value:
         return str(value["class_path"]).rpartition(".")[2]
     return value if isinstance(value, str) else f"{key.rpartition('.')[2]}={value}"
 
 
-def _supervision(items: Any) -> dict[str, list[Part]]:
-    """Give the parts of each entry by its name in the file."""
-    found: dict[str, list[Part]] = {}
-    for item in _items({"supervision": items}, "supervision"):
+def _read_supervision(items: Any) -> dict[str, list[ComponentSpec]]:
+    """Read the kinds of supervision, by the name of their item in the file."""
+    supervisions: dict[str, list[ComponentSpec]] = {}
+    for item in _read_items({"supervision": items}, "supervision"):
         name = item.get("name") or str(item.get("class_path") or "normal")
-        if name in found:
-            msg = f"supervision has two entries of the name {name!r}; give each its own name"
+        if name in supervisions:
+            msg = f"supervision has two entries of the name {name!r}; choose another name for one"
             raise InvalidInputError(msg)
         if item.get("init_args") and not item.get("class_path"):
             msg = f"supervision {name!r} has init_args and no class_path; add class_path: WithDefects"
             raise InvalidInputError(msg)
-        found[name] = _expand({**item, "name": name}, "supervision")
-    return found
+        supervisions[name] = expand_grids({**item, "name": name}, "supervision")
+    components = (component for group in supervisions.values() for component in group)
+    _check_unique((component.name for component in components), "supervision")
+    return supervisions
 
 
-def _wanted(item: Mapping[str, Any], where: str, known: Mapping[str, list[Part]]) -> list[Part]:
-    """Give the data or the supervision that a model runs on: what it names, or all."""
-    names = item.get(where, list(known))
+def _select(item: Mapping[str, Any], section: str, known: Mapping[str, list[ComponentSpec]]) -> list[ComponentSpec]:
+    """Return the data or the kinds of supervision that a model names, or all."""
+    names = item.get(section, list(known))
     names = [names] if isinstance(names, str) else names
     model = item.get("name", item.get("class_path"))
     if not isinstance(names, list) or not names:
-        msg = f"model {model} asks for {where} {names!r}; give a list of some of {', '.join(known)}"
+        msg = f"model {model} asks for {section} {names!r}; it must be a list of some of {', '.join(known)}"
         raise InvalidInputError(msg)
     for name in names:
         if name not in list(known):
-            msg = f"model {model} asks for {where} {name!r}, which is none of {', '.join(known)}"
+            msg = f"model {model} asks for {section} {name!r}; it must be one of {', '.join(known)}"
             raise InvalidInputError(msg)
-    return [part for name in names for part in known[name]]
+    return [component for name in names for component in known[name]]
 
 
-def _seeds(given: Mapping[str, Any]) -> list[int]:
-    seeds = given.get("seeds", [0])
-    seeds = seeds if isinstance(seeds, list) else [seeds]
-    whole = bool(seeds) and all(type(seed) is int and 0 <= seed < 2**32 for seed in seeds)
-    if not whole or len(set(seeds)) < len(seeds):
-        msg = f"seeds are {seeds}; give whole numbers from 0 to 2^32 - 1, each once"
+def _read_seeds(content: Any) -> list[int]:
+    seeds = content if isinstance(content, list) else [content]
+    is_valid = bool(seeds) and all(type(seed) is int and 0 <= seed < 2**32 for seed in seeds)
+    if not is_valid or len(set(seeds)) < len(seeds):
+        msg = f"seeds are {seeds}; they must be different whole numbers from 0 to 2^32 - 1"
         raise InvalidInputError(msg)
     return seeds
 
 
-def _trainer(given: Any) -> dict[str, Any]:
-    known = set(inspect.signature(Trainer.__init__).parameters) - OWN_TRAINER_ARGUMENTS
-    if not isinstance(given, dict):
-        msg = f"trainer is {given!r}; it must be a mapping of arguments of Lightning's trainer"
+def _read_trainer(content: Any) -> dict[str, Any]:
+    known = set(inspect.signature(Trainer.__init__).parameters) - RESERVED_TRAINER_ARGUMENTS
+    if not isinstance(content, dict):
+        msg = f"trainer is {content!r}; it must be a mapping of arguments of Lightning's trainer"
         raise InvalidInputError(msg)
-    _check_keys(given, known, "trainer")
-    devices = given.get("devices", 1)
+    _check_keys(content, known, "trainer")
+    devices = content.get("devices", 1)
     if devices not in (1, "1") and not (isinstance(devices, list) and len(devices) == 1):
-        msg = f"devices of trainer is {devices!r}; a run trains on 1: several run at a time with --runner and --jobs"
+        msg = f"devices of trainer is {devices!r}; a run trains on 1; several run at a time with --runner and --jobs"
         raise InvalidInputError(msg)
-    return given
+    return content
 
 
-def _measure(given: Any) -> Measure:
-    _check_keys(given, {"latency", "precisions", "keep", "seconds"}, "measure")
-    keep = given.get("keep", {})
+def _read_measure(content: Any) -> MeasureSpec:
+    _check_keys(content, {"latency", "precisions", "keep", "seconds"}, "measure")
+    keep = content.get("keep", {})
     _check_keys(keep, {"maps", "model"}, "keep of measure")
-    for name, value in [("latency", given.get("latency", True)), *keep.items()]:
+    for name, value in [("latency", content.get("latency", True)), *keep.items()]:
         if not isinstance(value, bool):
             msg = f"{name} of measure is {value!r}; it must be true or false"
             raise InvalidInputError(msg)
-    precisions = given.get("precisions", list(PRECISIONS))
+    precisions = content.get("precisions", list(PRECISIONS))
     if not isinstance(precisions, list) or not all(name in PRECISIONS for name in precisions):
         msg = f"precisions of measure are {precisions!r}; choose from {', '.join(PRECISIONS)}"
         raise InvalidInputError(msg)
-    seconds = given.get("seconds", Measure.seconds)
+    seconds = content.get("seconds", MeasureSpec.seconds)
     if type(seconds) not in (int, float) or not 0 < seconds < inf:
-        msg = f"seconds of measure is {seconds!r}; give the time for each figure of latency, more than 0"
+        msg = f"seconds of measure is {seconds!r}; it must be the time for each measurement of latency, more than 0"
         raise InvalidInputError(msg)
-    # In the order of PRECISIONS: which is measured first makes no other run.
+    # In the order of PRECISIONS, because the order in the file must not change the key of the run.
     ordered = tuple(name for name in PRECISIONS if name in precisions)
-    return Measure(given.get("latency", True), ordered, Keep(**keep), float(seconds))
+    return MeasureSpec(content.get("latency", True), ordered, KeepSpec(**keep), float(seconds))
 
 
-def _check_keys(given: Any, known: Iterable[str], where: str) -> None:
-    if not isinstance(given, dict):
-        msg = f"{where} is {given!r}; it must be a mapping"
+def _check_keys(content: Any, known: Iterable[str], place: str) -> None:
+    if not isinstance(content, dict):
+        msg = f"{place} is {content!r}; it must be a mapping"
         raise InvalidInputError(msg)
-    unknown = [key for key in given if key not in known]
+    unknown = [key for key in content if key not in known]
     if unknown:
-        msg = f"{where} has no key {unknown[0]!r}; it takes {', '.join(sorted(known))}"
+        msg = f"{place} has no key {unknown[0]!r}; it takes {', '.join(sorted(known))}"
         raise InvalidInputError(msg)
 
 
-def _check_unique(labels: Iterable[str], where: str) -> None:
+def _check_unique(labels: Iterable[str], section: str) -> None:
     seen: set[str] = set()
     for label in labels:
         if label in seen:
-            msg = f"two items of {where} are called {label!r}; give each its own name"
+            msg = f"two items of {section} are called {label!r}; choose another name for one"
             raise InvalidInputError(msg)
         seen.add(label)
 
 
-def _check_different(runs: Sequence[Run]) -> None:
-    seen: dict[str, Run] = {}
+def _check_different(runs: Sequence[RunSpec]) -> None:
+    seen: dict[str, RunSpec] = {}
     for run in runs:
         other = seen.setdefault(run.key, run)
         if other is not run:
-            msg = f"{run.label!r} and {other.label!r} are the same run; take one out"
+            msg = f"{run.label!r} and {other.label!r} are the same run; remove one"
             raise InvalidInputError(msg)
 
 
-def _check_classes(runs: Iterable[Run]) -> None:
-    """Refuse what no object can be made of, before hours are spent on what comes before it."""
+def _check_classes(runs: Iterable[RunSpec]) -> None:
+    """Check that all objects can be created, before hours are spent on the runs before an invalid one."""
     seen: set[str] = set()
-    for what, base, specification in _objects(runs):
+    for what, base, specification in _specified_objects(runs):
         content = json.dumps(specification, sort_keys=True, default=str)
         if content not in seen:
-            check(base, resolved(specification), what)
+            check(base, resolve_variables(specification), what)
         seen.add(content)
 
 
-def _objects(runs: Iterable[Run]) -> Iterator[tuple[str, type, dict[str, Any]]]:
+def _specified_objects(runs: Iterable[RunSpec]) -> Iterator[tuple[str, type, dict[str, Any]]]:
     for run in runs:
         yield f"model {run.model.name}:", AnomalibModule, run.model.specification
         yield f"data {run.data.name}:", AnomalibDataModule, run.data.specification

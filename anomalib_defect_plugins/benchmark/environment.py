@@ -1,4 +1,4 @@
-"""Where a run was made: versions, hardware, the state of the code; and the memory that it takes."""
+"""Environment of a run: versions, hardware and the git commit; and its peak memory."""
 
 import contextlib
 import os
@@ -14,12 +14,12 @@ from typing import Any
 import psutil
 import torch
 
-PERIOD = 0.05
-"""Seconds between two looks at the memory."""
+POLL_INTERVAL_S = 0.05
+"""Time between two samples of the memory."""
 
 
 def describe_environment() -> dict[str, Any]:
-    """Give versions, hardware, the git commit of this package's checkout if it is one, and the time."""
+    """Return versions, hardware, the git commit if the package is run from a checkout, and the time."""
     names = {"anomalib": "anomalib", "torch": "torch", "openvino": "openvino"}
     names["anomalib_defect_plugins"] = "anomalib-defect-plugins"
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
@@ -51,26 +51,26 @@ def _cpu() -> str:
 
 
 def _commit(folder: Path) -> str | None:
-    """Give the commit, with ``-dirty`` if files are changed; ``None`` where these files are in no repository."""
+    """Return the commit, with ``-dirty`` after uncommitted changes; ``None`` if ``folder`` is not tracked by git."""
     tracked = _git(folder, "ls-files", "--error-unmatch", "__init__.py")
     return None if tracked is None else _git(folder, "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*")
 
 
 def _git(folder: Path, *words: str) -> str | None:
+    command = ["git", "-C", str(folder), *words]
     try:
-        # Arguments are fixed, and git is the one that the user has.
-        done = subprocess.run(["git", "-C", folder, *words], capture_output=True, text=True, check=True)  # noqa: S603, S607
+        result = subprocess.run(command, capture_output=True, text=True, check=True)  # noqa: S603 - fixed arguments
     except (OSError, subprocess.CalledProcessError):
         return None
-    return done.stdout.strip() or None
+    return result.stdout.strip() or None
 
 
 class PeakMemory:
-    """The most memory that this process has held at once while it was watched.
+    """Peak memory of this process.
 
     Attributes:
-        host_bytes: Of the host, resident; without processes that read images.
-        gpu_bytes: Of the GPU, allocated by PyTorch; ``None`` without one.
+        host_bytes: Resident host memory, without the processes of data loaders.
+        gpu_bytes: Memory allocated by PyTorch on the fullest GPU; ``None`` without a GPU.
     """
 
     def __init__(self) -> None:
@@ -79,23 +79,23 @@ class PeakMemory:
 
     @contextlib.contextmanager
     def watch(self) -> Iterator[None]:
-        """Watch while the block runs."""
+        """Measure while the block runs."""
         gpus = range(torch.cuda.device_count() if torch.cuda.is_available() else 0)
         for gpu in gpus:
             torch.cuda.reset_peak_memory_stats(gpu)
         ended = threading.Event()
-        watcher = threading.Thread(target=self._look, args=(ended,), daemon=True)
-        watcher.start()
+        sampler = threading.Thread(target=self._sample, args=(ended,), daemon=True)
+        sampler.start()
         try:
             yield
         finally:
             ended.set()
-            watcher.join()
+            sampler.join()
             self.gpu_bytes = max((torch.cuda.max_memory_allocated(gpu) for gpu in gpus), default=None)
 
-    def _look(self, ended: threading.Event) -> None:
+    def _sample(self, ended: threading.Event) -> None:
         process = psutil.Process()
         while True:
             self.host_bytes = max(self.host_bytes, process.memory_info().rss)
-            if ended.wait(PERIOD):
+            if ended.wait(POLL_INTERVAL_S):
                 return

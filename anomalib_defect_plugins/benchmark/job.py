@@ -1,4 +1,4 @@
-"""One run of a benchmark as anomalib's ``Job``: trains, tests, measures, and writes what came out."""
+"""One run of a benchmark as anomalib's ``Job``: trains, tests, measures, and writes the results."""
 
 import contextlib
 import logging
@@ -8,8 +8,8 @@ import sys
 import time
 import traceback
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, TypeVar
@@ -19,7 +19,7 @@ import pandas as pd
 import torch
 from anomalib.data import AnomalibDataModule
 from anomalib.engine import Engine
-from anomalib.models import AnomalibModule
+from anomalib.models.components import AnomalibModule
 from anomalib.pipelines.components.base import Job, JobGenerator
 from lightning import seed_everything
 from lightning.pytorch.utilities.exceptions import SIGTERMException
@@ -28,14 +28,16 @@ from torchvision.transforms.v2.functional import resize
 
 from anomalib_defect_plugins.benchmark.configuration import Benchmark
 from anomalib_defect_plugins.benchmark.environment import PeakMemory, describe_environment
-from anomalib_defect_plugins.benchmark.evaluation import Evaluation, Recorder, thresholds
+from anomalib_defect_plugins.benchmark.evaluation import Evaluation, Recorder, read_thresholds
 from anomalib_defect_plugins.core.errors import error_line
+from anomalib_defect_plugins.core.image_io import Size
 from anomalib_defect_plugins.data.split_file import write_split
 from anomalib_defect_plugins.data.training_set import with_defect_types
 from anomalib_defect_plugins.plugins.instantiate import build
 from anomalib_defect_plugins.plugins.manager import shorten
-from anomalib_defect_plugins.results.folder import Record, Results, Row, make_row, write_record
-from anomalib_defect_plugins.results.run_spec import Run, resolved
+from anomalib_defect_plugins.results.folder import ResultRow, ResultsFolder, make_row
+from anomalib_defect_plugins.results.record import LatencyRow, RunRecord, write_record
+from anomalib_defect_plugins.results.run_spec import RunSpec, resolve_variables
 
 T = TypeVar("T")
 
@@ -50,23 +52,23 @@ TRAINER = {
     "enable_progress_bar": False,
     "enable_model_summary": False,
 }
-"""Arguments of the trainer, unless a configuration has others."""
+"""Default arguments of the trainer."""
 
 SAMPLES = 32
-"""Test images that exported graphs are quantised with and compared on, spread evenly over the test set."""
+"""Number of test images, spread evenly over the test set, to quantise exported graphs with and compare them on."""
 
 
 @dataclass(frozen=True)
-class Setting:
-    """How a run is made. Nothing in it changes figures, except threads in the last digits.
+class ExecutionSettings:
+    """How runs are executed. Nothing here changes metrics, except ``threads`` in the last digits.
 
     Args:
         root: The results folder.
-        config: The configuration file, as the user gave it.
-        threads: Threads that PyTorch computes with; the same in every runner, since sums depend on it.
-        runner: What starts the runs, for the record.
-        shared: Whether other runs may be made on the same machine at the same time; then times say little.
-        folder: Working folder that relative paths are meant from.
+        config: Path of the configuration file, as the user passed it.
+        threads: Threads of PyTorch. All runners use the same number, since sums depend on it.
+        runner: Name of the runner, for the record.
+        shared: Whether other runs may use the same machine at the same time, which makes times unreliable.
+        folder: Working folder that relative paths refer to.
     """
 
     root: Path
@@ -77,7 +79,7 @@ class Setting:
     folder: Path = field(default_factory=Path.cwd)
 
     def __post_init__(self) -> None:
-        """Make the root absolute: other processes work elsewhere."""
+        """Make the root absolute, since other processes have another working folder."""
         object.__setattr__(self, "root", self.folder / self.root)
 
 
@@ -85,202 +87,208 @@ class BenchmarkRun(Job):
     """A run.
 
     Args:
-        run: What to train and to test.
-        setting: How.
+        run: Specification of the run.
+        settings: How to execute it.
     """
 
     name = "benchmark"
 
-    def __init__(self, run: Run, setting: Setting) -> None:
+    def __init__(self, run: RunSpec, settings: ExecutionSettings) -> None:
         self.benchmark_run = run
-        self.setting = setting
-        # Where the benchmark was started, for another host has other variables.
-        self.model = resolved(run.model.specification)
-        self.datamodule = resolved(run.datamodule)
+        self.settings = settings
+        # Resolved here, because another host has other environment variables.
+        self.model = resolve_variables(run.model.specification)
+        self.datamodule = resolve_variables(run.datamodule)
 
     @property
-    def results(self) -> Results:
+    def results(self) -> ResultsFolder:
         """The results folder."""
-        return Results(self.setting.root)
+        return ResultsFolder(self.settings.root)
 
-    def run(self, task_id: int | None = None) -> Row:
-        """Train, test, measure and write the run, whatever goes wrong in it.
+    def run(self, task_id: int | None = None) -> ResultRow:
+        """Train, test, measure and write the run; errors of models and data are part of the results.
 
         Args:
-            task_id: Number of the process among those that run at a time, which share the GPUs.
+            task_id: Index of the process among those that run at the same time and share the GPUs.
 
         Returns:
-            The row of the table. A run that failed has the status ``failed`` and an error of one line.
+            The row of the table. A failed run has the status ``failed`` and an error of one line.
 
         Raises:
-            InvalidInputError: Nothing can be written to the results folder.
-            KeyboardInterrupt: The user wants to stop.
+            InvalidInputError: If the results folder is not writable.
+            KeyboardInterrupt: If the user stops the benchmark.
         """
         try:
-            with _quiet(), _working_in(self.setting.folder):
-                record = self._make(task_id)
+            with _quiet(), _working_in(self.settings.folder):
+                record = self._execute(task_id)
         except SIGTERMException:
             raise
         except SystemExit as error:
-            if isinstance(error.__context__, KeyboardInterrupt):  # what Lightning makes of one
+            if isinstance(error.__context__, KeyboardInterrupt):  # Lightning replaces one by a SystemExit
                 raise KeyboardInterrupt from error
             record = self.fail(f"SystemExit: {error}", traceback.format_exc())
-        except Exception as error:  # noqa: BLE001  (models and data may raise anything; the benchmark goes on)
+        except Exception as error:  # noqa: BLE001  (models and data may raise anything; the benchmark continues)
             record = self._fail_with(error)
         return make_row(record, self.benchmark_run)
 
-    def _fail_with(self, error: Exception) -> Record:
+    def _fail_with(self, error: Exception) -> RunRecord:
         line = error_line(error)
         if line is not None:
             return self.fail(line.removeprefix("error: "))
         return self.fail(f"{type(error).__name__}: {error}", "".join(traceback.format_exception(error)))
 
-    def fail(self, reason: str, trace: str = "") -> Record:
-        """Write the run as one that failed.
+    def fail(self, reason: str, trace: str = "") -> RunRecord:
+        """Write the run as failed.
 
         Args:
-            reason: Why; one line is made of it.
-            trace: The traceback, if that is of use.
+            reason: Why it failed; shortened to one line.
+            trace: Traceback, unless the user can fix the error.
         """
-        return self.results.write_failed(self.benchmark_run, self._record("failed", shorten(reason)), trace)
+        record = self._record(shorten(reason))
+        self.results.write_failed(record, trace)
+        return record
 
-    def _record(self, status: str, error: str | None = None) -> Record:
-        run, setting = self.benchmark_run, self.setting
-        return {
-            "key": run.key,
-            "status": status,
-            "error": error,
-            "run": run.to_dict(),
-            "environment": {
-                **describe_environment(),
-                "threads": setting.threads,
-                "runner": setting.runner,
-                "shared": setting.shared,
-            },
-            "command": f"{COMMAND} --config {shlex.quote(setting.config)} --only {run.key} --threads {setting.threads} "
-            "--force",
+    def _record(self, error: str | None = None) -> RunRecord:
+        run, settings = self.benchmark_run, self.settings
+        environment = {
+            **describe_environment(),
+            "threads": settings.threads,
+            "runner": settings.runner,
+            "shared": settings.shared,
         }
+        command = f"{COMMAND} --config {shlex.quote(settings.config)} --only {run.key} --threads {settings.threads}"
+        return RunRecord(self.results.run_folder(run.key), run, error, environment, f"{command} --force")
 
-    def _make(self, task_id: int | None) -> Record:
-        torch.set_num_threads(self.setting.threads)
-        with self.results.new_run(self.benchmark_run.key) as (folder, waste):
-            trial = Trial(self, waste, task_id)
-            record = self._record("done") | trial.measure(folder)
+    def _execute(self, task_id: int | None) -> RunRecord:
+        torch.set_num_threads(self.settings.threads)
+        with self.results.new_run(self.benchmark_run.key) as (folder, scratch):
+            execution = RunExecution(self, scratch, task_id)
+            record = replace(self._record(), **execution.measure(folder))
             write_record(folder, record)
         return record
 
     @staticmethod
-    def collect(results: list[Row]) -> pd.DataFrame:
-        """Make a table of the rows."""
+    def collect(results: list[ResultRow]) -> pd.DataFrame:
+        """Convert the rows to a table."""
         return pd.DataFrame(results)
 
     @staticmethod
     def save(results: pd.DataFrame) -> None:
-        """Save nothing: each run has written itself, and the runner has written the table."""
+        """Do nothing: each run has written its files, and the runner has written the table."""
 
 
 class BenchmarkRuns(JobGenerator):
-    """Gives the runs that are missing.
+    """Generates the missing runs of a benchmark.
 
     Args:
-        benchmark: All runs, and the file that asks for them.
-        setting: How they are made.
-        retry_failed: Whether runs that failed are missing too.
-        only: Keys of the runs to make; by default all.
-        force: Whether runs are made again that are done.
+        benchmark: All runs and their configuration file.
+        settings: How to execute them.
+        retry_failed: Whether failed runs are missing too.
+        only: Keys of the runs to execute; all by default.
+        force: Whether to repeat finished runs.
 
     Attributes:
-        benchmark: All runs, and the file.
-        setting: How they are made.
-        kept: Status of the runs that are not made again.
+        benchmark: All runs and their configuration file.
+        settings: How to execute them.
+        kept: Status of the runs that are not repeated.
     """
 
     def __init__(
         self,
         benchmark: Benchmark,
-        setting: Setting,
+        settings: ExecutionSettings,
         retry_failed: bool = False,
         only: Sequence[str] = (),
         force: bool = False,
     ) -> None:
         self.benchmark = benchmark
-        self.setting = setting
+        self.settings = settings
         self.kept = set() if force else {"done"} if retry_failed else {"done", "failed"}
         self.only = only
 
     @property
     def job_class(self) -> type[Job]:
-        """A run."""
+        """Class of the jobs."""
         return BenchmarkRun
 
     @property
-    def results(self) -> Results:
+    def results(self) -> ResultsFolder:
         """The results folder."""
-        return Results(self.setting.root)
+        return ResultsFolder(self.settings.root)
 
     @property
-    def runs(self) -> tuple[Run, ...]:
+    def runs(self) -> tuple[RunSpec, ...]:
         """All runs, in order."""
         return self.benchmark.runs
 
-    def missing(self) -> list[Run]:
-        """Give the runs that are to be made."""
-        there = {key for key, record in self.results.records().items() if record["status"] in self.kept}
-        return [run for run in self.runs if run.key not in there and (not self.only or run.key in self.only)]
+    def missing(self) -> list[RunSpec]:
+        """Return the runs to execute."""
+        kept = {key for key, record in self.results.records().items() if record.status in self.kept}
+        return [run for run in self.runs if run.key not in kept and (not self.only or run.key in self.only)]
 
-    def generate_jobs(self, args: dict | None = None, prev_stage_result: Any = None) -> Iterator[BenchmarkRun]:
-        """Give the jobs; arguments, which anomalib hands over, are not looked at."""
+    def generate_jobs(
+        self, args: dict[str, Any] | None = None, prev_stage_result: Any = None
+    ) -> Generator[BenchmarkRun, None, None]:
+        """Yield the jobs; anomalib's arguments are not used."""
         del args, prev_stage_result
         for run in self.missing():
-            yield BenchmarkRun(run, self.setting)
+            yield BenchmarkRun(run, self.settings)
 
 
-class Trial:
-    """Model and data of a run, and what is measured of them.
+class RunExecution:
+    """Model, data and trainer of a run, and the measurements of them.
 
     Args:
         job: The run.
-        waste: Folder for what is not kept.
-        task_id: See ``BenchmarkRun.run``.
+        scratch: Folder for temporary files.
+        task_id: See :meth:`BenchmarkRun.run`.
     """
 
-    def __init__(self, job: BenchmarkRun, waste: Path, task_id: int | None) -> None:
+    def __init__(self, job: BenchmarkRun, scratch: Path, task_id: int | None) -> None:
         self.run = job.benchmark_run
-        self.waste = waste
+        self.scratch = scratch
         seed_everything(self.run.seed, workers=True, verbose=False)
         self.data = build(AnomalibDataModule, job.datamodule, f"data {self.run.data.name}")
         self.data.prepare_data()
-        # Again, for a data set that had to be built first must not change what is drawn next.
+        # Repeated, because building a data set for the first time must not change the random numbers that follow.
         seed_everything(self.run.seed, workers=True, verbose=False)
         self.model = build(AnomalibModule, job.model, f"model {self.run.model.name}")
-        self.model.visualizer = None  # its pictures of all test images would count as time of the test
-        self.recorder = Recorder(waste)
-        arguments = {**TRAINER, **resolved(dict(self.run.trainer)), **_devices(self.run.trainer, task_id)}
-        self.engine = Engine(callbacks=[self.recorder], default_root_dir=waste / "engine", **arguments)
+        self.model.visualizer = None  # drawing all test images would count as test time
+        self.recorder = Recorder(scratch)
+        trainer = resolve_variables(dict(self.run.trainer))
+        arguments = {**TRAINER, **trainer, **_devices(self.run.trainer, task_id)}
+        self.engine = Engine(callbacks=[self.recorder], default_root_dir=scratch / "engine", **arguments)
 
     def measure(self, folder: Path) -> dict[str, Any]:
-        """Train and test, and write everything but the record into the folder of the run; gives the record's parts."""
+        """Train and test, and write the files of the run except its record.
+
+        Args:
+            folder: Folder of the run.
+
+        Returns:
+            Measurements by field of :class:`RunRecord`.
+        """
         keep, memory = self.run.measure.keep, PeakMemory()
         with memory.watch():
             train_seconds, _ = _timed(self.engine.fit, self.model, datamodule=self.data)
-            test_seconds, found = _timed(self.engine.test, self.model, datamodule=self.data, verbose=False)
+            test_seconds, logged = _timed(self.engine.test, self.model, datamodule=self.data, verbose=False)
         evaluation = Evaluation(self.recorder)
-        own = {name: value for name, value in found[0].items() if np.isfinite(value)}
-        cost = {"train_seconds": train_seconds, "test_seconds": test_seconds}
+        cost: dict[str, float | None] = {"train_seconds": train_seconds, "test_seconds": test_seconds}
         cost |= {"peak_host_bytes": memory.host_bytes, "peak_gpu_bytes": memory.gpu_bytes}
-        cost |= {"parameters": sum(it.numel() for it in self.model.model.parameters()), "flops": None}
+        cost |= {"parameters": sum(parameter.numel() for parameter in self.model.model.parameters()), "flops": None}
         self._write(folder, evaluation)
-        parts = {
-            # Where the names are the same, the figure from scores as the model gives them counts.
-            "figures": own | evaluation.figures(),
-            "cost": cost,
+        measurements = {
+            # Metrics of unscaled scores replace those that the model logs under the same name.
+            "metrics": {name: value for name, value in logged[0].items() if np.isfinite(value)} | evaluation.metrics(),
             "map_range": evaluation.map_range,
             "image_size": self.recorder.image_size,
-            "thresholds": thresholds(self.model.post_processor),
+            "thresholds": read_thresholds(self.model.post_processor),
             "split": self._split(folder),
         }
-        profile = self._profile(folder if keep.model else self.waste) if self.run.measure.latency else {}
-        return parts | profile | {"cost": cost | profile.get("cost", {})}
+        profile: dict[str, Any] = {}
+        if self.run.measure.latency and self.recorder.image_size is not None:
+            profile = self._profile(folder if keep.model else self.scratch, self.recorder.image_size)
+        return measurements | profile | {"cost": cost | profile.get("cost", {})}
 
     def _write(self, folder: Path, evaluation: Evaluation) -> None:
         keep, samples = self.run.measure.keep, with_defect_types(self.data.test_data.samples)
@@ -289,7 +297,7 @@ class Trial:
             self.engine.trainer.save_checkpoint(folder / CHECKPOINT, weights_only=True)
 
     def _split(self, folder: Path) -> dict[str, Any]:
-        """Write the split, which ``WithDefects`` can repeat, and describe it."""
+        """Write the split, which ``WithDefects`` can read again, and return its counts and hash."""
         tables = {name: with_defect_types(getattr(self.data, f"{name}_data").samples) for name in ("train", "test")}
         images = [path for table in tables.values() for path in table.image_path]
         write_split(folder / SPLIT, tables, images)
@@ -297,27 +305,29 @@ class Trial:
         counts = {name: len(table) for name, table in tables.items()}
         return {**counts, "hash": sha256("\n".join(rows).encode()).hexdigest()}
 
-    def _profile(self, folder: Path) -> dict[str, Any]:
+    def _profile(self, folder: Path, image_size: Size) -> dict[str, Any]:
         from anomalib_defect_plugins.benchmark.profile import profile
 
-        return profile(self.model, self.recorder.image_size, folder, self._samples(), self.run.measure)
+        measured = profile(self.model, image_size, folder, self._samples(image_size), self.run.measure)
+        return measured | {"latency": tuple(map(LatencyRow.from_dict, measured["latency"]))}
 
-    def _samples(self) -> Tensor:
-        """Give some test images as the model gets them, (N, C, H, W), float in [0, 1]."""
+    def _samples(self, image_size: Size) -> Tensor:
+        """Return test images as the model receives them, shape (N, C, H, W), float in [0, 1]."""
         data = self.data.test_data
-        chosen = np.linspace(0, len(data) - 1, min(SAMPLES, len(data))).round().astype(int)
-        images = data.collate_fn([data[int(index)] for index in chosen]).image.as_subclass(Tensor)
-        return resize(images, list(self.recorder.image_size), antialias=True).clamp(0, 1)
+        indices = np.linspace(0, len(data) - 1, min(SAMPLES, len(data))).round().astype(int)
+        images = data.collate_fn([data[int(index)] for index in indices]).image.as_subclass(Tensor)
+        resized: Tensor = resize(images, list(image_size), antialias=True)
+        return resized.clamp(0, 1)
 
 
-def _timed(work: Callable[..., T], *arguments: object, **named: object) -> tuple[float, T]:
+def _timed(function: Callable[..., T], *arguments: object, **named: object) -> tuple[float, T]:
     start = time.perf_counter()
-    result = work(*arguments, **named)
+    result = function(*arguments, **named)
     return time.perf_counter() - start, result
 
 
 def _devices(trainer: Mapping[str, Any], task_id: int | None) -> dict[str, Any]:
-    """Give each of several processes its GPU, in turn."""
+    """Assign a GPU to each of several processes, in turn."""
     count = torch.cuda.device_count()
     if task_id is None or not count or trainer.get("accelerator", "auto") not in {"auto", "cuda", "gpu"}:
         return {}
@@ -326,7 +336,7 @@ def _devices(trainer: Mapping[str, Any], task_id: int | None) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep what trainers and data modules say away from standard output and from the lines of the progress."""
+    """Keep output of trainers and data modules off standard output and the progress lines."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:
@@ -339,7 +349,7 @@ def _quiet() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _working_in(folder: Path) -> Iterator[None]:
-    """Read relative paths as the user wrote them; another host of a cluster may not have the folder."""
+    """Change the working folder, unless it does not exist on this host of a cluster."""
     before = Path.cwd()
     with contextlib.suppress(FileNotFoundError):
         os.chdir(folder)

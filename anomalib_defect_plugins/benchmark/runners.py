@@ -1,6 +1,6 @@
-"""Runs the missing runs of a benchmark: one after the other, in processes, or on a Ray cluster.
+"""Runners of a benchmark: its missing runs one after the other, in processes, or on a Ray cluster.
 
-All runners leave the same figures, for a run is told everything that these depend on: its seed and its threads too.
+The metrics do not depend on the runner, because a run gets everything that they depend on, seed and threads included.
 """
 
 import contextlib
@@ -11,9 +11,10 @@ import signal
 import threading
 from abc import abstractmethod
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from multiprocessing.connection import wait
-from typing import Any
+from multiprocessing.process import BaseProcess
+from typing import Any, NamedTuple, cast
 
 import pandas as pd
 import torch
@@ -24,154 +25,189 @@ from rich.progress import Progress, SpinnerColumn, TaskID, TextColumn, TimeElaps
 from anomalib_defect_plugins.benchmark.job import BenchmarkRun, BenchmarkRuns
 from anomalib_defect_plugins.core.errors import InvalidInputError
 from anomalib_defect_plugins.core.ray_cluster import import_ray, start_ray
-from anomalib_defect_plugins.results.folder import Row, make_row
+from anomalib_defect_plugins.results.folder import ResultRow, make_row
 
-SHOWN = ("image_AUROC", "image_F1Score", "pixel_AUROC", "pixel_AUPRO", "pixel_IoU")
-"""Figures in the line of a run that is done."""
+SUMMARY_METRICS = ("image_AUROC", "image_F1Score", "pixel_AUROC", "pixel_AUPRO", "pixel_IoU")
+"""Metrics in the progress line of a finished run."""
 
-AT_ONCE = 16
-"""Runs that are shown while they go on; a cluster may have hundreds."""
+MAX_DISPLAYED_RUNS = 16
+"""Maximum runs displayed while in progress; a cluster may have hundreds."""
 
-RETRIES = 3
-"""How often Ray starts a run again whose worker was killed."""
+MAX_RETRIES = 3
+"""How often Ray restarts a run whose worker was killed."""
+
+GPU_ACCELERATORS = {"auto", "cuda", "gpu"}
+"""Values of Lightning's ``accelerator`` that may use a GPU."""
 
 
 class BenchmarkRunner(Runner):
-    """Base of the runners.
+    """Base class of the runners.
 
     Args:
-        generator: Gives the runs that are missing.
+        generator: Generator of the missing runs.
     """
 
     generator: BenchmarkRuns
 
-    def run(self, args: dict | None = None, prev_stage_results: Any = None) -> pd.DataFrame:
-        """Make the runs that are missing; each is kept when it ends, and the table is written anew.
+    def run(self, args: dict[str, Any] | None = None, prev_stage_results: Any = None) -> pd.DataFrame:
+        """Execute the missing runs. Each is kept when it ends, and the table is updated.
 
         Args:
-            args: Not looked at.
-            prev_stage_results: Not looked at.
+            args: Unused.
+            prev_stage_results: Unused.
 
         Returns:
-            The table of all runs that are there.
+            Table of all runs that have ended.
 
         Raises:
-            InvalidInputError: The folder is in use or cannot be written to; the runner cannot be had.
-            KeyboardInterrupt: The user has stopped it. What is finished is kept.
+            InvalidInputError: If the results folder is in use or not writable, or the runner is not available.
+            KeyboardInterrupt: If the user stops the benchmark; ended runs are kept.
         """
         results, runs = self.generator.results, self.generator.runs
-        with results.in_use(), contextlib.closing(Lines(len(runs))) as lines:
+        with results.lock(), contextlib.closing(ProgressDisplay(len(runs))) as display:
             results.write_configuration(self.generator.benchmark.text)
-            jobs = list(self.generator(args or {}, prev_stage_results))
+            jobs = list(self.generator.generate_jobs(args, prev_stage_results))
             rows = results.write_table(runs)
-            lines.done = len({row["key"] for row in rows} - {job.benchmark_run.key for job in jobs})
-            with contextlib.closing(self._rows(jobs, lines) if jobs else _nothing()) as made:
-                for row in made:
-                    rows = results.write_table(runs)
-                    lines.end(row)
+            display.done = len({row["key"] for row in rows} - {job.benchmark_run.key for job in jobs})
+            if jobs:
+                with contextlib.closing(self._execute(jobs, display)) as new_rows:
+                    for row in new_rows:
+                        rows = results.write_table(runs)
+                        display.end(row)
         table = self.generator.job_class.collect(rows)
         self.generator.job_class.save(table)
         return table
 
     @abstractmethod
-    def _rows(self, jobs: Sequence[BenchmarkRun], lines: "Lines") -> Iterator[Row]:
-        """Make the runs, and give the row of each as soon as it has ended; tell ``lines`` when one begins."""
-
-
-def _nothing() -> Iterator[Row]:
-    yield from ()
+    def _execute(self, jobs: Sequence[BenchmarkRun], display: "ProgressDisplay") -> Generator[ResultRow, None, None]:
+        """Execute runs, yield the row of each when it ends, and call ``display.begin`` when one begins."""
 
 
 class SerialRunner(BenchmarkRunner):
-    """One run after the other, in this process."""
+    """Executes one run after the other in this process."""
 
-    def _rows(self, jobs: Sequence[BenchmarkRun], lines: "Lines") -> Iterator[Row]:
-        gc.freeze()  # what is imported stays, and need not be looked through after each run
+    def _execute(self, jobs: Sequence[BenchmarkRun], display: "ProgressDisplay") -> Generator[ResultRow, None, None]:
+        gc.freeze()  # keeps the collections below from traversing imported modules
         try:
             for job in jobs:
-                lines.begin(job)
+                display.begin(job)
                 yield job.run()
-                gc.collect()  # tensors of a run that failed hang on its traceback
+                gc.collect()  # the traceback of a failed run keeps its tensors alive
         finally:
             gc.unfreeze()
 
 
-class ProcessRunner(BenchmarkRunner):
-    """Several runs at a time, each in a new process. A process that is killed is a failed run; the others go on.
+class _RunProcess(NamedTuple):
+    """A run in a process.
 
     Args:
-        generator: Gives the runs that are missing.
-        jobs: How many at a time. They take turns with the GPUs; by default one a GPU, or one if there is none.
+        process: The process.
+        job: The run.
+        slot: Index among the parallel processes.
+        modified_ns: Time stamp of an earlier result of the run, if there is one.
+    """
+
+    process: BaseProcess
+    job: BenchmarkRun
+    slot: int
+    modified_ns: int | None
+
+
+class ProcessRunner(BenchmarkRunner):
+    """Executes several runs at a time, each in a new process. A killed process is a failed run; the others continue.
+
+    Args:
+        generator: Generator of the missing runs.
+        jobs: Number of parallel runs, which are distributed over the GPUs; by default one per GPU, or one.
     """
 
     def __init__(self, generator: BenchmarkRuns, jobs: int | None = None) -> None:
         super().__init__(generator)
         self.jobs = jobs or torch.cuda.device_count() or 1
 
-    def _rows(self, jobs: Sequence[BenchmarkRun], lines: "Lines") -> Iterator[Row]:
-        context = multiprocessing.get_context("spawn")
-        waiting, running = deque(jobs), {}
+    def _execute(self, jobs: Sequence[BenchmarkRun], display: "ProgressDisplay") -> Generator[ResultRow, None, None]:
+        waiting = deque(jobs)
+        running: dict[int, _RunProcess] = {}
         try:
             while waiting or running:
                 while waiting and len(running) < self.jobs:
-                    job, slot = waiting.popleft(), min(set(range(self.jobs)) - {it[2] for it in running.values()})
-                    process = context.Process(target=_work, args=(job, slot))
-                    before = job.results.stamp(job.benchmark_run.key)
-                    process.start()
-                    lines.begin(job)
-                    running[process.sentinel] = process, job, slot, before
-                for sentinel in wait(list(running)):
-                    process, job, _, before = running.pop(sentinel)
-                    process.join()
-                    yield _outcome(job, process.exitcode, before)
+                    free_slots = set(range(self.jobs)) - {run.slot for run in running.values()}
+                    run = _start_process(waiting.popleft(), min(free_slots))
+                    running[run.process.sentinel] = run
+                    display.begin(run.job)
+                for sentinel in cast(list[int], wait(list(running))):
+                    run = running.pop(sentinel)
+                    run.process.join()
+                    yield process_row(run.job, run.process.exitcode or 0, run.modified_ns)
         finally:
-            for process, *_ in running.values():
-                process.kill()  # nothing half done is ever taken for a run
-                process.join()
+            for run in running.values():
+                run.process.kill()  # an incomplete run is never mistaken for a finished one
+                run.process.join()
 
 
-def _work(job: BenchmarkRun, slot: int) -> None:
-    """Make a run in a process of its own."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent is told too, and ends this process
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+def _start_process(job: BenchmarkRun, slot: int) -> _RunProcess:
+    process = multiprocessing.get_context("spawn").Process(target=_run_in_process, args=(job, slot))
+    modified_ns = job.results.modified_ns(job.benchmark_run.key)
+    process.start()
+    return _RunProcess(process, job, slot, modified_ns)
+
+
+def _run_in_process(job: BenchmarkRun, slot: int) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent receives it too, and kills this process
+    threading.Thread(target=_exit_with_parent, daemon=True).start()
     job.run(slot)
 
 
-def _end_with_parent() -> None:
-    """A run whose benchmark was killed must not go on beside the one that is started next."""
-    wait([multiprocessing.parent_process().sentinel])
-    os._exit(1)
+def _exit_with_parent() -> None:
+    """End this process with its parent, so that it does not run beside a restarted benchmark."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        wait([parent.sentinel])
+        os._exit(1)
 
 
-def _outcome(job: BenchmarkRun, exit_code: int, before: int | None) -> Row:
-    """Give the row of a process that has ended; it failed unless it has left another record than was there before."""
+def process_row(job: BenchmarkRun, exit_code: int, modified_ns: int | None) -> ResultRow:
+    """Return the row of a run whose process has ended; without a new result, the run has failed.
+
+    Args:
+        job: The run.
+        exit_code: Exit code of the process, or minus the signal that killed it.
+        modified_ns: Time stamp of the run's result before the process was started; ``None`` without one.
+    """
     results, run = job.results, job.benchmark_run
-    if exit_code and results.stamp(run.key) == before:
-        results.clean(run.key)
-        return make_row(job.fail(_reason(exit_code)), run)
-    return make_row(results.read(run.key), run)
+    is_lost = exit_code and results.modified_ns(run.key) == modified_ns
+    record = None if is_lost else results.read(run.key)
+    if record is None:
+        results.remove_partial(run.key)
+        record = job.fail(exit_reason(exit_code))
+    return make_row(record, run)
 
 
-def _reason(exit_code: int) -> str:
-    if exit_code > 0:
+def exit_reason(exit_code: int) -> str:
+    """Return why a process ended, in one line.
+
+    Args:
+        exit_code: Exit code of the process, or minus the signal that killed it.
+    """
+    if exit_code >= 0:
         return f"its process ended with status {exit_code}"
     reason = f"killed by signal {-exit_code} ({signal.Signals(-exit_code).name})"
     if -exit_code == signal.SIGKILL:
-        reason += ", as the system does when memory runs out: take smaller batches, or fewer --jobs"
+        reason += ", as the system does when memory runs out: use smaller batches, or fewer --jobs"
     return reason
 
 
 class RayRunner(BenchmarkRunner):
-    """Runs on a Ray cluster, or on this host's Ray. A run whose worker is killed is started again.
+    """Executes runs on a Ray cluster, or with Ray on this host. A run whose worker is killed is restarted.
 
-    The results folder must be one that all hosts see under the same path.
+    All hosts must see the results folder under the same path.
 
     Args:
-        generator: Gives the runs that are missing.
-        address: Of the cluster; by default Ray is started on this host.
-        jobs: How many runs at a time at most; by default as many as there are processors and GPUs for.
-        gpus: GPUs of a run, or a share of one; by default one if the cluster has any and the trainer may use it.
-        retries: How often a run whose worker was killed is started again.
+        generator: Generator of the missing runs.
+        address: Address of the cluster; by default Ray is started on this host.
+        jobs: Maximum parallel runs; by default as many as processors and GPUs allow.
+        gpus: GPUs per run, possibly a fraction; by default 1 if the cluster has GPUs and the trainer may use one.
+        retries: How often a run whose worker was killed is restarted.
     """
 
     def __init__(
@@ -180,7 +216,7 @@ class RayRunner(BenchmarkRunner):
         address: str | None = None,
         jobs: int | None = None,
         gpus: float | None = None,
-        retries: int = RETRIES,
+        retries: int = MAX_RETRIES,
     ) -> None:
         super().__init__(generator)
         self.address = address
@@ -189,70 +225,71 @@ class RayRunner(BenchmarkRunner):
         self.retries = retries
         self.ray = import_ray()
 
-    def _rows(self, jobs: Sequence[BenchmarkRun], lines: "Lines") -> Iterator[Row]:
+    def _execute(self, jobs: Sequence[BenchmarkRun], display: "ProgressDisplay") -> Generator[ResultRow, None, None]:
         self._connect()
         try:
-            needed = {"num_cpus": self.generator.setting.threads, "num_gpus": self._gpus(jobs)}
-            self._check(needed)
-            task = self.ray.remote(max_retries=self.retries, **needed)(_make)
-            waiting, running = deque(jobs), {}
+            cpus, gpus = self.generator.settings.threads, self._gpus_per_run(jobs)
+            self._check_resources(cpus, gpus)
+            task = self.ray.remote(max_retries=self.retries, num_cpus=cpus, num_gpus=gpus)(_run_on_worker)
+            waiting = deque(jobs)
+            running: dict[Any, BenchmarkRun] = {}
             while waiting or running:
                 while waiting and len(running) < (self.jobs or len(jobs)):
                     job = waiting.popleft()
                     running[task.remote(job)] = job
-                    lines.begin(job)
+                    display.begin(job)
                 for reference in self.ray.wait(list(running))[0]:
-                    yield self._outcome(running.pop(reference), reference)
+                    yield self._row(running.pop(reference), reference)
         finally:
             self.ray.shutdown()
 
     def _connect(self) -> None:
-        threads = self.generator.setting.threads
-        # Threads of other libraries than PyTorch: Ray would set one, and sums may depend on it.
+        threads = self.generator.settings.threads
+        # For libraries other than PyTorch: Ray would set one thread, and sums may depend on the number.
         options: dict[str, Any] = {"runtime_env": {"env_vars": {"OMP_NUM_THREADS": str(threads)}}}
         if self.address is None:
-            at_a_time = self.jobs or max(1, (os.cpu_count() or 1) // threads)
-            options |= {"num_cpus": threads * at_a_time, "include_dashboard": False}
+            parallel_runs = self.jobs or max(1, (os.cpu_count() or 1) // threads)
+            options |= {"num_cpus": threads * parallel_runs, "include_dashboard": False}
         start_ray(self.ray, self.address, **options)
 
-    def _gpus(self, jobs: Sequence[BenchmarkRun]) -> float:
+    def _gpus_per_run(self, jobs: Sequence[BenchmarkRun]) -> float:
         if self.gpus is not None:
             return self.gpus
-        wanted = any(job.benchmark_run.trainer.get("accelerator", "auto") in {"auto", "cuda", "gpu"} for job in jobs)
-        return 1 if wanted and self.ray.cluster_resources().get("GPU") else 0
+        may_use_gpu = any(job.benchmark_run.trainer.get("accelerator", "auto") in GPU_ACCELERATORS for job in jobs)
+        return 1 if may_use_gpu and self.ray.cluster_resources().get("GPU") else 0
 
-    def _check(self, needed: dict[str, float]) -> None:
-        """Refuse what no host could ever run, for Ray would wait for one."""
+    def _check_resources(self, cpus: int, gpus: float) -> None:
+        """Check that some host can execute a run, because Ray would wait for one that can."""
         hosts = [node["Resources"] for node in self.ray.nodes() if node["Alive"]]
-        cpus, gpus = needed["num_cpus"], needed["num_gpus"]
         if not any(host.get("CPU", 0) >= cpus and host.get("GPU", 0) >= gpus for host in hosts):
             msg = f"no host of the cluster has {cpus} processors and {gpus:g} GPUs; lower --threads or --gpus-per-job"
             raise InvalidInputError(msg)
 
-    def _outcome(self, job: BenchmarkRun, reference: Any) -> Row:
+    def _row(self, job: BenchmarkRun, reference: Any) -> ResultRow:
         try:
-            row = self.ray.get(reference)
+            row: ResultRow = self.ray.get(reference)
         except self.ray.exceptions.RayError as error:
             reason = f"{type(error).__name__}: {str(error).strip().splitlines()[0]}"
             return make_row(job.fail(reason), job.benchmark_run)
         if job.results.read(row["key"]) is None:
-            msg = f"the run went to {job.setting.root} of another host; give a folder that all hosts see (--out)"
+            root = job.settings.root
+            msg = f"the run was written to {root} on another host; choose a folder that all hosts share (--out)"
             raise InvalidInputError(msg)
         return row
 
 
-def _make(job: BenchmarkRun) -> Row:
+def _run_on_worker(job: BenchmarkRun) -> ResultRow:
     return job.run()
 
 
-class Lines:
-    """What is shown on standard error: a line for each run that has ended and, on a terminal, those that go on.
+class ProgressDisplay:
+    """Progress on standard error: a line for each run that has ended and, on a terminal, for those in progress.
 
     Args:
-        total: How many runs there are.
+        total: Number of runs.
 
     Attributes:
-        done: How many of them are there.
+        done: Number of runs that have ended.
     """
 
     def __init__(self, total: int) -> None:
@@ -264,13 +301,13 @@ class Lines:
         self._progress.start()
 
     def begin(self, job: BenchmarkRun) -> None:
-        """Show that a run has begun."""
+        """Display that a run has begun."""
         run = job.benchmark_run
-        shown = len(self._tasks) < AT_ONCE
-        self._tasks[run.key] = job, self._progress.add_task(run.label, total=None, visible=shown)
+        visible = len(self._tasks) < MAX_DISPLAYED_RUNS
+        self._tasks[run.key] = job, self._progress.add_task(run.label, total=None, visible=visible)
 
-    def end(self, row: Row) -> None:
-        """Show what came out of a run."""
+    def end(self, row: ResultRow) -> None:
+        """Display the results of a run."""
         job, task = self._tasks.pop(row["key"])
         seconds = self._progress.tasks[self._progress.task_ids.index(task)].elapsed or 0
         self._progress.remove_task(task)
@@ -279,11 +316,11 @@ class Lines:
         self._progress.console.print(line, markup=False, highlight=False, soft_wrap=True)
 
     def close(self) -> None:
-        """Show no more."""
+        """Stop the display."""
         self._progress.stop()
 
 
-def _summary(row: Row) -> str:
+def _summary(row: ResultRow) -> str:
     if row["error"]:
         return f"failed: {row['error']}"
-    return ", ".join(f"{name} {row[name]:.3f}" for name in SHOWN if name in row) or "done"
+    return ", ".join(f"{name} {row[name]:.3f}" for name in SUMMARY_METRICS if name in row) or "done"

@@ -1,1 +1,1 @@
-"""Exported and trained models applied to images."""
+"""Inference with exported and trained models."""

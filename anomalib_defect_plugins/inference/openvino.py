@@ -1,11 +1,11 @@
-"""Looks at images with an exported model, as fast as the machine can and in constant memory.
+"""Inference with exported OpenVINO graphs, at full throughput and in constant memory.
 
-Worker threads decode, wait for a free inference request of OpenVINO and write maps, while other images are inferred:
-decoding and inference release Python's lock. The number of images in flight is bounded, and rows come in the order of
-the images.
+Worker threads decode images, wait for a free inference request and write maps while other images are inferred; decoding
+and inference release the GIL. The number of images in flight is bounded, and rows are yielded in the order of the
+images.
 
-Requests of OpenVINO are used one by one instead of its ``AsyncInferQueue``, which stops working after the first error
-and does not say whose it was.
+Inference requests are used directly instead of OpenVINO's ``AsyncInferQueue``, which stops working after the first
+error and does not report which image caused it.
 """
 
 import itertools
@@ -19,26 +19,42 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from queue import SimpleQueue
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import openvino
 from PIL import Image
 
+from anomalib_defect_plugins.core.errors import InvalidInputError
 from anomalib_defect_plugins.core.image_io import Size, read_image
-from anomalib_defect_plugins.inference.resumable_table import ROWS, Item, Row, invalid
+from anomalib_defect_plugins.inference.resumable_table import ROWS_PER_PART, InspectionRow, NumberedPath
 
-SPARE = 1
-"""Inference requests beyond those that run at once, so that the processor need not wait for Python."""
+FULL_PRECISION = {"INFERENCE_PRECISION_HINT": "f32"}
+"""OpenVINO setting for single precision; its default is bfloat16 where the processor supports it."""
+
+SPARE_REQUESTS = 1
+"""Inference requests beyond those that run at once, so that the processor does not wait for Python."""
+
+
+def compile_full_precision(network: openvino.Model, hint: str) -> openvino.CompiledModel:
+    """Compile a graph for the CPU in single precision.
+
+    Args:
+        network: The graph.
+        hint: OpenVINO's performance hint: ``LATENCY`` or ``THROUGHPUT``.
+    """
+    return openvino.Core().compile_model(network, "CPU", {"PERFORMANCE_HINT": hint, **FULL_PRECISION})
 
 
 @dataclass(frozen=True)
-class Settings:
+class InspectSettings:
     """What the results depend on besides the model and the images.
 
     Args:
-        threshold: An image is defective if its score is above it; by default as the model says.
-        batch: Images that are given to the model at once.
-        precision: What OpenVINO computes in, such as ``f32``; by default what it holds best on the processor.
+        threshold: Score above which an image is defective; by default the model's own.
+        batch: Batch size.
+        precision: Inference precision of OpenVINO, such as ``f32``; by default its choice for the processor.
         maps: Folder for the anomaly maps; by default they are not kept.
     """
 
@@ -49,52 +65,54 @@ class Settings:
 
 
 class Inspector:
-    """A model that looks at images.
+    """A graph that inspects images.
 
     Args:
-        network: The exported graph. It takes images (N, 3, H, W), float in [0, 1], resizes and normalises them itself,
-            and gives ``pred_score`` (N,) and, unless there is a threshold, ``pred_label`` (N,); for maps also
-            ``anomaly_map`` (N, 1, h, w), in [0, 1].
-        settings: What is wanted.
-        size: Size of most images; those of other sizes take longer.
-        threads: Threads that infer; by default as many as the processor has cores.
+        network: Graph as anomalib exports it. It takes images, shape (N, 3, H, W), float in [0, 1], resizes and
+            normalises them, and returns ``pred_score``, shape (N,); ``pred_label``, shape (N,), unless a threshold is
+            set; and ``anomaly_map``, shape (N, 1, h, w), in [0, 1], if maps are kept.
+        settings: The settings.
+        size: Height and width of most images; images of other sizes take longer.
+        threads: Number of inference threads; by default one per core.
 
     Attributes:
-        size: Size that the graph takes, if it is but one. Images of another are resized, bilinear with antialiasing.
+        size: Height and width that the graph takes, if fixed. Other images are resized, bilinear with antialiasing.
 
     Raises:
-        InvalidInputError: The graph is none of an anomaly model, or does not do what is wanted.
+        InvalidInputError: If the graph does not fit the settings.
     """
 
     def __init__(
-        self, network: openvino.Model, settings: Settings, size: Size | None = None, threads: int | None = None
+        self, network: openvino.Model, settings: InspectSettings, size: Size | None = None, threads: int | None = None
     ) -> None:
         self.settings = settings
         self.network = network
         self.threads = threads
-        self.size = check(network, settings)
-        self.graphs: dict[tuple[int, ...] | None, _Graph] = {}
+        self.size = check_graph(network, settings)
+        self.graphs: dict[tuple[int, ...] | None, _CompiledGraph] = {}
         self.lock = threading.Lock()
-        common = self.size or size
-        self.common = None if common is None else (settings.batch, 3, *common)
-        self.workers = self._graph(self.common).requests + (threads or os.cpu_count() or 1)
+        common_size = self.size or size
+        self.common_shape = None if common_size is None else (settings.batch, 3, *common_size)
+        self.workers = self._graph(self.common_shape).num_requests + (threads or os.cpu_count() or 1)
 
-    def inspect(self, items: Iterable[Item], folder: Path | None = None) -> Iterator[tuple[int, Row]]:
-        """Look at images; at most a few are in memory at once.
+    def inspect(
+        self, images: Iterable[NumberedPath], folder: Path | None = None
+    ) -> Iterator[tuple[int, InspectionRow]]:
+        """Inspect images.
 
         Args:
-            items: Numbers and paths.
-            folder: What paths are relative to; by default the working folder.
+            images: Row numbers and paths.
+            folder: Folder of relative paths; by default the working directory.
 
         Yields:
-            The number and the row of each, in the same order; see ``schema`` in ``parts.py``.
+            Row number and row of each image, in the same order; see ``resumable_table.schema``.
         """
-        futures: deque[Future[dict[int, Row]]] = deque()
+        futures: deque[Future[dict[int, InspectionRow]]] = deque()
         with ThreadPoolExecutor(self.workers) as pool, warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             try:
-                for chunk in self._chunks(items):
-                    futures.append(pool.submit(self._look, chunk, folder or Path()))
+                for batch in self._batches(images):
+                    futures.append(pool.submit(self._inspect_batch, batch, folder or Path()))
                     if len(futures) > 2 * self.workers:
                         yield from futures.popleft().result().items()
                 while futures:
@@ -103,31 +121,36 @@ class Inspector:
                 for future in futures:
                     future.cancel()
 
-    def _chunks(self, items: Iterable[Item]) -> Iterator[list[Item]]:
-        """Cut into batches, which do not reach over parts: then a restart has the same ones."""
-        for _, chunk in itertools.groupby(items, lambda item: (item[0] // ROWS, item[0] % ROWS // self.settings.batch)):
-            yield list(chunk)
+    def _batches(self, images: Iterable[NumberedPath]) -> Iterator[list[NumberedPath]]:
+        """Split into batches that do not cross parts, so that a resumed run has the same ones."""
 
-    def _look(self, chunk: Sequence[Item], folder: Path) -> dict[int, Row]:
-        rows = {number: {"path": _printable(path)} for number, path in chunk}
-        by_size: dict[tuple[int, ...], dict[int, np.ndarray]] = {}
-        for number, path in chunk:
+        def part_and_batch(image: NumberedPath) -> tuple[int, int]:
+            part, row = divmod(image[0], ROWS_PER_PART)
+            return part, row // self.settings.batch
+
+        for _, batch in itertools.groupby(images, part_and_batch):
+            yield list(batch)
+
+    def _inspect_batch(self, batch: Sequence[NumberedPath], folder: Path) -> dict[int, InspectionRow]:
+        rows: dict[int, InspectionRow] = {number: {"path": _printable(path)} for number, path in batch}
+        by_shape: dict[tuple[int, ...], dict[int, npt.NDArray[np.float32]]] = {}
+        for number, path in batch:
             start = time.perf_counter()
             try:
                 image, width, height = read_image(folder / path, self.size)
-            except Exception as error:  # noqa: BLE001 - decoders raise errors of many kinds on a broken file
+            except Exception as error:  # noqa: BLE001 - decoders raise errors of many types on a broken file
                 rows[number]["error"] = _reason(error)
             else:
-                by_size.setdefault(image.shape, {})[number] = image
+                by_shape.setdefault(image.shape, {})[number] = image
                 rows[number] |= {"width": width, "height": height}
             rows[number]["seconds"] = time.perf_counter() - start
-        for images in by_size.values():
-            self._judge(images, rows)
+        for images in by_shape.values():
+            self._predict(images, rows)
         return rows
 
-    def _judge(self, images: dict[int, np.ndarray], rows: dict[int, Row]) -> None:
-        """Fill the rows of images that are equally large."""
-        batch = self._batch(list(images.values()))
+    def _predict(self, images: dict[int, npt.NDArray[np.float32]], rows: dict[int, InspectionRow]) -> None:
+        """Add the predictions for images of one shape to their rows."""
+        batch = self._stack(list(images.values()))
         graph = self._graph(batch.shape)
         try:
             outputs, seconds = graph(batch)
@@ -135,133 +158,130 @@ class Inspector:
             for number in images:
                 rows[number]["error"] = f"the model fails: {_reason(error)}"
             return
-        for place, number in enumerate(images):
+        for index, number in enumerate(images):
             rows[number]["seconds"] += seconds
-            rows[number] |= self._verdict(outputs, place)
+            rows[number] |= self._prediction(outputs, index)
             if self.settings.maps:
-                _write_map(outputs["anomaly_map"][place], self.settings.maps / f"{number:08}.png")
+                _write_map(outputs["anomaly_map"][index], self.settings.maps / f"{number:08}.png")
 
-    def _batch(self, images: list[np.ndarray]) -> np.ndarray:
-        """Make one array; a batch that is not full is filled with its last image."""
+    def _stack(self, images: list[npt.NDArray[np.float32]]) -> npt.NDArray[np.float32]:
+        """Stack images into a batch, padded with copies of the last one."""
         if self.settings.batch == 1:
             return images[0][None]
         return np.stack(images + images[-1:] * (self.settings.batch - len(images)))
 
-    def _verdict(self, outputs: dict[str, np.ndarray], place: int) -> Row:
-        score = float(outputs["pred_score"].reshape(-1)[place])
+    def _prediction(self, outputs: dict[str, npt.NDArray[Any]], index: int) -> InspectionRow:
+        score = float(outputs["pred_score"].reshape(-1)[index])
         if not np.isfinite(score):
-            return {"error": f"the model gives the score {score}"}
+            return {"error": f"the model returns the score {score}"}
         threshold = self.settings.threshold
-        verdict = outputs["pred_label"].reshape(-1)[place] if threshold is None else score > threshold
-        return {"score": score, "verdict": int(verdict)}
+        pred_label = outputs["pred_label"].reshape(-1)[index] if threshold is None else score > threshold
+        return {"score": score, "pred_label": int(pred_label)}
 
-    def _graph(self, shape: tuple[int, ...] | None) -> "_Graph":
-        """Give the graph for most images, which is made for their size and therefore fast, or the one for all."""
-        key = shape if shape == self.common else None
+    def _graph(self, shape: tuple[int, ...] | None) -> "_CompiledGraph":
+        """Return the fast graph compiled for the shape of most batches, or the one for all shapes."""
+        key = shape if shape == self.common_shape else None
         with self.lock:
             if key not in self.graphs:
                 self.graphs[key] = self._compile(key)
             return self.graphs[key]
 
-    def _compile(self, shape: tuple[int, ...] | None) -> "_Graph":
+    def _compile(self, shape: tuple[int, ...] | None) -> "_CompiledGraph":
         network = self.network
         try:
             if shape is not None:
                 network = network.clone()
                 network.reshape({0: list(shape)})
-            return _Graph(network, self._options(), self._wanted())
+            return _CompiledGraph(network, self._options(), self._outputs())
         except RuntimeError as error:
             if shape is not None and self.settings.batch == 1:
-                self.common = None
+                self.common_shape = None
                 return self._compile(None)
-            msg = f"the model does not take {self.settings.batch} images at once ({_reason(error)}); give --batch 1"
-            raise invalid(msg) from error
+            msg = f"the model does not take {self.settings.batch} images at once ({_reason(error)}); use --batch 1"
+            raise InvalidInputError(msg) from error
 
     def _options(self) -> dict[str, str]:
         precision = {"INFERENCE_PRECISION_HINT": self.settings.precision} if self.settings.precision else {}
         threads = {"INFERENCE_NUM_THREADS": str(self.threads)} if self.threads else {}
         return {"PERFORMANCE_HINT": "THROUGHPUT", **precision, **threads}
 
-    def _wanted(self) -> list[str]:
+    def _outputs(self) -> list[str]:
         label = ["pred_label"] if self.settings.threshold is None else []
         return ["pred_score", *label, *(["anomaly_map"] if self.settings.maps else [])]
 
 
-class _Graph:
-    """A compiled graph with its requests."""
+class _CompiledGraph:
+    """A compiled graph and its inference requests."""
 
-    def __init__(self, network: openvino.Model, options: dict[str, str], wanted: Sequence[str]) -> None:
-        _initialise()
+    def __init__(self, network: openvino.Model, options: dict[str, str], outputs: Sequence[str]) -> None:
+        _initialise_openvino()
         compiled = openvino.Core().compile_model(network, "CPU", options)
-        self.wanted = wanted
-        self.requests = compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS") + SPARE
-        self.free: SimpleQueue[openvino.InferRequest] = SimpleQueue()
-        for _ in range(self.requests):
-            self.free.put(compiled.create_infer_request())
+        self.outputs = outputs
+        self.num_requests = compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS") + SPARE_REQUESTS
+        self.free_requests: SimpleQueue[openvino.InferRequest] = SimpleQueue()
+        for _ in range(self.num_requests):
+            self.free_requests.put(compiled.create_infer_request())
 
-    def __call__(self, images: np.ndarray) -> tuple[dict[str, np.ndarray], float]:
-        """Give the outputs for images (N, 3, H, W), and the seconds that they took."""
-        request = self.free.get()
+    def __call__(self, images: npt.NDArray[np.float32]) -> tuple[dict[str, npt.NDArray[Any]], float]:
+        """Infer images, shape (N, 3, H, W); return the outputs by name, and the seconds taken."""
+        request = self.free_requests.get()
         try:
             start = time.perf_counter()
             request.set_input_tensor(openvino.Tensor(images, shared_memory=True))
             request.start_async()
             request.wait()
             seconds = time.perf_counter() - start
-            return {name: request.get_tensor(name).data.copy() for name in self.wanted}, seconds
+            return {name: request.get_tensor(name).data.copy() for name in self.outputs}, seconds
         finally:
-            self.free.put(request)
+            self.free_requests.put(request)
 
 
-def _initialise() -> None:
-    """Make OpenVINO set up its tables of numpy's types.
-
-    It does so at their first use, and waits for ever if two threads come to that at the same time.
-    """
+def _initialise_openvino() -> None:
+    """Fill OpenVINO's tables of NumPy types, which deadlock if two threads use them first at the same time."""
     _ = openvino.Tensor(np.zeros(1, np.float32), shared_memory=True).data
 
 
-def check(network: openvino.Model, settings: Settings) -> Size | None:
-    """Refuse a graph that does not do what is wanted.
+def check_graph(network: openvino.Model, settings: InspectSettings) -> Size | None:
+    """Check that a graph fits the settings.
 
     Returns:
-        The size of images that it takes, if it is but one.
+        Height and width of the images that it takes, or ``None`` if it takes any.
 
     Raises:
-        InvalidInputError: It takes no images, not so many at once, or does not give what is needed.
+        InvalidInputError: If it does not take images, or batches of this size, or lacks an output.
     """
     shape = network.inputs[0].partial_shape
     is_image = shape.rank.is_static and shape.compatible(openvino.PartialShape([-1, 3, -1, -1]))
     if len(network.inputs) != 1 or not is_image:
-        msg = "the model does not take images (N, 3, H, W); give the model.xml that 'anomalib export' has written"
-        raise invalid(msg)
+        msg = "the model does not take images (N, 3, H, W); use the model.xml that 'anomalib export' has written"
+        raise InvalidInputError(msg)
     if shape[0].is_static and shape[0].get_length() != settings.batch:
-        msg = f"the model takes {shape[0]} images at once, not {settings.batch}; give --batch {shape[0]}"
-        raise invalid(msg)
+        msg = f"the model takes {shape[0]} images at once, not {settings.batch}; use --batch {shape[0]}"
+        raise InvalidInputError(msg)
     _check_outputs({name for output in network.outputs for name in output.names}, settings)
     return (shape[2].get_length(), shape[3].get_length()) if shape[2].is_static and shape[3].is_static else None
 
 
-def _check_outputs(names: set[str], settings: Settings) -> None:
-    wanted = {"pred_score": "give"}
+def _check_outputs(names: set[str], settings: InspectSettings) -> None:
+    remedies = {"pred_score": "use"}
     if settings.threshold is None:
-        wanted["pred_label"] = "give --threshold, or"
+        remedies["pred_label"] = "set --threshold, or use"
     if settings.maps:
-        wanted["anomaly_map"] = "leave --maps out, or give"
-    for name, advice in wanted.items():
+        remedies["anomaly_map"] = "leave --maps out, or use"
+    for name, remedy in remedies.items():
         if name not in names:
-            msg = f"the model has no output {name}; {advice} one that 'anomalib export' has written with it"
-            raise invalid(msg)
+            msg = f"the model has no output {name}; {remedy} one that 'anomalib export' has written with it"
+            raise InvalidInputError(msg)
 
 
-def _write_map(anomaly_map: np.ndarray, path: Path) -> None:
-    """Write a map, (1, h, w) or (h, w), in [0, 1], as a grey image of 8 bits."""
+def _write_map(anomaly_map: npt.NDArray[Any], path: Path) -> None:
+    """Write a map, shape (1, h, w) or (h, w), in [0, 1], as an 8-bit grey image."""
     grey = (np.clip(np.nan_to_num(anomaly_map), 0, 1) * 255).round().astype(np.uint8)
     Image.fromarray(grey.reshape(grey.shape[-2:])).save(path)
 
 
 def _reason(error: Exception) -> str:
-    """Give one line that says why, without the path, which stands beside it."""
+    """Return the cause in one line, without the path, which has its own column."""
     if isinstance(error, FileNotFoundError):
         return "the file does not exist"
     text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
@@ -270,14 +290,5 @@ def _reason(error: Exception) -> str:
 
 
 def _printable(path: str) -> str:
-    """Give a path as text; file names of other encodings have their odd bytes replaced."""
+    """Return a path as valid text, with undecodable bytes replaced."""
     return path.encode(errors="surrogateescape").decode(errors="replace")
-
-
-FULL_PRECISION = {"INFERENCE_PRECISION_HINT": "f32"}
-"""OpenVINO would compute in bfloat16 where the processor can; figures are to be those of the graph as written."""
-
-
-def compiled(network: openvino.Model, hint: str) -> openvino.CompiledModel:
-    """Compile for the processor, to compute in single precision."""
-    return openvino.Core().compile_model(network, "CPU", {"PERFORMANCE_HINT": hint, **FULL_PRECISION})

@@ -1,17 +1,18 @@
-"""A table of results that grows part by part and can go on where it stopped.
+"""A Parquet table that is written in parts, so that an interrupted run can continue.
 
 ::
 
-    results.parquet                 appears when all is done, by one rename; the folder beside it is gone then
-    results.parquet.parts/
+    results.parquet                 appears when all parts are written, by one rename
+    results.parquet.parts/          removed after that
         settings.json               what the results depend on
-        list.txt                    the files, one a line, in the order of the rows
-        part-00000.parquet          rows 0 to 255; each part is there as a whole or not at all
+        list.txt                    paths of the images, one per line, in the order of the rows
+        part-00000.parquet          rows 0 to 255; each part is written atomically
 
-Nothing here needs torch or anomalib: importing them takes longer than inspecting a thousand images.
+Neither torch nor anomalib is imported here: that takes longer than inspecting a thousand images.
 """
 
 import contextlib
+import errno
 import itertools
 import json
 import os
@@ -22,60 +23,52 @@ from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from anomalib_defect_plugins.core.errors import InvalidInputError
+from anomalib_defect_plugins.core.files import atomic_path, write_text
+
 if TYPE_CHECKING:
     import pyarrow as pa
 
-ROWS = 256
-"""Rows of a part: so many images are inspected again, at most, after a process was killed."""
+ROWS_PER_PART = 256
+"""The most images that are inspected again after the process was killed."""
 
-GROUP = 32
-"""Parts that make one row group of the table, which is what is in memory at once when the parts are joined."""
+PARTS_PER_ROW_GROUP = 32
+"""One row group is in memory at a time when the parts are joined."""
 
-SETTINGS, LIST, LOCK = "settings.json", "list.txt", ".lock"
+SETTINGS_FILE, LIST_FILE, LOCK_FILE = "settings.json", "list.txt", ".lock"
 
-Row = dict[str, Any]
-"""A row of the table by the name of the column; see ``schema``."""
+InspectionRow = dict[str, Any]
+"""A row of the table by column name; see :func:`schema`."""
 
-Item = tuple[int, str]
-"""Number of an image, which is that of its row, and its path."""
+NumberedPath = tuple[int, str]
+"""Row number and path of an image."""
 
-
-def invalid(message: str) -> Exception:
-    """Give the error for input that cannot be; its module, which takes seconds to import, only when there is one."""
-    from anomalib_defect_plugins.core.errors import InvalidInputError
-
-    return InvalidInputError(message)
-
-
-def missing(message: str) -> Exception:
-    """Give the error for a file that should exist."""
-    from anomalib_defect_plugins.core.errors import MissingDataError
-
-    return MissingDataError(message)
+TablePart = tuple[int, list[InspectionRow]]
+"""Number of a part and its rows."""
 
 
 def schema() -> "pa.Schema":
-    """Give the columns of the table.
+    """Return the columns of the table.
 
-    path, as it was given; score, pred_score of the model; verdict, 1 for a defective image; width and height of the
-    file in pixels; seconds that decoding and inference took, without waiting for others; error, one line, in which case
-    score and verdict are null, and so are the sizes of a file that cannot be read.
+    ``path`` as listed; ``score``, the model's ``pred_score``; ``pred_label``, 1 if defective; ``width`` and ``height``
+    of the file in pixels; ``seconds`` for decoding and inference, without waiting; ``error``, one line. After an error
+    ``score`` and ``pred_label`` are null, and so is the size if the file could not be read.
     """
     import pyarrow as pa
 
-    numbers = {"score": pa.float64(), "verdict": pa.int8(), "width": pa.int32(), "height": pa.int32()}
+    numbers = {"score": pa.float64(), "pred_label": pa.int8(), "width": pa.int32(), "height": pa.int32()}
     return pa.schema({"path": pa.string(), **numbers, "seconds": pa.float64(), "error": pa.string()})
 
 
-class Parts:
-    """The parts of one table.
+class ResumableTable:
+    """A table and the folder of its parts.
 
     Args:
-        out: The table.
-        settings: What the results depend on, as plain JSON values, by what the user calls it.
+        out: Parquet file of the table.
+        settings: What the results depend on, as JSON values by the name that users know.
 
     Raises:
-        InvalidInputError: The table exists.
+        InvalidInputError: If the table exists.
     """
 
     def __init__(self, out: Path, settings: Mapping[str, Any]) -> None:
@@ -83,160 +76,154 @@ class Parts:
         self.folder = out.with_name(f"{out.name}.parts")
         self.settings = dict(settings)
         if out.exists():
-            msg = f"{out} exists; give another file (--out), or delete it to inspect the images again"
-            raise invalid(msg)
+            msg = f"{out} exists; choose another file (--out), or delete it to inspect the images again"
+            raise InvalidInputError(msg)
 
     @property
-    def is_begun(self) -> bool:
-        """Whether there are parts of an earlier run."""
-        return (self.folder / SETTINGS).is_file()
+    def is_started(self) -> bool:
+        """Whether an earlier run has started the table."""
+        return (self.folder / SETTINGS_FILE).is_file()
 
     @contextlib.contextmanager
-    def open(self, paths: Iterable[str]) -> Iterator["Parts"]:
-        """Keep the parts for this process until the block ends, and begin them or make sure that they fit.
+    def open(self, paths: Iterable[str]) -> Iterator["ResumableTable"]:
+        """Lock the parts for this process until the block ends; start the table, or check that it fits.
 
         Args:
-            paths: The files.
+            paths: Paths of the images.
 
         Raises:
-            InvalidInputError: They are in use, were begun with other settings or files, or cannot be written.
+            InvalidInputError: If the parts are in use, belong to other settings or images, or cannot be written.
         """
         from filelock import FileLock, Timeout
 
         with self._writing():
             self.folder.mkdir(parents=True, exist_ok=True)
-            lock = FileLock(self.folder / LOCK)
+            lock = FileLock(self.folder / LOCK_FILE)
             try:
                 lock.acquire(timeout=0)
             except Timeout as error:
-                msg = f"{self.folder} is in use by another process; wait for it, or give another file (--out)"
-                raise invalid(msg) from error
+                msg = f"{self.folder} is in use by another process; wait for it, or choose another file (--out)"
+                raise InvalidInputError(msg) from error
         with lock:
             try:
-                self._begin(paths)
+                self._start(paths)
                 yield self
             finally:
-                if not self.is_begun:
+                if not self.is_started:
                     shutil.rmtree(self.folder, ignore_errors=True)
 
-    def _begin(self, paths: Iterable[str]) -> None:
-        path = self.folder / f"{LIST}.new"
+    def _start(self, paths: Iterable[str]) -> None:
+        is_started = self.is_started
         with self._writing():
-            try:
-                self.settings["list of files"] = _write_list(paths, path)
-                if self.is_begun:
-                    self._check()
-                else:
-                    os.replace(path, self.folder / LIST)
-                    self._write_settings()
-            finally:
-                path.unlink(missing_ok=True)
+            with atomic_path(self.folder / LIST_FILE) as partial:
+                self.settings |= {"list of files": _write_list(paths, partial), "set of columns": schema().names}
+                if is_started:
+                    self._check_settings()
+            if not is_started:
+                # Written last: a folder without settings counts as empty.
+                write_text(self.folder / SETTINGS_FILE, json.dumps(self.settings, indent=2))
 
-    def _write_settings(self) -> None:
-        # The last file of a beginning: without it the folder counts as empty.
-        path = self.folder / f"{SETTINGS}.new"
-        path.write_text(json.dumps(self.settings, indent=2), encoding="utf-8")
-        os.replace(path, self.folder / SETTINGS)
-
-    def _check(self) -> None:
+    def _check_settings(self) -> None:
+        path = self.folder / SETTINGS_FILE
         try:
-            before = json.loads((self.folder / SETTINGS).read_text(encoding="utf-8"))
+            before = json.loads(path.read_text(encoding="utf-8"))
             differing = [name for name, value in self.settings.items() if before.get(name) != value]
         except (AttributeError, ValueError) as error:
-            msg = f"{self.folder / SETTINGS} cannot be read ({error}); delete that folder, or give another file (--out)"
-            raise invalid(msg) from error
+            msg = f"{path} cannot be read ({error}); delete that folder, or choose another file (--out)"
+            raise InvalidInputError(msg) from error
         if differing:
-            msg = (
-                f"{self.folder} holds the parts of a run with another {' and '.join(differing)}; go on with the same, "
-            )
-            raise invalid(msg + "delete that folder to start again, or give another file (--out)")
+            names = " and ".join(differing)
+            msg = f"{self.folder} holds the parts of a run with another {names}; continue with the same, "
+            raise InvalidInputError(msg + "delete that folder to start again, or choose another file (--out)")
 
-    def items(self) -> Iterator[Item]:
-        """Give all files, numbered, one by one."""
-        with (self.folder / LIST).open(encoding="utf-8", errors="surrogateescape", newline="\n") as lines:
+    def numbered_paths(self) -> Iterator[NumberedPath]:
+        """Iterate over all images."""
+        with (self.folder / LIST_FILE).open(encoding="utf-8", errors="surrogateescape", newline="\n") as lines:
             yield from enumerate(line[:-1] for line in lines)
 
-    def count(self) -> int:
-        """Count the files."""
-        return sum(1 for _ in self.items())
+    def count_images(self) -> int:
+        """Count all images."""
+        return sum(1 for _ in self.numbered_paths())
 
-    def missing(self) -> Iterator[tuple[int, list[Item]]]:
-        """Give the number and the files of each part that is not there, one by one."""
-        for number, items in itertools.groupby(self.items(), lambda item: item[0] // ROWS):
-            if not self._path(number).exists():
-                yield number, list(items)
+    def missing_parts(self) -> Iterator[tuple[int, list[NumberedPath]]]:
+        """Iterate over the numbers and images of the parts that are not written yet."""
+        for number, images in itertools.groupby(self.numbered_paths(), lambda image: image[0] // ROWS_PER_PART):
+            if not self._part_path(number).exists():
+                yield number, list(images)
 
-    def write(self, number: int, rows: list[Row]) -> None:
-        """Keep a part.
+    def write_part(self, number: int, rows: list[InspectionRow]) -> None:
+        """Write a part.
 
         Raises:
-            InvalidInputError: It cannot be written.
+            InvalidInputError: If it cannot be written.
         """
         import pyarrow as pa
         import pyarrow.parquet as pq
 
-        path = self._path(number)
-        new = path.with_suffix(".new")
         with self._writing():
-            pq.write_table(pa.Table.from_pylist(rows, schema()), new)
-            os.replace(new, path)
+            if not self.folder.exists():
+                raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(self.folder))
+            with atomic_path(self._part_path(number)) as partial:
+                pq.write_table(pa.Table.from_pylist(rows, schema()), partial)
 
     def join(self) -> Counter[str]:
-        """Make the table of the parts, and take them away.
+        """Join the parts into the table, and delete them.
 
         Returns:
-            How many ``images`` there are in all, how many ``defective`` and how many with an ``error``.
+            Number of ``images``, of ``defective`` ones, and of those with an ``error``.
 
         Raises:
-            InvalidInputError: It cannot be written.
+            InvalidInputError: If the table cannot be written.
         """
         import pyarrow as pa
         import pyarrow.parquet as pq
 
-        numbers, new = range(-(-self.count() // ROWS)), self.folder / "table.new"
+        numbers = range(-(-self.count_images() // ROWS_PER_PART))
+        joined = self.folder / "table.parquet"  # not beside the table, where a killed process would leave it
         counts: Counter[str] = Counter(images=0, defective=0, error=0)
         with self._writing():
-            with pq.ParquetWriter(new, schema()) as writer:
-                for start in numbers[::GROUP]:
-                    group = numbers[start : start + GROUP]
-                    table = pa.concat_tables([pq.read_table(self._path(number)) for number in group])
+            with pq.ParquetWriter(joined, schema()) as writer:
+                for start in numbers[::PARTS_PER_ROW_GROUP]:
+                    group = numbers[start : start + PARTS_PER_ROW_GROUP]
+                    table = pa.concat_tables([pq.read_table(self._part_path(number)) for number in group])
                     writer.write_table(table)
                     counts.update(_count(table))
-            os.replace(new, self.out)
+            joined.replace(self.out)
             shutil.rmtree(self.folder, ignore_errors=True)
         return counts
 
-    def _path(self, number: int) -> Path:
+    def _part_path(self, number: int) -> Path:
         return self.folder / f"part-{number:05}.parquet"
 
     @contextlib.contextmanager
     def _writing(self) -> Iterator[None]:
+        """Turn errors of the file system into errors for users."""
         try:
             yield
         except OSError as error:
-            if error.errno is None:  # no error of the system, but one of ours about what was read
+            if error.errno is None:  # a MissingDataError, not an error of the file system
                 raise
             if isinstance(error, FileNotFoundError) and not self.folder.exists():
-                msg = f"{self.folder} was taken away while it was in use; run it again"
-                raise invalid(msg) from error
+                msg = f"{self.folder} was deleted while it was in use; run the command again"
+                raise InvalidInputError(msg) from error
             reason = error.strerror or type(error).__name__
-            msg = f"cannot write to {self.folder} ({reason}); what is finished is kept: make room, or allow writing, "
-            raise invalid(msg + "and run it again") from error
+            msg = f"cannot write to {self.folder} ({reason}); finished parts are kept: free space or allow writing, "
+            raise InvalidInputError(msg + "and run the command again") from error
 
 
-def _write_list(paths: Iterable[str], path: Path) -> str:
-    """Write the list of files, and give its digest."""
+def _write_list(paths: Iterable[str], file: Path) -> str:
+    """Write the list of images, and return its digest."""
     digest = sha256()
-    with path.open("wb") as file:
-        for name in paths:
-            line = f"{name}\n".encode(errors="surrogateescape")
+    with file.open("wb") as lines:
+        for path in paths:
+            line = f"{path}\n".encode(errors="surrogateescape")
             digest.update(line)
-            file.write(line)
+            lines.write(line)
     return digest.hexdigest()
 
 
 def _count(table: "pa.Table") -> dict[str, int]:
     import pyarrow.compute as pc
 
-    defective = pc.sum(table["verdict"]).as_py() or 0
+    defective = pc.sum(table["pred_label"]).as_py() or 0
     return {"images": len(table), "defective": defective, "error": len(table) - table["error"].null_count}

@@ -1,4 +1,4 @@
-"""Loads the models of runs: OpenVINO graphs, or checkpoints with weights only. Nothing is ever unpickled."""
+"""Loading of the models of benchmark runs: OpenVINO graphs, or checkpoints with weights only, never pickled objects."""
 
 import inspect
 import math
@@ -11,58 +11,77 @@ from pickle import PickleError
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 from anomalib_defect_plugins.core.errors import InvalidInputError, MissingDataError, UserError
-from anomalib_defect_plugins.results.record import Record, setting_title
+from anomalib_defect_plugins.core.image_io import Size
+from anomalib_defect_plugins.results.record import RunRecord, setting_title
 
 if TYPE_CHECKING:
-    from anomalib.models import AnomalibModule
+    from anomalib.models.components import AnomalibModule
 
-PRECISIONS = ("FP32", "FP16", "INT8")
-"""Graphs in the order in which they are preferred: 8 bits may differ from what was trained."""
+PREFERRED_PRECISIONS = ("FP32", "FP16", "INT8")
+"""Precisions of graphs in order of preference: 8 bits may differ from the trained model."""
 
 CHECKPOINT = "model.ckpt"
 
-NORMALISED = 0.5
-"""Threshold of scores and maps that anomalib's post-processor has scaled."""
+NORMALIZED_THRESHOLD = 0.5
+"""Threshold of scores and maps that anomalib's post-processor has normalized."""
 
-BROKEN = (UserError, OSError, RuntimeError, LookupError, TypeError, ValueError, AttributeError, EOFError, PickleError)
-"""What reading a file raises that is no model, or one of another class."""
+LOAD_ERRORS = (
+    UserError,
+    OSError,
+    RuntimeError,
+    LookupError,
+    TypeError,
+    ValueError,
+    AttributeError,
+    EOFError,
+    PickleError,
+)
+"""Errors of loading a file that is not a model, or the model of another class."""
 
-Outputs = Mapping[str, np.ndarray | None]
+Outputs = Mapping[str, npt.NDArray[Any] | None]
+"""Outputs of a model by name."""
 
 
 class Thresholds(NamedTuple):
-    """What is defective above: scores of images, and values of maps."""
+    """Thresholds above which an image or a pixel is defective.
+
+    Args:
+        image: Threshold of image scores.
+        pixel: Threshold of anomaly maps.
+    """
 
     image: float
     pixel: float
 
 
 class Prediction(NamedTuple):
-    """What a model says of an image.
+    """Prediction for one image.
 
     Args:
-        score: Score of the image.
-        anomaly_map: (h, w), float32; its size may be another than the image's. ``None`` if the model has none.
-        seconds: What it took.
+        score: Image score.
+        anomaly_map: Anomaly map, shape (h, w), float32, possibly of another size than the image; ``None`` if the model
+            has none.
+        seconds: Inference time.
     """
 
     score: float
-    anomaly_map: np.ndarray | None
+    anomaly_map: npt.NDArray[np.float32] | None
     seconds: float
 
 
 class LoadedModel(ABC):
-    """A model that looks at images; several threads may use it.
+    """A model for prediction, which several threads may use.
 
     Args:
-        engine: What runs it, for people.
-        thresholds: In the units of its scores and maps.
+        engine: Name of the inference engine, for display.
+        thresholds: Thresholds in the units of the scores and maps.
 
     Attributes:
-        engine: What runs it, for people.
-        thresholds: In the units of its scores and maps; 0.5 where these are in [0, 1].
+        engine: Name of the inference engine, for display.
+        thresholds: Thresholds in the units of the scores and maps; 0.5 where these are normalized to [0, 1].
     """
 
     def __init__(self, engine: str, thresholds: Thresholds) -> None:
@@ -70,56 +89,67 @@ class LoadedModel(ABC):
         self.thresholds = thresholds
 
     @abstractmethod
-    def _infer(self, images: np.ndarray) -> Outputs:
-        """Give ``pred_score`` and ``anomaly_map`` for (1, 3, H, W), float32 in [0, 1]."""
+    def _infer(self, images: npt.NDArray[np.float32]) -> Outputs:
+        """Return ``pred_score`` and ``anomaly_map`` for an image, shape (1, 3, H, W), float32 in [0, 1]."""
 
-    def __call__(self, image: np.ndarray) -> Prediction:
-        """Look at an image.
+    def __call__(self, image: npt.NDArray[np.uint8]) -> Prediction:
+        """Predict one image.
 
         Args:
-            image: (H, W, 3), uint8, of any size.
+            image: Image of any size, shape (H, W, 3), uint8.
 
         Raises:
-            InvalidInputError: The model fails, or gives a score that is not finite.
+            InvalidInputError: If the model fails, or its score is not finite.
         """
         values = np.ascontiguousarray(image.transpose(2, 0, 1)[None], np.float32) / np.float32(255)
         start = time.perf_counter()
         try:
             outputs = self._infer(values)
         except RuntimeError as error:
-            msg = f"the model fails on an image of {image.shape[1]}x{image.shape[0]} pixels; give one of another size"
+            msg = (
+                f"the model fails on an image of {image.shape[1]}x{image.shape[0]} pixels; use an image of another size"
+            )
             raise InvalidInputError(msg) from error
         seconds = time.perf_counter() - start
-        score = float(outputs["pred_score"].reshape(-1)[0])
-        if not math.isfinite(score):
-            msg = f"the model gives the score {score}; train it again with a lower learning rate"
-            raise InvalidInputError(msg)
-        heat = outputs.get("anomaly_map")
-        return Prediction(score, None if heat is None else heat.reshape(heat.shape[-2:]).astype(np.float32), seconds)
+        return Prediction(_score(outputs), _anomaly_map(outputs), seconds)
 
 
-class _Graph(LoadedModel):
+def _score(outputs: Outputs) -> float:
+    scores = outputs["pred_score"]
+    score = math.nan if scores is None else float(scores.reshape(-1)[0])
+    if not math.isfinite(score):
+        msg = f"the model returns the score {score}; train it again with a lower learning rate"
+        raise InvalidInputError(msg)
+    return score
+
+
+def _anomaly_map(outputs: Outputs) -> npt.NDArray[np.float32] | None:
+    anomaly_map = outputs.get("anomaly_map")
+    return None if anomaly_map is None else anomaly_map.reshape(anomaly_map.shape[-2:]).astype(np.float32)
+
+
+class _OpenVINOModel(LoadedModel):
     """An OpenVINO graph.
 
     Args:
-        path: The ``model.xml``.
-        thresholds: In the units of its outputs.
+        path: The graph, ``model.xml``.
+        thresholds: Thresholds in the units of its outputs.
     """
 
     def __init__(self, path: Path, thresholds: Thresholds) -> None:
         import openvino
 
-        from anomalib_defect_plugins.inference.openvino import compiled
+        from anomalib_defect_plugins.inference.openvino import compile_full_precision
 
         super().__init__(setting_title("openvino", path.parent.name), thresholds)
         network = openvino.Core().read_model(path)
         shape = network.inputs[0].partial_shape
         self._size = (shape[2].get_length(), shape[3].get_length()) if shape[2].is_static else None
-        self._graph = compiled(network, "LATENCY")
+        self._graph = compile_full_precision(network, "LATENCY")
 
-    def _infer(self, images: np.ndarray) -> Outputs:
+    def _infer(self, images: npt.NDArray[np.float32]) -> Outputs:
         request = self._graph.create_infer_request()
-        request.infer({0: _resized(images, self._size)})
+        request.infer({0: _resize(images, self._size)})
         names = ((name, output) for output in self._graph.outputs for name in output.names)
         return {name: request.get_tensor(output).data.copy() for name, output in names}
 
@@ -129,7 +159,7 @@ class TorchModel(LoadedModel):
 
     Args:
         module: The model, in evaluation mode.
-        thresholds: In the units of its outputs.
+        thresholds: Thresholds in the units of its outputs.
     """
 
     def __init__(self, module: "AnomalibModule", thresholds: Thresholds) -> None:
@@ -137,80 +167,83 @@ class TorchModel(LoadedModel):
         self._module = module
         self._lock = threading.Lock()
 
-    def _infer(self, images: np.ndarray) -> Outputs:
+    def _infer(self, images: npt.NDArray[np.float32]) -> Outputs:
         import torch
 
         with self._lock, torch.inference_mode():
-            given = self._module(torch.from_numpy(images))
-        names = ("pred_score", "anomaly_map")
-        return {name: None if (it := getattr(given, name)) is None else it.float().numpy() for name in names}
+            prediction = self._module(torch.from_numpy(images))
+        outputs = {"pred_score": prediction.pred_score, "anomaly_map": prediction.anomaly_map}
+        return {name: None if output is None else output.float().numpy() for name, output in outputs.items()}
 
 
 def model_files(folder: Path) -> list[Path]:
-    """Give the files that the model of a run may be in, the one to take first; they need not exist."""
-    return [*(folder / "openvino" / precision / "model.xml" for precision in PRECISIONS), folder / CHECKPOINT]
+    """Return the possible files of a run's model, in order of preference; they may not exist."""
+    graphs = (folder / "openvino" / precision / "model.xml" for precision in PREFERRED_PRECISIONS)
+    return [*graphs, folder / CHECKPOINT]
 
 
-def load_model(record: Record) -> LoadedModel:
-    """Load the model of a run: its OpenVINO graph if there is one, else its checkpoint.
+def load_model(record: RunRecord) -> LoadedModel:
+    """Load the model of a run: an OpenVINO graph if there is one, else the checkpoint.
 
     Raises:
-        InvalidInputError: It cannot be loaded.
-        MissingDataError: The run kept none.
+        InvalidInputError: If it cannot be loaded.
+        MissingDataError: If the run has kept no model.
     """
     path = next((path for path in model_files(record.folder) if path.is_file()), None)
     if path is None:
-        msg = f"the run of {record.model.name} kept no model; run the benchmark with 'keep: {{model: true}}'"
+        msg = f"the run of {record.run.model.name} kept no model; run the benchmark with 'keep: {{model: true}}'"
         raise MissingDataError(msg)
     try:
-        return _load_checkpoint(path, record) if path.name == CHECKPOINT else _Graph(path, _thresholds(record))
-    except BROKEN as error:
-        msg = f"the model of the run {record.key} ({record.model.name}) cannot be loaded; make the run again"
+        return _load_checkpoint(path, record) if path.name == CHECKPOINT else _OpenVINOModel(path, _thresholds(record))
+    except LOAD_ERRORS as error:
+        msg = f"the model of the run {record.key} ({record.run.model.name}) cannot be loaded; repeat the run"
         raise InvalidInputError(msg) from error
 
 
 def model_class(name: str) -> "type[AnomalibModule]":
-    """Give the registered model of a name or an import path; nothing is imported that the name asks for.
+    """Return a registered model by its name or import path, without importing what the path names.
 
     Raises:
-        InvalidInputError: There is none.
+        InvalidInputError: If the model is not registered.
     """
     import anomalib.models
+    from anomalib.models.components import AnomalibModule
 
     from anomalib_defect_plugins.plugins import connect
 
     connect()
-    found = getattr(anomalib.models, name.rpartition(".")[2], None)
-    if not (isinstance(found, type) and issubclass(found, anomalib.models.AnomalibModule)):
-        msg = f"{name!r} is no registered model; install the plugin that brings it"
+    candidate = getattr(anomalib.models, name.rpartition(".")[2], None)
+    if not (isinstance(candidate, type) and issubclass(candidate, AnomalibModule)):
+        msg = f"{name!r} is not a registered model; install the plugin that provides it"
         raise InvalidInputError(msg)
-    return found
+    return candidate
 
 
-def _load_checkpoint(path: Path, record: Record) -> LoadedModel:
+def _load_checkpoint(path: Path, record: RunRecord) -> LoadedModel:
     import torch
 
-    cls = model_class(record.model.class_path)
-    # Its weights are in the file, so those of a pre-trained backbone need not be downloaded.
-    known = inspect.signature(cls.__init__).parameters
-    more = {"pre_trained": False} if "pre_trained" in known else {}
+    cls = model_class(record.run.model.class_path or "")
+    options: dict[str, Any] = {"evaluator": False, "visualizer": False}
+    if "pre_trained" in inspect.signature(cls.__init__).parameters:
+        options["pre_trained"] = False  # the weights are in the checkpoint and need not be downloaded
     with torch.random.fork_rng(devices=[]):
-        # A checkpoint of another command may name what is to make the object; it has no say in that.
-        module = cls.load_from_checkpoint(
-            path, map_location="cpu", weights_only=True, _instantiator=None, evaluator=False, visualizer=False, **more
-        )
+        # _instantiator: a checkpoint must not choose the function that creates the model.
+        module = cls.load_from_checkpoint(path, map_location="cpu", weights_only=True, _instantiator=None, **options)
     return TorchModel(module.eval().requires_grad_(False), _thresholds(record))
 
 
-def _thresholds(record: Record) -> Thresholds:
-    """Give the thresholds of what the model gives out: scaled, unless its post-processor says otherwise."""
-    if _scales(record.folder / CHECKPOINT):
-        return Thresholds(NORMALISED, NORMALISED)
-    return Thresholds(*(record.thresholds.get(name, NORMALISED) for name in Thresholds._fields))
+def _thresholds(record: RunRecord) -> Thresholds:
+    """Return the thresholds in the units of the model's outputs."""
+    if _is_normalized(record.folder / CHECKPOINT):
+        return Thresholds(NORMALIZED_THRESHOLD, NORMALIZED_THRESHOLD)
+    image, pixel = (record.thresholds.get(name) for name in Thresholds._fields)
+    return Thresholds(
+        NORMALIZED_THRESHOLD if image is None else image, NORMALIZED_THRESHOLD if pixel is None else pixel
+    )
 
 
-def _scales(checkpoint: Path) -> bool:
-    """Whether scores and maps come out in [0, 1]; where no checkpoint was kept, as is usual."""
+def _is_normalized(checkpoint: Path) -> bool:
+    """Whether scores and maps are in [0, 1]; the default of anomalib is assumed if no checkpoint was kept."""
     import torch
     from anomalib.utils.serialization import anomalib_safe_globals
 
@@ -218,18 +251,21 @@ def _scales(checkpoint: Path) -> bool:
         return True
     with anomalib_safe_globals():
         content: dict[str, Any] = torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)
-    enabled = content.get("anomalib_components_enabled", {}).get("post_processor", True)
-    wanted = content.get("anomalib_post_processor_config", {}).get("enable_normalization", True)
-    # Without validation images there is nothing to scale by.
-    lowest = content["state_dict"].get("post_processor.image_min")
-    return bool(enabled and wanted and lowest is not None and torch.isfinite(lowest))
+    has_post_processor = content.get("anomalib_components_enabled", {}).get("post_processor", True)
+    normalizes = content.get("anomalib_post_processor_config", {}).get("enable_normalization", True)
+    # Without validation images the range of scores is unknown.
+    minimum = content["state_dict"].get("post_processor.image_min")
+    return bool(has_post_processor and normalizes and minimum is not None and torch.isfinite(minimum))
 
 
-def _resized(images: np.ndarray, size: tuple[int, int] | None) -> np.ndarray:
-    """Bring (1, 3, H, W) to the size of a graph that takes but one, bilinear with antialiasing."""
+def _resize(images: npt.NDArray[np.float32], size: Size | None) -> npt.NDArray[np.float32]:
+    """Resize images, shape (1, 3, H, W), to the size of a fixed-size graph, bilinear with antialiasing."""
     if size is None or images.shape[-2:] == size:
         return images
     import torch
     from torch.nn.functional import interpolate
 
-    return interpolate(torch.from_numpy(images), size, mode="bilinear", antialias=True).numpy()
+    resized: npt.NDArray[np.float32] = interpolate(
+        torch.from_numpy(images), size, mode="bilinear", antialias=True
+    ).numpy()
+    return resized

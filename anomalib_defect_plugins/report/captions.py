@@ -1,15 +1,15 @@
-"""Sentences that the Markdown and the HTML report share."""
+"""Sentences that the Markdown report, the HTML report and the demo share."""
 
-from anomalib_defect_plugins.report.labels import COSTS, SHARED, and_list, figure_title
+from anomalib_defect_plugins.report.labels import COSTS, SHARED, and_list, metric_title
 from anomalib_defect_plugins.report.plots import PLOTTED_COSTS, Panel, pareto_panels
 from anomalib_defect_plugins.report.summary import Summary
 from anomalib_defect_plugins.results.record import setting_title
 
-FIGURES = (
-    "Mean ± sample standard deviation over the seeds; without ± there was one seed. Bold: better than every other row "
-    "of the same data and supervision, that is, Welch's 95 % confidence interval of the difference of the means lies "
-    "above 0 for each of them. The spread is that of the seeds, not that of another choice of test images. Beside a "
-    "row with one seed nothing is bold."
+METRICS = (
+    "Mean ± sample standard deviation over the seeds; without ± for a single seed. Bold: better than every other row "
+    "with the same data and supervision, i.e. Welch's 95 % confidence interval of the difference of the means lies "
+    "above 0 for each of them. The spread is that of the seeds, not that of another selection of test images. If a row "
+    "has a single seed, no row it is compared with is bold."
 )
 
 LATENCY = (
@@ -19,81 +19,85 @@ LATENCY = (
 COST = "Mean ± sample standard deviation over the seeds. Parameters and FLOPs are those of the network."
 
 EXAMPLES = (
-    "Of the first seed. Defective images by the margin of their score over the threshold: the best, the median, the "
-    "worst; and the normal image that comes nearest to an alarm or gives the worst one. The map is scaled over the "
-    "whole test set: dark is its least value, bright its greatest."
+    "From the first seed. Defective images by the margin of their score over the threshold: the best, the median and "
+    "the worst; and the normal image with the highest score. Maps are scaled over the whole test set, from the lowest "
+    "value (dark) to the highest (bright)."
 )
 
-
-FAILED = "These runs have no figures. Where more is known, it is in traceback.txt in the run's folder."
+FAILED = "These runs have no metrics. Further details, if any, are in traceback.txt in the folder of the run."
 
 REPEAT = (
-    "What repeats each row, a line for each seed. With --force a run that is there is made again and replaced; with "
-    "--out and a new folder it stays as it is."
+    "Commands that repeat each row, a line for each seed. With --force, an existing run is repeated and replaced; with "
+    "--out and a new folder, it is kept."
 )
 
 
 def latency_note(summary: Summary) -> str:
-    """Say what stands in the tables of times."""
-    if not any(it.shared for of_model in summary.times.values() for times in of_model.values() for it in times):
+    """Describe the tables of latencies."""
+    if not summary.has_shared_latency:
         return LATENCY
-    return f"{LATENCY} {SHARED}: measured while the machine may have had other runs, so too slow by an unknown factor."
+    return f"{LATENCY} {SHARED}: other runs may have used the machine, so the time is too long by an unknown factor."
 
 
 def summary_note(summary: Summary) -> str:
-    """Say what stands in the summary."""
-    said = "Figures: mean over the data sets, ± sample standard deviation of that mean over the seeds"
-    if summary.setting is not None:
-        said += f"; latency: {_setting(summary)}"
-    return f"{said}. Bold as in the tables below, among rows of the same supervision and the same data sets."
+    """Describe the summary."""
+    note = "Metrics: mean over the data sets, ± sample standard deviation of that mean over the seeds"
+    if summary.latency_setting is not None:
+        note += f"; latency: {_describe_latency(summary)}"
+    return f"{note}. Bold as in the tables below, among rows with the same supervision and the same data sets."
 
 
-def _setting(summary: Summary) -> str:
-    engine, precision, device, batch = summary.setting
-    shared = f" ({SHARED}: while the machine may have had other runs)" if _any_shared(summary) else ""
+def _describe_latency(summary: Summary) -> str:
+    """Describe the setting that represents the latency of all models, if there is one."""
+    if summary.latency_setting is None:
+        return ""
+    engine, precision, device, batch = summary.latency_setting
+    shared = f" ({SHARED}: other runs may have used the machine)" if _any_shared(summary) else ""
     return f"median with {setting_title(engine, precision)}, {device}, batch {batch}{shared}"
 
 
 def _any_shared(summary: Summary) -> bool:
+    """Whether other runs may have used the machine while any of these latencies was measured."""
     return any(summary.is_shared(model) for model in summary.models)
 
 
 def overview(summary: Summary) -> str:
-    """Say in a sentence what was run."""
+    """Describe in a sentence what was run."""
     results = summary.results
-    seeds = {record.seed for record in results.done}
+    seeds = {record.run.seed for record in results.done}
     counts = [
         _count(len(summary.models), "model"),
         _count(len(summary.data), "data set"),
         _count(len(summary.supervisions), "kind of supervision", "kinds of supervision"),
         _count(len(seeds), "seed"),
     ]
-    ended = f"{_count(len(results.done), 'run')} done"
-    ended += f", {len(results.failed)} failed" if results.failed else ""
-    ended += f", {len(results.left_out)} unreadable" if results.left_out else ""
-    return f"{and_list(counts)}: {ended}."
+    runs = f"{_count(len(results.done), 'run')} done"
+    runs += f", {len(results.failed)} failed" if results.failed else ""
+    runs += f", {len(results.left_out)} unreadable" if results.left_out else ""
+    return f"{and_list(counts)}: {runs}."
 
 
-def _count(number: int, one: str, many: str | None = None) -> str:
-    return f"{number} {one if number == 1 else many or f'{one}s'}"
+def _count(number: int, singular: str, plural: str | None = None) -> str:
+    return f"{number} {singular if number == 1 else plural or f'{singular}s'}"
 
 
 def pareto_fronts(summary: Summary) -> list[str]:
-    """Say who is on each Pareto front."""
-    panels = pareto_panels(summary)
-    return [f"{_where(panel, summary)}: {and_list(panel.front)}." for panel in panels]
+    """List the models on each Pareto front."""
+    return [f"{_panel_title(panel, summary)}: {and_list(panel.front)}." for panel in pareto_panels(summary)]
 
 
-def _where(panel: Panel, summary: Summary) -> str:
-    said = figure_title(panel.figure)
-    said += f", {panel.data_title}" if len(summary.data) > 1 else ""
-    return said + (f", {panel.supervision}" if len(summary.supervisions) > 1 else "")
+def _panel_title(panel: Panel, summary: Summary) -> str:
+    title = metric_title(panel.metric)
+    title += f", {panel.data_title}" if len(summary.data) > 1 else ""
+    return title + (f", {panel.supervision}" if len(summary.supervisions) > 1 else "")
 
 
-def alt(name: str, summary: Summary) -> str:
-    """Say what a plot shows."""
+def alt_text(name: str, summary: Summary) -> str:
+    """Describe a plot for readers who cannot see it."""
     if name == "pareto":
-        return f"Accuracy against latency ({_setting(summary)}). Pareto fronts: {' '.join(pareto_fronts(summary))}"
+        fronts = " ".join(pareto_fronts(summary))
+        return f"Accuracy against latency ({_describe_latency(summary)}). Pareto fronts: {fronts}"
     if name == "cost":
-        return f"Cost of each model: {and_list(COSTS[name] for name in PLOTTED_COSTS)}; the table has the numbers"
-    return "Heat map of the figures of each model on each data set; the tables have the numbers"
+        costs = and_list(COSTS[cost] for cost in PLOTTED_COSTS)
+        return f"Cost of each model: {costs}; the table has the numbers"
+    return "Heat map of the metrics of each model on each data set; the tables have the numbers"

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,16 +10,18 @@ import pandas as pd
 from PIL import Image
 
 from anomalib_defect_plugins.core.errors import InvalidInputError
-from anomalib_defect_plugins.report.images import _data_uri, overlay
+from anomalib_defect_plugins.core.image_io import read_image
+from anomalib_defect_plugins.report.images import data_uri, overlay
 from anomalib_defect_plugins.report.labels import three_significant
-from anomalib_defect_plugins.results.image_table import read_image_table
-from anomalib_defect_plugins.results.record import Record
+from anomalib_defect_plugins.results.image_table import last_parts, read_image_table
+from anomalib_defect_plugins.results.kept_images import MAPS, MASKS, UNREADABLE, open_kept_image
+from anomalib_defect_plugins.results.record import RunRecord
 
 SIDE = 224
 """Longer side of a picture in pixels."""
 
-
-READ_ERRORS = (OSError, ValueError, Image.DecompressionBombError)
+ENCODING: dict[str, dict[str, Any]] = {"JPEG": {"quality": 82}, "PNG": {"optimize": True}}
+"""Options of the encoder by file format."""
 
 
 @dataclass(frozen=True)
@@ -27,9 +29,9 @@ class Picture:
     """A picture of an example.
 
     Args:
-        caption: What it shows.
-        alt: What it shows, for who cannot see it.
-        uri: The picture itself as a data URI; ``None`` if there is none, and ``alt`` says why.
+        caption: Caption of the picture.
+        alt: Description for readers who cannot see it.
+        uri: The picture as a data URI; ``None`` if it is missing, in which case ``alt`` is the reason.
     """
 
     caption: str
@@ -43,9 +45,9 @@ class Example:
 
     Args:
         rank: ``best``, ``median``, ``worst`` or ``worst normal``.
-        name: End of the image's path.
-        about: Label, score and whether the verdict is right.
-        pictures: Image, ground truth and map.
+        name: Last parts of the path of the image.
+        about: Label and score, and whether the prediction is right.
+        pictures: Image, ground truth and anomaly map.
         proportions: Width / height of the pictures.
     """
 
@@ -56,27 +58,29 @@ class Example:
     proportions: float
 
 
-def examples_of(record: Record) -> list[Example]:
-    """Give the best, the median and the worst defective image of a run's test set, and the worst normal one.
+def select_examples(record: RunRecord) -> list[Example]:
+    """Select the best, the median and the worst defective image of the test set of a run, and the worst normal one.
 
-    The margin is how far the score lies on the right side of the threshold: score - threshold for a defective image,
-    threshold - score for a normal one. Without a threshold the middle between the mean scores of both takes its place.
+    The margin is the distance of the score from the threshold, positive on the right side: score - threshold for a
+    defective image, threshold - score for a normal one. Without a threshold, the mean of the mean scores of both
+    classes is used.
 
     Returns:
-        The examples, each image once; none if the run kept no maps, or its table cannot be read.
+        The examples, each image once; none if the run has no maps, or its table is not readable.
     """
     table = _with_maps(record.folder)
     if table.empty:
         return []
-    threshold = record.thresholds.get("image", _middle(table))
+    known = record.thresholds.get("image")
+    threshold = _between_classes(table) if known is None else known
     margin = np.where(table.label == 1, table.score - threshold, threshold - table.score)
-    # Ties keep the order of the table, so that the report is the same each time.
+    # Ties keep the order of the table, so that equal results give equal reports.
     table = table.assign(margin=margin).sort_values("margin", ascending=False, kind="stable")
-    return [_example(rank, row, record.folder, threshold) for rank, row in _choose(table).items()]
+    return [_example(rank, row, record.folder, threshold) for rank, row in _select(table).items()]
 
 
 def _with_maps(folder: Path) -> pd.DataFrame:
-    """Return the test images that have an anomaly map; none if the table cannot be read."""
+    """Read the test images that have an anomaly map; none if the table is not readable."""
     try:
         table = read_image_table(folder)
     except InvalidInputError:
@@ -84,61 +88,61 @@ def _with_maps(folder: Path) -> pd.DataFrame:
     return table[np.isfinite(table.score) & (table.map != "")] if "map" in table else table[:0]
 
 
-def _middle(table: pd.DataFrame) -> float:
-    """Return the middle between the mean scores of defective and of normal images."""
+def _between_classes(table: pd.DataFrame) -> float:
+    """Return the mean of the mean scores of defective and of normal images."""
     return float(table.groupby("label").score.mean().mean())
 
 
-def _choose(table: pd.DataFrame) -> dict[str, dict[str, Any]]:
-    """Choose rows of a table that is sorted by margin, the greatest first."""
+def _select(table: pd.DataFrame) -> dict[str, dict[str, Any]]:
+    """Select rows, by rank, of a table that is sorted by margin in descending order."""
     defective, normal = (table[table.label == label].to_dict("records") for label in (1, 0))
     places = {"best": 0, "median": len(defective) // 2, "worst": len(defective) - 1}
-    # The later rank is the one that matters more: the worst of two images is not the median of them.
+    # Of equal places the last rank counts: with two images, the second is the worst and not the median.
     by_place = {place: rank for rank, place in places.items() if defective}
-    chosen = {rank: defective[place] for place, rank in sorted(by_place.items())}
-    return chosen | ({"worst normal": normal[-1]} if normal else {})
+    selected = {rank: defective[place] for place, rank in sorted(by_place.items())}
+    return selected | ({"worst normal": normal[-1]} if normal else {})
 
 
 def _example(rank: str, row: Mapping[str, Any], folder: Path, threshold: float) -> Example:
-    label = "defective" if row["label"] == 1 else "normal"
+    label, name = _label(row), last_parts(row)
+    photo, anomaly_map = _read_photo(Path(row["image_path"])), open_kept_image(folder / MAPS, row["map"])
+    size = _thumbnail_size(row, photo or anomaly_map)
+    about = f"{rank} image, {label}, {name}"
+    thumbnail = photo and photo.resize(size, Image.Resampling.LANCZOS)
+    heat = anomaly_map and overlay(photo, anomaly_map, size)
+    pictures = (
+        _picture("image", f"image: {about}", thumbnail, "not readable"),
+        _truth(open_kept_image(folder / MASKS, row["map"]), size, row["label"] == 1, about),
+        _picture("map", f"anomaly map on the {about}", heat, "no map was kept"),
+    )
+    return Example(rank, name, f"{label}, {_score(row, threshold)}", pictures, size[0] / size[1])
+
+
+def _label(row: Mapping[str, Any]) -> str:
+    if row["label"] != 1:
+        return "normal"
     kind = row.get("defect_type", "")
-    named = f"{label} ({kind})" if row["label"] == 1 and kind not in {"", "abnormal", "defective"} else label
+    return "defective" if kind in {"", "abnormal", "defective"} else f"defective ({kind})"
+
+
+def _score(row: Mapping[str, Any], threshold: float) -> str:
     above = row["score"] > threshold
     relation = "above" if above else "not above"
-    verdict = "right" if above == (row["label"] == 1) else "wrong"
-    score = (
-        f"score {three_significant(row['score'])}, {relation} the threshold {three_significant(threshold)}: {verdict}"
-    )
-    path = PurePath(row["image_path"].replace("\\", "/"))
-    # The last parts only: the folders above say nothing of the image, and much of the machine.
-    name = "/".join(path.parts[-3:])
-    image, heat = _read(Path(row["image_path"]), "RGB"), _read_inside(folder / "maps", row["map"])
-    size = _thumbnail_size(row, image or heat)
-    about = f"{rank} image, {named}, {name}"
-    truth = _truth(_read_inside(folder / "masks", row["map"]), size, row["label"] == 1, about)
-    pictures = (
-        _picture("image", f"image: {about}", image and image.resize(size, Image.Resampling.LANCZOS), "not readable"),
-        truth,
-        _picture("map", f"anomaly map on the {about}", heat and overlay(image, heat, size), "no map was kept"),
-    )
-    return Example(rank, name, f"{named}, {score}", pictures, size[0] / size[1])
+    outcome = "right" if above == (row["label"] == 1) else "wrong"
+    score = three_significant(row["score"])
+    return f"score {score}, {relation} the threshold {three_significant(threshold)}: {outcome}"
 
 
-def _read_inside(folder: Path, name: str) -> Image.Image | None:
-    """Read a file of the run; a name that leads out of the folder is none."""
-    return _read(folder / PurePath(name).name, "L") if name else None
-
-
-def _read(path: Path, mode: str) -> Image.Image | None:
+def _read_photo(path: Path) -> Image.Image | None:
     try:
-        with Image.open(path) as image:
-            return image.convert(mode)
-    except READ_ERRORS:
+        pixels, _, _ = read_image(path)
+    except UNREADABLE:
         return None
+    return Image.fromarray((255 * pixels.transpose(1, 2, 0)).round().astype(np.uint8))
 
 
 def _thumbnail_size(row: Mapping[str, Any], image: Image.Image | None) -> tuple[int, int]:
-    """Width and height in the proportions of the image."""
+    """Return width and height in the proportions of the image."""
     try:
         width, height = int(row["width"]), int(row["height"])
     except (KeyError, ValueError):
@@ -154,4 +158,4 @@ def _truth(mask: Image.Image | None, size: tuple[int, int], defective: bool, abo
 
 
 def _picture(caption: str, alt: str, image: Image.Image | None, missing: str, kind: str = "JPEG") -> Picture:
-    return Picture(caption, alt if image else missing, _data_uri(image, kind) if image else None)
+    return Picture(caption, alt, data_uri(image, kind, **ENCODING[kind])) if image else Picture(caption, missing, None)

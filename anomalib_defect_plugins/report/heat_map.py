@@ -1,12 +1,12 @@
-"""TODO anomalib_defect_plugins/report/heat_map.py."""
+"""Heat maps of a metric as HTML tables: a row for each model and supervision, a column for each data set."""
 
 from dataclasses import dataclass
 
 import matplotlib as mpl
 from matplotlib.colors import to_hex
 
-from anomalib_defect_plugins.report.labels import figure_title, three_digits
-from anomalib_defect_plugins.report.plots import line_title, scale_of
+from anomalib_defect_plugins.report.labels import MISSING, metric_title, three_digits
+from anomalib_defect_plugins.report.plots import HEAT_MAP_COLOURS, lowest_tenth, pair_title
 from anomalib_defect_plugins.report.summary import Summary
 
 
@@ -15,9 +15,9 @@ class HeatCell:
     """A cell of a heat map.
 
     Args:
-        text: The figure.
-        value: The same as a number.
-        style: Its colours, as CSS; empty where there is no figure.
+        text: The metric as text.
+        value: The metric; ``None`` if unknown.
+        style: Colours as CSS; empty if the metric is unknown.
     """
 
     text: str
@@ -27,12 +27,12 @@ class HeatCell:
 
 @dataclass(frozen=True)
 class HeatMap:
-    """A heat map as a table.
+    """A heat map.
 
     Args:
-        title: The figure.
-        columns: Labels of the data.
-        rows: Title of the row, its model, and its cells.
+        title: Title of the metric.
+        columns: Labels of the data sets.
+        rows: Title, model and cells of each row.
     """
 
     title: str
@@ -40,20 +40,21 @@ class HeatMap:
     rows: list[tuple[str, str, list[HeatCell]]]
 
 
-def _heat_map(name: str, summary: Summary) -> HeatMap:
-    lines = summary.lines
-    values = [summary.by_data(*line, name) for line in lines]
-    low = scale_of(value for row in values for value in row.values())
+def heat_map(name: str, summary: Summary) -> HeatMap:
+    """Build the heat map of a metric."""
+    values = [summary.by_data(*pair, name) for pair in summary.pairs]
+    low = lowest_tenth(value for row in values for value in row.values())
     rows = [
-        (line_title(line, summary), line[0], [_heat_cell(row.get(data), low) for data in summary.data])
-        for line, row in zip(lines, values, strict=True)
+        (pair_title(pair, summary), pair[0], [_cell(row.get(data), low) for data in summary.data])
+        for pair, row in zip(summary.pairs, values, strict=True)
     ]
-    return HeatMap(figure_title(name), summary.data, rows)
+    return HeatMap(metric_title(name), summary.data, rows)
 
 
-def _heat_cell(value: float | None, low: float) -> HeatCell:
+def _cell(value: float | None, low: float) -> HeatCell:
     if value is None:
-        return HeatCell("–", None, "")
+        return HeatCell(MISSING, None, "")
     place = min(1.0, max(0.0, (value - low) / (1 - low)))
     ink = "#fff" if place < 0.5 else "#14171a"
-    return HeatCell(three_digits(value), value, f"background:{to_hex(mpl.colormaps['cividis'](place))};color:{ink}")
+    colour = to_hex(mpl.colormaps[HEAT_MAP_COLOURS](place))
+    return HeatCell(three_digits(value), value, f"background:{colour};color:{ink}")

@@ -1,18 +1,17 @@
-"""How figures, costs and settings are called and written."""
+"""Titles and number formats of metrics, costs and settings."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
-from anomalib_defect_plugins.report.statistics import Measured
+from anomalib_defect_plugins.report.statistics import MeanSpread
 
 LEVELS = ("image", "pixel")
-"""What a figure is about; its name begins with it."""
+"""Levels of metrics; the name of a metric begins with its level."""
 
-PREFERRED = ("AUROC", "F1Score", "IoU")
-"""Which figure of a level stands for it in plots: the first of these that was measured."""
+PREFERRED_METRICS = ("AUROC", "F1Score", "IoU")
+"""Metrics that represent a level in plots and in the summary; the first one available is used."""
 
 LOWER_IS_BETTER = ("loss", "error", "fpr", "fnr")
-"""Ends of the names of figures of which less is better."""
-
+"""Suffixes of the names of metrics of which lower values are better."""
 
 COSTS = {
     "train_seconds": "training",
@@ -21,9 +20,9 @@ COSTS = {
     "peak_gpu_bytes": "peak GPU memory",
     "parameters": "parameters",
     "buffers": "buffers",
-    "flops": "FLOPs an image",
+    "flops": "FLOPs per image",
 }
-"""What a cost is called, by its name in ``run.json``."""
+"""Titles of costs by their name in ``run.json``."""
 
 UNITS = {
     "train_seconds": (1, "s"),
@@ -34,81 +33,81 @@ UNITS = {
     "buffers": (1e6, "M"),
     "flops": (1e9, "G"),
 }
-"""Size and name of the unit in which a cost is shown."""
+"""Size and name of the unit that a cost is shown in."""
 
 MISSING = "–"
+"""Text of an unknown value."""
 
 SHARED = "†"
-"""Stands beside a time that was measured while the machine may have had other runs."""
+"""Marks a time that was measured while other runs may have used the machine."""
 
 
-def figure_title(name: str) -> str:
-    """Write the name of a figure: ``image_AUROC`` as ``image AUROC``."""
+def metric_title(name: str) -> str:
+    """Format the name of a metric: ``image_AUROC`` as ``image AUROC``."""
     return name.replace("_", " ")
 
 
 def level_of(name: str) -> str:
-    """What a figure is about: ``image``, ``pixel`` or, for any other name, nothing."""
+    """Return the level of a metric: ``image``, ``pixel``, or an empty string for any other name."""
     level = name.partition("_")[0]
     return level if level in LEVELS else ""
 
 
-def primary_figures(names: Iterable[str]) -> list[str]:
-    """Choose the figures that stand for all: one of each level, or the first if no name has a level."""
+def primary_metrics(names: Iterable[str]) -> list[str]:
+    """Select one metric of each level, or the first metric if no name has a level."""
     names = list(names)
-    chosen = []
+    primary = []
     for level in LEVELS:
         of_level = [name for name in names if level_of(name) == level]
-        preferred = [f"{level}_{name}" for name in PREFERRED if f"{level}_{name}" in of_level]
-        chosen += (preferred or of_level)[:1]
-    return chosen or names[:1]
+        preferred = [f"{level}_{name}" for name in PREFERRED_METRICS if f"{level}_{name}" in of_level]
+        primary += (preferred or of_level)[:1]
+    return primary or names[:1]
 
 
 def is_higher_better(name: str) -> bool:
-    """Whether more of a figure is better."""
+    """Whether higher values of a metric are better."""
     return not name.lower().endswith(LOWER_IS_BETTER)
 
 
 def three_digits(value: float) -> str:
-    """Write a figure between 0 and 1."""
+    """Format a metric in [0, 1] with three decimals."""
     return f"{value:.3f}"
 
 
 def three_significant(value: float) -> str:
-    """Write a number that may be of any size: 0.123, 12.3, 123, 12300."""
+    """Format a number of any size with three significant digits: 0.123, 12.3, 123, 12300."""
     if value == 0 or 1e-3 <= abs(value) < 1e6:
         text = f"{value:#.3g}" if abs(value) < 100 else f"{value:.0f}"
         return text.rstrip(".")
     return f"{value:.1e}"
 
 
-def with_spread(measured: Measured | None, write=three_digits) -> str:
-    """Write mean and spread to the same decimal: ``0.912 ± 0.004``; without the spread for one seed."""
-    if measured is None:
+def with_spread(value: MeanSpread | None, write: Callable[[float], str] = three_digits) -> str:
+    """Format mean and spread to the same decimal: ``0.912 ± 0.004``; without the spread for one seed."""
+    if value is None:
         return MISSING
-    mean = write(measured.mean)
-    if measured.spread is None:
+    mean = write(value.mean)
+    if value.spread is None:
         return mean
     decimals = len(mean.partition(".")[2])
-    return f"{mean} ± {write(measured.spread) if 'e' in mean else f'{measured.spread:.{decimals}f}'}"
+    return f"{mean} ± {write(value.spread) if 'e' in mean else f'{value.spread:.{decimals}f}'}"
 
 
-def in_units(name: str, measured: Measured | None) -> Measured | None:
-    """Give a cost in the unit in which it is shown; without a spread if it never varies, as a count does."""
-    if measured is None:
+def in_units(name: str, value: MeanSpread | None) -> MeanSpread | None:
+    """Convert a cost to the unit that it is shown in, without a spread of 0: counts do not vary."""
+    if value is None:
         return None
-    size, _ = UNITS.get(name, (1, ""))
-    spread = measured.spread / size if measured.spread else None
-    return Measured(measured.mean / size, spread, measured.count)
+    unit, _ = UNITS.get(name, (1, ""))
+    return MeanSpread(value.mean / unit, value.spread / unit if value.spread else None, value.size)
 
 
 def cost_title(name: str) -> str:
-    """Write the name of a cost with its unit: ``training, s``."""
+    """Format the name of a cost with its unit: ``training, s``."""
     unit = UNITS.get(name, (1, ""))[1]
     return ", ".join(filter(None, (COSTS.get(name, name.replace("_", " ")), unit)))
 
 
 def and_list(words: Iterable[str]) -> str:
-    """Write words as in a sentence: ``a, b and c``."""
+    """Join words for a sentence: ``a, b and c``."""
     *others, last = list(words) or [""]
     return f"{', '.join(others)} and {last}" if others else last

@@ -13,15 +13,15 @@ def write_markdown(summary: Summary, plots: Sequence[str]) -> str:
 
     Args:
         summary: The results.
-        plots: Names of the plots that were made, as in ``plots/NAME.png``.
+        plots: Names of the plots that exist, as in ``plots/NAME.png``.
     """
     results = summary.results
     parts = [f"# {escape(results.name)}", escape(captions.overview(summary)), *map(escape, tables.remarks(summary))]
     parts += _section("Summary", captions.summary_note(summary), filter(None, [tables.summary_table(summary)]))
-    parts += _section("Figures", captions.FIGURES, tables.figure_tables(summary))
+    parts += _section("Metrics", captions.METRICS, tables.metric_tables(summary))
     parts += _plots(["categories"], plots, summary)
-    found = [tables.latency_overview(summary), tables.latency_table(summary)]
-    parts += _section("Latency", captions.latency_note(summary), filter(None, found))
+    latencies = [tables.latency_overview(summary), tables.latency_table(summary)]
+    parts += _section("Latency", captions.latency_note(summary), filter(None, latencies))
     parts += _bullets("", tables.unmeasured(summary))
     parts += _plots(["pareto"], plots, summary)
     parts += _bullets("Pareto front:", captions.pareto_fronts(summary))
@@ -34,18 +34,16 @@ def write_markdown(summary: Summary, plots: Sequence[str]) -> str:
     return "\n\n".join([*parts, *_commands(summary)]) + "\n"
 
 
-def _section(title: str, about: str, found: Iterable[Table]) -> list[str]:
-    found = list(found)
-    if not found:
-        return []
-    return [f"## {title}", *filter(None, [escape(about)]), *(part for table in found for part in _table(table, title))]
+def _section(title: str, about: str, content: Iterable[Table]) -> list[str]:
+    parts = [part for table in content for part in _table(table, title)]
+    return [f"## {title}", *filter(None, [escape(about)]), *parts] if parts else []
 
 
 def _table(table: Table, section: str) -> Iterator[str]:
     if table.title != section:
         yield f"### {table.title}"
-    # Only a column of nothing but numbers is set right.
-    numeric = [all(row[at].numeric for row in table.rows) for at in range(len(table.columns))]
+    # Columns of numbers only are aligned right.
+    numeric = [all(row[index].numeric for row in table.rows) for index in range(len(table.columns))]
     lines = [_line(map(escape, table.columns)), _line("---:" if right else "---" for right in numeric)]
     yield "\n".join([*lines, *(_line(map(_cell, row)) for row in table.rows)])
 
@@ -58,8 +56,8 @@ def _cell(cell: Cell) -> str:
     return f"**{escape(cell.text)}**" if cell.bold else escape(cell.text)
 
 
-def _plots(names: Iterable[str], made: Sequence[str], summary: Summary) -> list[str]:
-    return [f"![{escape(captions.alt(name, summary))}](plots/{name}.png)" for name in names if name in made]
+def _plots(names: Iterable[str], existing: Sequence[str], summary: Summary) -> list[str]:
+    return [f"![{escape(captions.alt_text(name, summary))}](plots/{name}.png)" for name in names if name in existing]
 
 
 def _bullets(title: str, lines: Sequence[str]) -> list[str]:
@@ -77,14 +75,14 @@ def _commands(summary: Summary) -> Iterator[str]:
 
 
 def escape(text: str) -> str:
-    """Write text such that Markdown takes no character of it for markup; lines are joined."""
+    """Escape text for Markdown, and join its lines."""
     text = " ".join(text.split()).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-    # An underscore or a star counts only beside a letter or a bracket; a hash or a dash only where a line begins.
+    # Hashes and dashes are markup only at the beginning of a line, so they stay.
     return re.sub(r"([\\`*_\[\]|~])", r"\\\1", text)
 
 
 def fenced(text: str, language: str) -> str:
-    """Write text as a block of code, with a fence longer than any in it."""
+    """Format text as a code block, with a fence longer than any in it."""
     longest = max((len(run) for run in re.findall(r"`+", text)), default=0)
     fence = "`" * max(3, longest + 1)
     return f"{fence}{language}\n{text.rstrip()}\n{fence}"

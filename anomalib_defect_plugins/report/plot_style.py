@@ -1,41 +1,46 @@
-"""How plots look: colours that colour-blind readers tell apart, one and the same for a model wherever it appears."""
+"""Style of plots: colours that colour-blind readers can distinguish, the same for a model in every plot."""
 
 import contextlib
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from matplotlib import style
 
 PALETTE = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#F0E442", "#8A8A8A")
-"""Okabe and Ito's colours, with grey for black, which would be lost on a dark page."""
+"""Okabe and Ito's colours, with grey instead of black, which would be invisible on a dark page."""
 
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "p", "h", "*", "<", ">")
-"""Shapes for who sees no colours; more of them than colours, so that the pairs repeat late."""
+"""Marker shapes. There are more shapes than colours, so that few pairs repeat."""
 
 
 class Mark(NamedTuple):
-    """Colour and shape of a model."""
+    """Colour and marker shape of a model."""
 
     colour: str
     shape: str
 
 
 def marks(models: Sequence[str]) -> dict[str, Mark]:
-    """Give each model its mark."""
-    return {name: Mark(PALETTE[at % len(PALETTE)], MARKERS[at % len(MARKERS)]) for at, name in enumerate(models)}
+    """Assign a mark to each model."""
+    return {
+        name: Mark(PALETTE[index % len(PALETTE)], MARKERS[index % len(MARKERS)]) for index, name in enumerate(models)
+    }
 
 
 PAGE, INK, MUTED, FAINT = "#ffffff", "#1c2024", "#5c6670", "#d9dde2"
-"""Colours of the page, of text, of text of lesser rank, and of lines that should not draw attention."""
+"""Colours of the page, of text, of secondary text, and of axes and grids."""
 
 DARK = {PAGE: "#14171a", INK: "#e6e8eb", MUTED: "#9aa3ad", FAINT: "#3a4048"}
-"""What these become on a dark page."""
+"""The same colours on a dark page."""
+
+MARKER_EDGE: dict[str, Any] = {"markeredgecolor": INK, "markeredgewidth": 0.4}
+"""Outline of markers."""
 
 
 @contextlib.contextmanager
 def plot_style() -> Iterator[None]:
-    """Draw plots of one look inside the block, whatever the user has set for matplotlib."""
-    settings = {
+    """Use the style of the report within the block, independent of the user's matplotlib settings."""
+    settings: dict[str, Any] = {
         "figure.facecolor": PAGE,
         "axes.facecolor": PAGE,
         "savefig.facecolor": PAGE,
@@ -60,15 +65,15 @@ def plot_style() -> Iterator[None]:
         "ytick.labelsize": 8.5,
         "legend.frameon": False,
         "legend.fontsize": 9,
-        "text.parse_math": False,  # a dollar in a label is a dollar
-        "svg.hashsalt": "report",  # the same file for the same figures
+        "text.parse_math": False,  # a dollar sign in a label is no formula
+        "svg.hashsalt": "report",  # equal plots give equal files
     }
     with style.context(["default", settings]):
         yield
 
 
-def darkened(svg: bytes) -> bytes:
-    """Give a plot for a dark page: as it is, but for the page, text and lines."""
+def darken(svg: bytes) -> bytes:
+    """Adapt an SVG plot to a dark page by replacing the colours of page, text and axes."""
     for light, dark in DARK.items():
         svg = svg.replace(light.encode(), dark.encode())
     return svg

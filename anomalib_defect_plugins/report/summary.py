@@ -1,7 +1,7 @@
-"""Puts runs together that differ in nothing but the seed, and says which of the rows may be compared."""
+"""Groups runs that differ only in the seed into rows, and determines which rows are comparable."""
 
 import json
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, TypeVar
@@ -9,43 +9,44 @@ from typing import Any, TypeVar
 import numpy as np
 
 from anomalib_defect_plugins.report.labels import in_units, is_higher_better
-from anomalib_defect_plugins.report.statistics import Measured, clearly_best, measure
-from anomalib_defect_plugins.results.reader import Results
-from anomalib_defect_plugins.results.record import Latency, Record, Setting, Spec
+from anomalib_defect_plugins.report.statistics import MeanSpread, clearly_best, mean_spread
+from anomalib_defect_plugins.results.reader import BenchmarkResults
+from anomalib_defect_plugins.results.record import LatencyRow, LatencySetting, RunRecord
+from anomalib_defect_plugins.results.run_spec import PRECISIONS, ComponentSpec
 
 Data = TypeVar("Data")
-Contests = dict[tuple[Data, str, str], dict[str, Measured | None]]
-"""Models that may be compared, by data, supervision and figure."""
+Comparisons = dict[tuple[Data, str, str], dict[str, MeanSpread | None]]
+"""Values of comparable models, by data, supervision and metric."""
 
 
 @dataclass(frozen=True)
-class Row:
+class SummaryRow:
     """Runs of one model on one data set under one supervision.
 
     Args:
-        model: Label, unique among models of other settings.
-        data: Likewise.
-        supervision: Likewise.
-        records: Its runs that are done, by seed.
+        model: Label of the model, unique among models with other settings.
+        data: Label of the data set, likewise.
+        supervision: Label of the supervision, likewise.
+        records: Finished runs, by seed.
     """
 
     model: str
     data: str
     supervision: str
-    records: tuple[Record, ...]
+    records: tuple[RunRecord, ...]
 
     @property
-    def contest(self) -> tuple[str, str]:
-        """Rows of the same contest may be compared: they were tested with the same images."""
+    def group(self) -> tuple[str, str]:
+        """Data and supervision. Rows of the same group were tested on the same images, so they are comparable."""
         return self.data, self.supervision
 
-    def figure(self, name: str) -> Measured | None:
-        """Mean and spread of a figure."""
-        return measure([record.figures[name] for record in self.records if name in record.figures])
+    def metric(self, name: str) -> MeanSpread | None:
+        """Compute mean and spread of a metric."""
+        return mean_spread(record.metrics.get(name) for record in self.records)
 
-    def cost(self, name: str) -> Measured | None:
-        """Mean and spread of a cost."""
-        return measure([record.cost[name] for record in self.records if name in record.cost])
+    def cost(self, name: str) -> MeanSpread | None:
+        """Compute mean and spread of a cost."""
+        return mean_spread(record.cost.get(name) for record in self.records)
 
 
 @dataclass(frozen=True)
@@ -53,23 +54,24 @@ class Summary:
     """A results folder in rows.
 
     Args:
-        results: What was read.
-        rows: Rows by data and supervision, and within these in the configuration's order.
+        results: Content of the folder.
+        rows: Rows by data and supervision, and within these in the order of the configuration.
         labels: Labels of model, data and supervision by the key of the run.
     """
 
-    results: Results
-    rows: tuple[Row, ...]
+    results: BenchmarkResults
+    rows: tuple[SummaryRow, ...]
     labels: Mapping[str, tuple[str, str, str]]
 
     @cached_property
     def models(self) -> list[str]:
-        """Labels of the models that have a row."""
-        return sorted({row.model for row in self.rows}, key=self._order)
+        """Labels of the models with a row."""
+        order = list(dict.fromkeys(label for label, _, _ in self.labels.values()))
+        return sorted({row.model for row in self.rows}, key=order.index)
 
     @cached_property
     def data(self) -> list[str]:
-        """Labels of the data."""
+        """Labels of the data sets."""
         return list(dict.fromkeys(row.data for row in self.rows))
 
     @cached_property
@@ -78,164 +80,185 @@ class Summary:
         return list(dict.fromkeys(row.supervision for row in self.rows))
 
     @cached_property
-    def figures(self) -> list[str]:
-        """Names of the figures."""
-        return list(dict.fromkeys(name for row in self.rows for record in row.records for name in record.figures))
+    def metrics(self) -> list[str]:
+        """Names of the metrics."""
+        return list(dict.fromkeys(name for row in self.rows for record in row.records for name in record.metrics))
 
     @cached_property
     def best(self) -> set[tuple[str, str, str, str]]:
-        """Where a row is clearly the best of its contest: model, data, supervision and figure."""
-        contests: Contests[str] = {}
+        """Rows that are clearly the best of their group: model, data, supervision and metric."""
+        comparisons: Comparisons[str] = {}
         for row in self.rows:
-            if row.contest not in self.unequal:
-                for name in self.figures:
-                    contests.setdefault((*row.contest, name), {})[row.model] = row.figure(name)
-        return _winners(contests)
+            if row.group not in self.incomparable:
+                for name in self.metrics:
+                    comparisons.setdefault((*row.group, name), {})[row.model] = row.metric(name)
+        return _winners(comparisons)
 
     @cached_property
-    def unequal(self) -> set[tuple[str, str]]:
-        """Contests whose rows cannot be compared, as runs of one seed had other images."""
-        splits: dict[Hashable, set[str]] = {}
+    def incomparable(self) -> set[tuple[str, str]]:
+        """Groups whose rows are not comparable, because runs with the same seed used other images."""
+        splits: dict[tuple[str, str, int], set[str]] = {}
         for row in self.rows:
             for record in row.records:
-                splits.setdefault((*row.contest, record.seed), set()).add(str(record.split.get("hash")))
+                splits.setdefault((*row.group, record.run.seed), set()).add(str(record.split.get("hash")))
         return {(data, supervision) for (data, supervision, _), hashes in splits.items() if len(hashes) > 1}
 
     @cached_property
-    def times(self) -> dict[str, dict[Setting, list[Latency]]]:
-        """The times of all runs of a model, by model and setting."""
-        found: dict[str, dict[Setting, list[Latency]]] = {model: {} for model in self.models}
+    def latencies(self) -> dict[str, dict[LatencySetting, list[LatencyRow]]]:
+        """Measured latency of all runs, by model and setting."""
+        latencies: dict[str, dict[LatencySetting, list[LatencyRow]]] = {model: {} for model in self.models}
         for row in self.rows:
-            for latency in (latency for record in row.records for latency in record.latency):
-                found[row.model].setdefault(latency.setting, []).append(latency)
-        return {model: of_model for model, of_model in found.items() if of_model}
+            for latency in (latency for record in row.records for latency in record.measured_latency):
+                latencies[row.model].setdefault(latency.setting, []).append(latency)
+        return {model: by_setting for model, by_setting in latencies.items() if by_setting}
 
     @cached_property
-    def setting(self) -> Setting | None:
-        """Whose latency stands for a model: what most were measured with, rather exported than not, small batches."""
-        found = [setting for of_model in self.times.values() for setting in of_model]
-        precisions = ("FP32", "FP16", "INT8")
+    def latency_setting(self) -> LatencySetting | None:
+        """Setting that represents the latency of a model: the most frequent, preferably exported, batch 1, FP32."""
+        settings = [setting for by_setting in self.latencies.values() for setting in by_setting]
 
-        def rank(it: Setting) -> tuple[int, int, bool, int, Setting]:
-            engine, precision, _, batch = it
-            place = precisions.index(precision) if precision in precisions else len(precisions)
-            return -found.count(it), batch, engine != "openvino", place, it
+        def rank(setting: LatencySetting) -> tuple[int, int, bool, int, LatencySetting]:
+            engine, precision, _, batch = setting
+            place = PRECISIONS.index(precision) if precision in PRECISIONS else len(PRECISIONS)
+            return -settings.count(setting), batch, engine != "openvino", place, setting
 
-        return min(found, key=rank, default=None)
+        return min(settings, key=rank, default=None)
 
-    def latency(self, model: str) -> Measured | None:
-        """Mean and spread over the runs of a model of the median in ms, at :attr:`setting`."""
-        return measure([it.median_ms for it in self.times.get(model, {}).get(self.setting, [])])
+    def latency(self, model: str) -> MeanSpread | None:
+        """Compute mean and spread of a model's median latency in ms over its runs, at :attr:`latency_setting`."""
+        if self.latency_setting is None:
+            return None
+        return mean_spread(row.median_ms for row in self.latencies.get(model, {}).get(self.latency_setting, []))
 
-    def is_shared(self, model: str, setting: Setting | None = None) -> bool:
-        """Whether a time of a model was measured while the machine may have had other runs; see :meth:`latency`."""
-        return any(it.shared for it in self.times.get(model, {}).get(setting or self.setting, []))
+    def is_shared(self, model: str, setting: LatencySetting | None = None) -> bool:
+        """Whether other runs may have used the machine while the latency of a model was measured.
+
+        Args:
+            model: Label of the model.
+            setting: Setting of the measurement; :attr:`latency_setting` by default.
+        """
+        setting = setting or self.latency_setting
+        records = (record for row in self.rows if row.model == model for record in row.records if record.shared)
+        return any(latency.setting == setting for record in records for latency in record.measured_latency)
 
     @cached_property
-    def lines(self) -> list[tuple[str, str]]:
-        """The pairs of model and supervision that there are, by supervision."""
-        found = dict.fromkeys((row.model, row.supervision) for row in self.rows)
-        return sorted(found, key=lambda line: (self.supervisions.index(line[1]), self.models.index(line[0])))
+    def has_shared_latency(self) -> bool:
+        """Whether other runs may have used the machine during any latency measurement."""
+        return any(record.shared and record.measured_latency for row in self.rows for record in row.records)
 
-    def rows_of(self, model: str, supervision: str) -> list[Row]:
-        """Give the rows of a model under a supervision: one for each data set."""
+    @cached_property
+    def pairs(self) -> list[tuple[str, str]]:
+        """Pairs of model and supervision, by supervision."""
+        pairs = dict.fromkeys((row.model, row.supervision) for row in self.rows)
+        return sorted(pairs, key=lambda pair: (self.supervisions.index(pair[1]), self.models.index(pair[0])))
+
+    def rows_of(self, model: str, supervision: str) -> list[SummaryRow]:
+        """Return the rows of a model under a supervision, one per data set."""
         return [row for row in self.rows if (row.model, row.supervision) == (model, supervision)]
 
-    def cost(self, model: str, supervision: str, name: str) -> Measured | None:
-        """Give mean and spread of a cost over data and seeds, in the unit in which it is shown."""
+    def cost(self, model: str, supervision: str, name: str) -> MeanSpread | None:
+        """Compute mean and spread of a cost over data sets and seeds, in the unit that it is shown in."""
         records = [record for row in self.rows_of(model, supervision) for record in row.records]
-        return in_units(name, measure([record.cost[name] for record in records if name in record.cost]))
+        return in_units(name, mean_spread(record.cost.get(name) for record in records))
 
     def by_data(self, model: str, supervision: str, name: str) -> dict[str, float]:
-        """Give a figure's mean over the seeds by data."""
+        """Compute the mean of a metric over the seeds, by data set."""
         rows = self.rows_of(model, supervision)
-        return {row.data: found.mean for row in rows if (found := row.figure(name)) is not None}
+        return {row.data: value.mean for row in rows if (value := row.metric(name)) is not None}
 
-    def over_data(self, model: str, supervision: str, name: str) -> Measured | None:
-        """Give mean and spread over the seeds of a figure's mean over the data; ``None`` if nothing has it.
+    def over_data(self, model: str, supervision: str, name: str) -> MeanSpread | None:
+        """Average a metric over the data sets, and compute mean and spread of this average over the seeds.
 
-        Only seeds that all data have count. If there are none, it is the mean of the means, without a spread.
+        Only seeds that all data sets have are used. Without any, it is the mean of the means, without a spread.
         """
         rows = self.rows_of(model, supervision)
-        found = [{it.seed: it.figures[name] for it in row.records if name in it.figures} for row in rows]
-        found = [by_seed for by_seed in found if by_seed]
-        if not found:
+        by_seed = [
+            {record.run.seed: record.metrics[name] for record in row.records if name in record.metrics} for row in rows
+        ]
+        by_seed = [values for values in by_seed if values]
+        if not by_seed:
             return None
-        common = sorted(set.intersection(*map(set, found)))
-        measured = measure([_mean(by_seed[seed] for by_seed in found) for seed in common])
-        return measured or Measured(_mean(self.by_data(model, supervision, name).values()), None, 0)
+        seeds = sorted(set.intersection(*map(set, by_seed)))
+        value = mean_spread([_mean(values[seed] for values in by_seed) for seed in seeds])
+        return value or MeanSpread(_mean(self.by_data(model, supervision, name).values()), None, 0)
 
     @cached_property
     def best_over_data(self) -> set[tuple[str, tuple[str, ...], str, str]]:
-        """Likewise of the means over the data, among models with the same data."""
-        contests: Contests[tuple[str, ...]] = {}
-        for model, supervision in self.lines:
-            for name in self.figures:
+        """Like :attr:`best`, for means over the data sets, among models with the same data sets."""
+        comparisons: Comparisons[tuple[str, ...]] = {}
+        for model, supervision in self.pairs:
+            for name in self.metrics:
                 data = tuple(self.by_data(model, supervision, name))
-                if not any((item, supervision) in self.unequal for item in data):
-                    contest = contests.setdefault((data, supervision, name), {})
-                    contest[model] = self.over_data(model, supervision, name)
-        return _winners(contests)
-
-    def _order(self, model: str) -> int:
-        return list(dict.fromkeys(label for label, _, _ in self.labels.values())).index(model)
+                if not any((item, supervision) in self.incomparable for item in data):
+                    values = comparisons.setdefault((data, supervision, name), {})
+                    values[model] = self.over_data(model, supervision, name)
+        return _winners(comparisons)
 
 
-def _winners(contests: Contests[Data]) -> set[tuple[str, Data, str, str]]:
-    best = {contest: clearly_best(models, is_higher_better(contest[-1])) for contest, models in contests.items()}
-    return {(model, *contest) for contest, model in best.items() if model is not None}
+def _winners(comparisons: Comparisons[Data]) -> set[tuple[str, Data, str, str]]:
+    best = {key: clearly_best(models, is_higher_better(key[-1])) for key, models in comparisons.items()}
+    return {(model, *key) for key, model in best.items() if model is not None}
 
 
 def _mean(values: Iterable[float]) -> float:
     return float(np.mean(list(values)))
 
 
-def summarize(results: Results) -> Summary:
-    """Put the runs of a results folder into rows."""
+def summarize(results: BenchmarkResults) -> Summary:
+    """Group the runs of a results folder into rows."""
     records = results.done + results.failed
-    # A model with another trainer or measurement is another row, so these count as its settings.
-    models = distinguish([(record.model, record.settings) for record in records])
-    data = distinguish([(record.data, {}) for record in records])
-    supervisions = distinguish([(record.supervision, {}) for record in records])
+    # Another trainer or measurement makes another row, so these count as settings of the model.
+    models = distinguish([(record.run.model, _settings(record)) for record in records])
+    data = distinguish([(record.run.data, {}) for record in records])
+    supervisions = distinguish([(record.run.supervision, {}) for record in records])
     labels = dict(zip((record.key for record in records), zip(models, data, supervisions, strict=True), strict=True))
-    groups: dict[tuple[str, str, str], list[Record]] = {}
+    groups: dict[tuple[str, str, str], list[RunRecord]] = {}
     for record in results.done:
         groups.setdefault(labels[record.key], []).append(record)
-    rows = [Row(*label, tuple(sorted(group, key=lambda record: record.seed))) for label, group in groups.items()]
-    return Summary(results, tuple(_by_contest(rows)), labels)
+    rows = [
+        SummaryRow(*label, tuple(sorted(group, key=lambda record: record.run.seed))) for label, group in groups.items()
+    ]
+    return Summary(results, tuple(_sort_by_group(rows)), labels)
 
 
-def _by_contest(rows: Sequence[Row]) -> list[Row]:
+def _settings(record: RunRecord) -> dict[str, Any]:
+    return {"trainer": record.run.trainer, "measure": record.run.measure.to_dict()}
+
+
+def _sort_by_group(rows: Sequence[SummaryRow]) -> list[SummaryRow]:
     data = list(dict.fromkeys(row.data for row in rows))
     supervisions = list(dict.fromkeys(row.supervision for row in rows))
     return sorted(rows, key=lambda row: (data.index(row.data), supervisions.index(row.supervision)))
 
 
-def distinguish(items: Iterable[tuple[Spec, Mapping[str, Any]]]) -> list[str]:
-    """Give labels such that settings that differ have labels that differ.
+def distinguish(items: Iterable[tuple[ComponentSpec, Mapping[str, Any]]]) -> list[str]:
+    """Create labels that differ wherever the settings differ.
 
-    A grid gives many models one label; to it is added what they differ in.
+    A grid of a configuration may assign the same label to several models; their labels are extended by the settings
+    that differ.
 
     Args:
-        items: Models, data modules or kinds of supervision, each with settings that it depends on besides.
+        items: Models, data modules or kinds of supervision, each with further settings.
 
     Returns:
         A label for each item, such as ``PatchCore`` or ``PatchCore (backbone=resnet18)``.
     """
     items = list(items)
     settings = [
-        {"class_path": json.dumps(spec.class_path), **flatten(spec.init_args), **flatten(more)} for spec, more in items
+        {"class_path": json.dumps(spec.class_path or ""), **flatten(spec.init_args), **flatten(more)}
+        for spec, more in items
     ]
     by_label: dict[str, list[dict[str, str]]] = {}
     for (spec, _), setting in zip(items, settings, strict=True):
         known = by_label.setdefault(spec.name, [])
         known += [] if setting in known else [setting]
     return [
-        spec.name + _addition(setting, by_label[spec.name]) for (spec, _), setting in zip(items, settings, strict=True)
+        spec.name + _label_suffix(setting, by_label[spec.name])
+        for (spec, _), setting in zip(items, settings, strict=True)
     ]
 
 
-def _addition(setting: Mapping[str, str], known: Sequence[Mapping[str, str]]) -> str:
+def _label_suffix(setting: Mapping[str, str], known: Sequence[Mapping[str, str]]) -> str:
     names = {name: None for other in known for name in other}
     differing = [name for name in names if len({other.get(name) for other in known}) > 1]
     parts = [f"{name.rpartition('.')[2]}={setting.get(name, 'default').strip(chr(34))}" for name in differing]
@@ -243,7 +266,7 @@ def _addition(setting: Mapping[str, str], known: Sequence[Mapping[str, str]]) ->
 
 
 def flatten(settings: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
-    """Give nested settings as one level of dotted names, the values as JSON."""
+    """Flatten nested settings to dotted names, with values as JSON."""
     flat: dict[str, str] = {}
     for name, value in settings.items():
         if isinstance(value, Mapping) and value:

@@ -1,6 +1,6 @@
-"""The tables of a report, as cells that Markdown and HTML write each in its way."""
+"""Tables of a report, as cells that are written to Markdown and to HTML."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from anomalib_defect_plugins.report.labels import (
@@ -9,19 +9,26 @@ from anomalib_defect_plugins.report.labels import (
     MISSING,
     SHARED,
     cost_title,
-    figure_title,
     in_units,
     level_of,
-    primary_figures,
+    metric_title,
+    primary_metrics,
     three_digits,
     three_significant,
     with_spread,
 )
-from anomalib_defect_plugins.report.statistics import Measured, measure
-from anomalib_defect_plugins.report.summary import Row, Summary, flatten
-from anomalib_defect_plugins.results.record import TIMES, Latency, Setting, setting_title, was_shared
+from anomalib_defect_plugins.report.statistics import MeanSpread, mean_spread
+from anomalib_defect_plugins.report.summary import Summary, SummaryRow, flatten
+from anomalib_defect_plugins.results.record import TIMES, LatencyRow, LatencySetting, setting_title
 
 LABELS = ("model", "data", "supervision")
+"""Columns of the labels of a row."""
+
+LEVEL_TITLES = {"image": "Image level", "pixel": "Pixel level", "": "Other metrics"}
+"""Titles of the tables of metrics."""
+
+PRECISION_ORDER = {"FP32": "0", "FP16": "1", "INT8": "2"}
+"""Sort keys of precisions: fewer bits come later."""
 
 
 @dataclass(frozen=True)
@@ -29,10 +36,10 @@ class Cell:
     """A cell.
 
     Args:
-        text: What stands in it.
-        value: What it is sorted by: a number, or the text.
-        bold: Whether it is the best.
-        model: The model that it names, whose mark stands before it.
+        text: Text of the cell.
+        value: Sort key of the cell: a number, or the text.
+        bold: Whether it is the best value.
+        model: Model whose mark precedes the text.
         numeric: Whether it is a number.
     """
 
@@ -48,10 +55,10 @@ class Table:
     """A table.
 
     Args:
-        title: What it shows.
+        title: Title of the table.
         columns: Titles of the columns.
-        rows: Its rows.
-        breaks: Rows before which a new group of rows begins.
+        rows: Rows of cells.
+        breaks: Indices of the rows that start a new group.
     """
 
     title: str
@@ -60,100 +67,107 @@ class Table:
     breaks: frozenset[int] = frozenset()
 
 
-def word(text: object, model: str | None = None) -> Cell:
-    """Make a cell of text."""
+def text_cell(text: object, model: str | None = None) -> Cell:
+    """Create a cell of text."""
     return Cell(str(text), str(text).casefold(), model=model)
 
 
-def number(measured: Measured | None, write: Callable[[float], str] = three_significant, bold: bool = False) -> Cell:
-    """Make a cell of mean and spread."""
-    return Cell(with_spread(measured, write), None if measured is None else measured.mean, bold, numeric=True)
+def number_cell(
+    value: MeanSpread | None, write: Callable[[float], str] = three_significant, bold: bool = False
+) -> Cell:
+    """Create a cell of mean and spread."""
+    return Cell(with_spread(value, write), None if value is None else value.mean, bold, numeric=True)
 
 
-def duration(measured: Measured | None, shared: bool) -> Cell:
-    """Make a cell of times, marked if the machine may have had other runs meanwhile."""
-    cell = number(measured)
-    return replace(cell, text=f"{cell.text} {SHARED}") if shared and measured else cell
+def time_cell(value: MeanSpread | None, shared: bool) -> Cell:
+    """Create a cell of a time, marked if other runs may have used the machine."""
+    cell = number_cell(value)
+    return replace(cell, text=f"{cell.text} {SHARED}") if shared and value else cell
 
 
-def count(value: int | None) -> Cell:
-    """Make a cell of a whole number."""
+def count_cell(value: int | None) -> Cell:
+    """Create a cell of an integer."""
     return Cell(MISSING if value is None else str(value), value, numeric=True)
 
 
-def figure_tables(summary: Summary) -> list[Table]:
-    """Make a table of the figures of each level."""
-    names = {level: [name for name in summary.figures if level_of(name) == level] for level in (*LEVELS, "")}
-    titles = {"image": "Image level", "pixel": "Pixel level", "": "Other figures"}
-    return [_figure_table(summary, titles[level], found) for level, found in names.items() if found]
+def group_breaks(groups: Sequence[object]) -> frozenset[int]:
+    """Return the indices of the rows that start a new group."""
+    return frozenset(index for index in range(1, len(groups)) if groups[index] != groups[index - 1])
 
 
-def _figure_table(summary: Summary, title: str, names: Sequence[str]) -> Table:
-    rows = [row for row in summary.rows if any(row.figure(name) for name in names)]
-    cells = [[*_label(row), *(_figure_cell(summary, row, name) for name in names), _seeds(row)] for row in rows]
-    return Table(title, [*LABELS, *map(figure_title, names), "seeds"], cells, _breaks([row.contest for row in rows]))
+def metric_tables(summary: Summary) -> list[Table]:
+    """Build a table of the metrics of each level."""
+    names = {level: [name for name in summary.metrics if level_of(name) == level] for level in (*LEVELS, "")}
+    return [_metric_table(summary, LEVEL_TITLES[level], of_level) for level, of_level in names.items() if of_level]
 
 
-def _label(row: Row) -> list[Cell]:
-    return [word(row.model, row.model), word(row.data), word(row.supervision)]
+def _metric_table(summary: Summary, title: str, names: Sequence[str]) -> Table:
+    rows = [row for row in summary.rows if any(row.metric(name) for name in names)]
+    cells = [[*label_cells(row), *(metric_cell(summary, row, name) for name in names), seeds_cell(row)] for row in rows]
+    columns = [*LABELS, *map(metric_title, names), "seeds"]
+    return Table(title, columns, cells, group_breaks([row.group for row in rows]))
 
 
-def _seeds(row: Row) -> Cell:
-    return count(len(row.records))
+def label_cells(row: SummaryRow) -> list[Cell]:
+    """Create the cells of the labels of a row."""
+    return [text_cell(row.model, row.model), text_cell(row.data), text_cell(row.supervision)]
 
 
-def _figure_cell(summary: Summary, row: Row, name: str) -> Cell:
-    return number(row.figure(name), three_digits, (row.model, *row.contest, name) in summary.best)
+def metric_cell(summary: Summary, row: SummaryRow, name: str) -> Cell:
+    """Create the cell of a metric."""
+    return number_cell(row.metric(name), three_digits, (row.model, *row.group, name) in summary.best)
 
 
-def _breaks(groups: Sequence[object]) -> frozenset[int]:
-    return frozenset(at for at in range(1, len(groups)) if groups[at] != groups[at - 1])
+def seeds_cell(row: SummaryRow) -> Cell:
+    """Create the cell of the number of seeds."""
+    return count_cell(len(row.records))
 
 
 def summary_table(summary: Summary) -> Table | None:
-    """Make the table of means over the data: a row for each model and supervision."""
-    names = primary_figures(summary.figures)
+    """Build the table of means over the data sets: a row for each model and supervision."""
+    names = primary_metrics(summary.metrics)
     if not names:
         return None
-    rows = [_summary_row(summary, *line, names) for line in summary.lines]
+    rows = [_summary_row(summary, *pair, names) for pair in summary.pairs]
     costs = [cost_title("train_seconds"), cost_title("parameters")]
-    columns = ["model", "supervision", *map(figure_title, names), "latency, ms", *costs, "data sets"]
-    return Table("Summary", columns, rows, _breaks([supervision for _, supervision in summary.lines]))
+    columns = ["model", "supervision", *map(metric_title, names), "latency, ms", *costs, "data sets"]
+    return Table("Summary", columns, rows, group_breaks([supervision for _, supervision in summary.pairs]))
 
 
 def _summary_row(summary: Summary, model: str, supervision: str, names: Sequence[str]) -> list[Cell]:
     rows = summary.rows_of(model, supervision)
-    figures = {name: summary.over_data(model, supervision, name) for name in names}
+    metrics = {name: summary.over_data(model, supervision, name) for name in names}
     data = {name: tuple(summary.by_data(model, supervision, name)) for name in names}
     best = {name: (model, data[name], supervision, name) in summary.best_over_data for name in names}
     costs = [summary.cost(model, supervision, name) for name in ("train_seconds", "parameters")]
     latency = summary.latency(model)
     return [
-        word(model, model),
-        word(supervision),
-        *(number(figures[name], three_digits, best[name]) for name in names),
-        duration(latency and latency._replace(spread=None), summary.is_shared(model)),
-        *(number(value and value._replace(spread=None)) for value in costs),
-        count(len(rows)),
+        text_cell(model, model),
+        text_cell(supervision),
+        *(number_cell(metrics[name], three_digits, best[name]) for name in names),
+        time_cell(latency and latency._replace(spread=None), summary.is_shared(model)),
+        *(number_cell(value and value._replace(spread=None)) for value in costs),
+        count_cell(len(rows)),
     ]
 
 
 def cost_table(summary: Summary) -> Table | None:
-    """Make the table of what training took."""
+    """Build the table of the cost of training and test."""
     names = [name for name in COSTS if any(row.cost(name) for row in summary.rows)]
     if not names:
         return None
     rows = [
-        [*_label(row), *(number(in_units(name, row.cost(name))) for name in names), _seeds(row)] for row in summary.rows
+        [*label_cells(row), *(number_cell(in_units(name, row.cost(name))) for name in names), seeds_cell(row)]
+        for row in summary.rows
     ]
-    breaks = _breaks([row.contest for row in summary.rows])
-    return Table("Cost of training and test", [*LABELS, *map(cost_title, names), "seeds"], rows, breaks)
+    columns = [*LABELS, *map(cost_title, names), "seeds"]
+    return Table("Cost of training and test", columns, rows, group_breaks([row.group for row in summary.rows]))
 
 
 def latency_overview(summary: Summary) -> Table | None:
-    """Make the table of medians: a row for each model, a column for each setting."""
-    found = summary.times
-    settings = sorted({setting for of_model in found.values() for setting in of_model}, key=_setting_order)
+    """Build the table of median latencies: a row for each model, a column for each setting."""
+    latencies = summary.latencies
+    settings = sorted({setting for by_setting in latencies.values() for setting in by_setting}, key=_setting_order)
     if not settings:
         return None
     several = len({device for _, _, device, _ in settings}) > 1
@@ -162,140 +176,154 @@ def latency_overview(summary: Summary) -> Table | None:
         for engine, precision, device, batch in settings
     ]
     rows = [
-        [word(model, model), *(duration(_median(of_model, it), summary.is_shared(model, it)) for it in settings)]
-        for model, of_model in found.items()
+        [
+            text_cell(model, model),
+            *(time_cell(_median(by_setting, setting), summary.is_shared(model, setting)) for setting in settings),
+        ]
+        for model, by_setting in latencies.items()
     ]
     return Table("Median latency of a call, ms", ["model", *titles], rows)
 
 
-def _median(of_model: dict[Setting, list[Latency]], setting: Setting) -> Measured | None:
-    return measure([latency.median_ms for latency in of_model.get(setting, [])])
+def _median(by_setting: Mapping[LatencySetting, Sequence[LatencyRow]], setting: LatencySetting) -> MeanSpread | None:
+    return mean_spread(row.median_ms for row in by_setting.get(setting, []))
 
 
-def _setting_order(setting: Setting) -> tuple[int, bool, str, str, str]:
+def _setting_order(setting: LatencySetting) -> tuple[int, bool, str, str, str]:
     engine, precision, device, batch = setting
-    # FP32, FP16, INT8: fewer bits come later.
-    return batch, engine != "torch", engine, device, {"FP32": "0", "FP16": "1", "INT8": "2"}.get(precision, precision)
+    return batch, engine != "torch", engine, device, PRECISION_ORDER.get(precision, precision)
 
 
 def latency_table(summary: Summary) -> Table | None:
-    """Make the table of all times: a row for each model and setting."""
+    """Build the table of all latency measurements: a row for each model and setting."""
     rows = []
-    for model, of_model in summary.times.items():
-        differences = _differences(summary, model)
-        for setting in sorted(of_model, key=_setting_order):
-            engine, precision, device, batch = setting
-            values = [measure([getattr(latency, name) for latency in of_model[setting]]) for name in TIMES]
-            shared = summary.is_shared(model, setting)
+    for model, by_setting in summary.latencies.items():
+        differences = _export_differences(summary, model)
+        for setting in sorted(by_setting, key=_setting_order):
+            engine, precision, _, _ = setting
             difference = differences.get(precision) if engine != "torch" else None
-            rows.append(
-                [
-                    word(model, model),
-                    word(setting_title(engine, precision)),
-                    word(device),
-                    count(batch),
-                    duration(values[0], shared),
-                    *(duration(value and value._replace(spread=None), shared) for value in values[1:]),
-                    Cell(MISSING if difference is None else f"{difference:.1e}", difference, numeric=True),
-                    count(len(of_model[setting])),
-                ]
-            )
-    columns = ["model", "engine", "device", "batch", "median, ms", "p95, ms", "p99, ms", "images a second"]
+            shared = summary.is_shared(model, setting)
+            rows.append(_latency_row(model, setting, by_setting[setting], difference, shared))
+    columns = ["model", "engine", "device", "batch", "median, ms", "p95, ms", "p99, ms", "images per second"]
     columns += ["export difference", "runs"]
-    return Table("All times", columns, rows) if rows else None
+    return Table("All latencies", columns, rows) if rows else None
 
 
-def _differences(summary: Summary, model: str) -> dict[str, float]:
-    """Give the greatest export difference of a model's runs, by precision."""
-    greatest: dict[str, float] = {}
+def _latency_row(
+    model: str, setting: LatencySetting, latencies: Sequence[LatencyRow], difference: float | None, shared: bool
+) -> list[Cell]:
+    engine, precision, device, batch = setting
+    median, *others = (mean_spread(getattr(latency, name) for latency in latencies) for name in TIMES)
+    return [
+        text_cell(model, model),
+        text_cell(setting_title(engine, precision)),
+        text_cell(device),
+        count_cell(batch),
+        time_cell(median, shared),
+        *(time_cell(value and value._replace(spread=None), shared) for value in others),
+        Cell(MISSING if difference is None else f"{difference:.1e}", difference, numeric=True),
+        count_cell(len(latencies)),
+    ]
+
+
+def _export_differences(summary: Summary, model: str) -> dict[str, float]:
+    """Return the maximum export difference over the runs of a model, by precision."""
+    maximum: dict[str, float] = {}
     for record in (record for row in summary.rows if row.model == model for record in row.records):
         for precision, difference in record.export_difference.items():
-            greatest[precision] = max(difference, greatest.get(precision, 0.0))
-    return greatest
+            if difference is not None:
+                maximum[precision] = max(difference, maximum.get(precision, 0.0))
+    return maximum
 
 
 def failed_table(summary: Summary) -> Table | None:
-    """Make the table of the runs that failed."""
+    """Build the table of failed runs."""
     columns = ["model", "data", "supervision", "seed", "error", "run"]
     rows = [
-        [*map(word, summary.labels[record.key]), count(record.seed), word(_one_line(record.error)), word(record.key)]
+        [
+            *map(text_cell, summary.labels[record.key]),
+            count_cell(record.run.seed),
+            text_cell(_one_line(record.error)),
+            text_cell(record.key),
+        ]
         for record in summary.results.failed
     ]
     return Table("Failed runs", columns, rows) if rows else None
 
 
 def environment_table(summary: Summary) -> Table | None:
-    """Make the table of versions and hardware: a column for each environment that runs were made in."""
+    """Build the table of versions and hardware: a column for each environment of the runs."""
     records = summary.results.done + summary.results.failed
-    # The date is another for each run.
-    found = [
+    # The date differs between all runs.
+    environments = [
         {name: value for name, value in flatten(record.environment).items() if name != "date"} for record in records
     ]
-    distinct = [item for at, item in enumerate(found) if item and item not in found[:at]]
+    distinct = [item for index, item in enumerate(environments) if item and item not in environments[:index]]
     if not distinct:
         return None
-    titles = [f"{found.count(item)} of {len(found)} runs" for item in distinct]
+    titles = [f"{environments.count(item)} of {len(environments)} runs" for item in distinct]
     names = dict.fromkeys(name for item in distinct for name in item)
-    rows = [[word(name), *(word(_plain(item.get(name))) for item in distinct)] for name in names]
+    rows = [[text_cell(name), *(text_cell(_plain(item.get(name))) for item in distinct)] for name in names]
     return Table("Environment", ["", *titles], rows)
 
 
 def _plain(value: str | None) -> str:
-    return MISSING if value in {None, "null"} else value.strip('"')
+    return MISSING if value is None or value == "null" else value.strip('"')
 
 
 def settings_of(summary: Summary, model: str) -> list[tuple[str, str]]:
-    """Give the class of a model and what it was made and trained with, by name."""
+    """Return the class of a model, its arguments and those of its trainer, by name."""
     record = next(row.records[0] for row in summary.rows if row.model == model)
-    trainer = flatten({"trainer": record.settings["trainer"]} if record.settings["trainer"] else {})
-    settings = {**flatten(record.model.init_args), **trainer}
-    return [("class", record.model.class_path), *((name, _plain(value)) for name, value in settings.items())]
+    trainer = flatten({"trainer": record.run.trainer} if record.run.trainer else {})
+    settings = {**flatten(record.run.model.init_args), **trainer}
+    class_path = record.run.model.class_path or ""
+    return [("class", class_path), *((name, _plain(value)) for name, value in settings.items())]
 
 
 def commands(summary: Summary) -> dict[str, dict[str, list[tuple[str, str]]]]:
-    """Give the command that repeats each run, failed ones too: by model, then row, each with its seed."""
-    found: dict[str, dict[str, list[tuple[str, str]]]] = {model: {} for model in summary.models}
+    """Return the commands that repeat the runs, failed ones too: seed and command, by model and row."""
+    by_model: dict[str, dict[str, list[tuple[str, str]]]] = {model: {} for model in summary.models}
     done = [record for row in summary.rows for record in row.records]
     for record in (*done, *summary.results.failed):
         model, *others = summary.labels[record.key]
-        runs = found.setdefault(model, {}).setdefault(" · ".join(others), [])
+        runs = by_model.setdefault(model, {}).setdefault(" · ".join(others), [])
         command = _one_line(record.command) or MISSING
-        runs.append((f"seed {record.seed}{' (failed)' if record.error else ''}", command))
-    return found
+        runs.append((f"seed {record.run.seed}{' (failed)' if record.error else ''}", command))
+    return by_model
 
 
 def remarks(summary: Summary) -> list[str]:
-    """Give what the reader has to know of how the figures came about, a sentence each."""
+    """Return what readers have to know about the origin of the results, one sentence each."""
     results = summary.results
-    said = [
-        f"The runs of {data} under {supervision} were not made with the same images, so none is called the best."
-        for data, supervision in sorted(summary.unequal)
+    sentences = [
+        f"The runs of {data} under {supervision} did not use the same images, so none is marked as the best."
+        for data, supervision in sorted(summary.incomparable)
     ]
     machines = {(record.environment.get("cpu"), record.environment.get("gpu")) for record in results.done}
     if len(machines) > 1:
-        said.append(f"The runs were made on {len(machines)} kinds of machine, so their times cannot be compared.")
-    if any(was_shared(record.environment) for record in results.done):
-        said.append(
-            f"Several runs may have been made at a time on one machine, so their times say little; {SHARED} marks "
+        sentences.append(f"The runs used {len(machines)} kinds of machine, so their times are not comparable.")
+    if any(record.shared for record in results.done):
+        sentences.append(
+            f"Several runs may have used one machine at the same time, so times are unreliable; {SHARED} marks "
             "latency. Measure it with --runner serial --force."
         )
     if results.other:
-        said.append(
+        sentences.append(
             f"{results.other} finished {'run is' if results.other == 1 else 'runs are'} not in results.csv and left "
-            "out: of a former configuration, or finished just before an interruption (start the benchmark again)."
+            "out: from an earlier configuration, or finished just before an interruption (start the benchmark again)."
         )
-    return said
+    return sentences
 
 
 def unmeasured(summary: Summary) -> list[str]:
-    """Say for each model and setting without a time why there is none."""
-    found: dict[str, None] = {}
+    """Return why latencies are missing, one sentence for each model and setting."""
+    sentences: dict[str, None] = {}
     for row in summary.rows:
         for record in row.records:
             for (engine, precision, device, batch), reason in record.unmeasured.items():
                 setting = f"{setting_title(engine, precision)}, {device}, batch {batch}"
-                found[f"{row.model}, {setting}: not measured ({_one_line(reason)})."] = None
-    return list(found)
+                sentences[f"{row.model}, {setting}: not measured ({_one_line(reason)})."] = None
+    return list(sentences)
 
 
 def _one_line(text: str | None) -> str:

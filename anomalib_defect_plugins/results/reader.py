@@ -1,83 +1,67 @@
-"""Reads a results folder as far as a report needs it: JSON, CSV and text, never a model."""
-
-from anomalib_defect_plugins.results.record import Record
-from anomalib_defect_plugins.results.record import read_record
-from anomalib_defect_plugins.results.record import PARTS
+"""Reads a whole results folder for the report and the demo: JSON, CSV and text, never a model."""
 
 import csv
-import json
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-
-
-
-
-
-
-
-
+from anomalib_defect_plugins.core.errors import InvalidInputError, MissingDataError
+from anomalib_defect_plugins.results.folder import CONFIGURATION, RUNS, TABLE
+from anomalib_defect_plugins.results.record import FILE, RunRecord, read_record
+from anomalib_defect_plugins.results.run_spec import COMPONENTS
 
 
 @dataclass(frozen=True)
-class Results:
-    """What a results folder holds.
+class BenchmarkResults:
+    """Content of a results folder.
 
     Args:
-        name: The benchmark's name.
+        name: Name of the benchmark.
         folder: The results folder.
-        configuration: Text of ``benchmark.yaml``; empty if there is none.
-        done: Runs with figures, in the configuration's order.
+        configuration: Text of ``benchmark.yaml``; empty if the file is missing.
+        done: Runs with metrics, in the order of the configuration.
         failed: Runs that ended with an error.
-        left_out: A line for each run that cannot be read: file and reason.
-        other: How many finished runs ``results.csv`` does not list.
+        left_out: A line for each unreadable run: file and reason.
+        other: Number of finished runs that ``results.csv`` does not list.
     """
 
     name: str
     folder: Path
     configuration: str
-    done: tuple[Record, ...]
-    failed: tuple[Record, ...]
+    done: tuple[RunRecord, ...]
+    failed: tuple[RunRecord, ...]
     left_out: tuple[str, ...]
     other: int
 
 
-def read_results(folder: Path) -> Results:
+def read_results(folder: Path) -> BenchmarkResults:
     """Read a results folder.
 
-    ``results.csv`` says which runs there are, in which order, and how they are called now. A finished run that it does
-    not list is of a former configuration, or was finished just before an interruption; such runs are counted, not read.
-    Without a ``results.csv`` every run is read.
+    ``results.csv`` defines which runs are read, their order and their present labels. A finished run that it does not
+    list belongs to an earlier configuration, or finished just before an interruption; such runs are only counted.
+    Without ``results.csv``, all runs are read.
 
     Args:
-        folder: What ``anomalib-defects benchmark`` writes to.
+        folder: Folder that ``anomalib-defects benchmark`` has written to.
 
     Raises:
-        MissingDataError: There is no such folder.
-        InvalidInputError: It is no results folder, or holds no run.
+        MissingDataError: If the folder does not exist.
+        InvalidInputError: If it has no runs.
     """
-    # Our errors import Lightning and so torch, which a report does not need.
     if not folder.is_dir():
-        from anomalib_defect_plugins.core.errors import MissingDataError
-
-        msg = f"there is no results folder {folder}; 'anomalib-defects benchmark --config FILE.yaml' makes one"
+        msg = f"there is no results folder {folder}; 'anomalib-defects benchmark --config FILE.yaml' creates one"
         raise MissingDataError(msg)
-    present = sorted(path.name for path in (folder / "runs").glob("*") if path.is_dir() and path.name[0] != ".")
-    listed = _listed(folder / "results.csv")
+    present = sorted(path.name for path in (folder / RUNS).glob("*") if path.is_dir() and path.name[0] != ".")
+    listed = _read_labels(folder / TABLE)
     labels = {key: {} for key in present} if listed is None else listed
     if not labels:
-        from anomalib_defect_plugins.core.errors import InvalidInputError
-
-        msg = f"{folder} has no finished run; give the folder that 'anomalib-defects benchmark' wrote to"
+        msg = f"{folder} has no finished run; choose the folder that 'anomalib-defects benchmark' wrote to"
         raise InvalidInputError(msg)
-    records, left_out = _read_all(folder, labels)
-    return Results(
+    records, left_out = _read_records(folder, labels)
+    return BenchmarkResults(
         name=folder.resolve().name,
         folder=folder,
-        configuration=_text(folder / "benchmark.yaml"),
+        configuration=_read_text(folder / CONFIGURATION),
         done=tuple(record for record in records if record.error is None),
         failed=tuple(record for record in records if record.error is not None),
         left_out=tuple(left_out),
@@ -85,45 +69,33 @@ def read_results(folder: Path) -> Results:
     )
 
 
-def _listed(path: Path) -> dict[str, dict[str, str]] | None:
-    """Give the labels of each run in ``results.csv`` by key; ``None`` if it is not there or has no keys."""
+def _read_labels(path: Path) -> dict[str, dict[str, str]] | None:
+    """Read the labels of each run in ``results.csv`` by key; ``None`` if the file is missing or has no keys."""
     try:
         with path.open(newline="", encoding="utf-8", errors="replace") as file:
             rows = list(csv.DictReader(file))
     except (OSError, csv.Error):
         return None
-    # A key is a folder's name: nothing else in the file may lead out of the results folder.
+    # A key is the name of a folder: nothing in the file may lead out of the results folder.
     rows = [row for row in rows if (row.get("key") or "").isalnum()]
-    return {row["key"]: {name: row[name] for name in PARTS if row.get(name)} for row in rows} or None
+    return {row["key"]: {name: row[name] for name in COMPONENTS if row.get(name)} for row in rows} or None
 
 
-def _read_all(folder: Path, labels: Mapping[str, Mapping[str, str]]) -> tuple[list[Record], list[str]]:
+def _read_records(folder: Path, labels: Mapping[str, Mapping[str, str]]) -> tuple[list[RunRecord], list[str]]:
     records, left_out = [], []
     for key, names in labels.items():
-        path = folder / "runs" / key / "run.json"
+        path = folder / RUNS / key / FILE
         try:
             records.append(read_record(path, names))
         except FileNotFoundError:
             left_out.append(f"{path}: the file is missing; start the benchmark again")
-        except (AttributeError, KeyError, OSError, TypeError, ValueError) as error:
-            reason = " ".join(f"{type(error).__name__}: {error}".split())
+        except (OSError, ValueError) as error:
+            reason = " ".join(str(error).split())
             left_out.append(f"{path}: not a run ({reason}); delete its folder and start the benchmark again")
     return records, left_out
 
 
-
-
-
-
-
-
-
-
-
-
-
-
-def _text(path: Path) -> str:
+def _read_text(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8", errors="replace")
     except OSError:

@@ -1,4 +1,4 @@
-"""What one run of a benchmark is: plain values, and a key that tells it from every other."""
+"""Specification of one run of a benchmark: plain values, and a key that identifies the run."""
 
 import hashlib
 import json
@@ -12,17 +12,20 @@ from omegaconf.errors import OmegaConfBaseException
 from anomalib_defect_plugins.core.errors import InvalidInputError
 
 PRECISIONS = ("FP32", "FP16", "INT8")
-"""Precisions that an OpenVINO graph can be written in."""
+"""Precisions of exported OpenVINO graphs."""
+
+COMPONENTS = ("model", "data", "supervision")
+"""Fields of :class:`RunSpec` that hold a :class:`ComponentSpec`."""
 
 
 @dataclass(frozen=True)
-class Part:
-    """A class and its arguments, as the file has them.
+class ComponentSpec:
+    """A model, data module or kind of supervision: its class and arguments as configured.
 
     Args:
-        name: Label, which says nothing about what runs.
-        class_path: Name or import path of the class; ``None`` of a supervision that takes the data as it is.
-        init_args: Its arguments, plain values.
+        name: Label in tables and plots. It does not influence the run.
+        class_path: Name or import path of the class; ``None`` for a supervision that uses the data unchanged.
+        init_args: Arguments of the class, as plain values.
     """
 
     name: str
@@ -31,13 +34,27 @@ class Part:
 
     @property
     def specification(self) -> dict[str, Any]:
-        """What says which object it is: ``class_path`` and ``init_args``."""
+        """``class_path`` and ``init_args``, which define the object."""
         return {"class_path": self.class_path, "init_args": dict(self.init_args)}
+
+    @classmethod
+    def from_dict(cls, content: Mapping[str, Any]) -> "ComponentSpec":
+        """Read the component of a ``run.json``; without a name, the class is its label.
+
+        Raises:
+            ValueError: If it has neither a name nor a class.
+        """
+        class_path = content.get("class_path")
+        name = content.get("name") or str(class_path or "").rpartition(".")[2]
+        if not name:
+            msg = "a component of the run has neither a name nor a class_path"
+            raise ValueError(msg)
+        return cls(str(name), None if class_path is None else str(class_path), dict(content.get("init_args") or {}))
 
 
 @dataclass(frozen=True)
-class Keep:
-    """What a run leaves on the disk besides its figures.
+class KeepSpec:
+    """Files that a run keeps besides its metrics.
 
     Args:
         maps: Anomaly maps and masks of the test images.
@@ -49,78 +66,111 @@ class Keep:
 
 
 @dataclass(frozen=True)
-class Measure:
-    """What is measured besides the figures of the test.
+class MeasureSpec:
+    """Measurements besides the metrics of the test.
 
     Args:
-        latency: Whether latency, throughput, FLOPs and the difference of exported graphs are measured.
+        latency: Whether to measure latency, throughput, FLOPs and the output difference of exported graphs.
         precisions: Precisions of the OpenVINO graphs, of ``PRECISIONS``.
-        keep: What is kept.
-        seconds: Time for each figure of latency or throughput, at most; more only for a few calls.
+        keep: Files to keep.
+        seconds: Maximum time for each measurement of latency or throughput; exceeded only for a minimum of calls.
     """
 
     latency: bool = True
     precisions: tuple[str, ...] = PRECISIONS
-    keep: Keep = Keep()
+    keep: KeepSpec = KeepSpec()
     seconds: float = 3.0
+
+    @classmethod
+    def from_dict(cls, content: Mapping[str, Any]) -> "MeasureSpec":
+        """Read the measurements of a ``run.json``."""
+        keep = content.get("keep") or {}
+        return cls(
+            latency=bool(content.get("latency", True)),
+            precisions=tuple(map(str, content.get("precisions", PRECISIONS))),
+            keep=KeepSpec(bool(keep.get("maps", True)), bool(keep.get("model", True))),
+            seconds=float(content.get("seconds", cls.seconds)),
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Convert to plain JSON values."""
+        values = {**asdict(self), "precisions": list(self.precisions)}
+        if self.seconds == MeasureSpec.seconds:
+            del values["seconds"]  # keeps the keys of runs from before it could be chosen
+        return values
 
 
 @dataclass(frozen=True)
-class Run:
+class RunSpec:
     """One training and one test.
 
     Args:
-        model: The model.
-        data: The data module.
-        supervision: The data module that wraps it, if any.
-        seed: Seed of everything random.
+        model: Model.
+        data: Data module.
+        supervision: Data module that wraps ``data``, if any.
+        seed: Seed of all random number generators.
         trainer: Arguments of Lightning's trainer.
-        measure: What is measured.
+        measure: Measurements besides the metrics.
     """
 
-    model: Part
-    data: Part
-    supervision: Part
+    model: ComponentSpec
+    data: ComponentSpec
+    supervision: ComponentSpec
     seed: int
     trainer: Mapping[str, Any]
-    measure: Measure
+    measure: MeasureSpec
+
+    @classmethod
+    def from_dict(cls, content: Mapping[str, Any]) -> "RunSpec":
+        """Read the specification in a ``run.json``.
+
+        Raises:
+            AttributeError, KeyError, TypeError, ValueError: If it is not a specification.
+        """
+        return cls(
+            model=ComponentSpec.from_dict(content["model"]),
+            data=ComponentSpec.from_dict(content["data"]),
+            supervision=ComponentSpec.from_dict(content["supervision"]),
+            seed=int(content["seed"]),
+            trainer=dict(content.get("trainer") or {}),
+            measure=MeasureSpec.from_dict(content.get("measure") or {}),
+        )
 
     def to_dict(self) -> dict[str, Any]:
-        """Give it as plain JSON values."""
-        values = json.loads(json.dumps(asdict(self), default=str))
-        if self.measure.seconds == Measure.seconds:
-            del values["measure"]["seconds"]  # runs that were made before it could be chosen keep their keys
-        return values
+        """Convert to plain JSON values."""
+        values = {**asdict(self), "measure": self.measure.to_dict()}
+        return dict(json.loads(json.dumps(values, default=str)))
 
     @property
     def key(self) -> str:
-        """16 hexadecimal digits that tell it from every other run; labels and the order of arguments do not matter."""
-        parts = {name: getattr(self, name).specification for name in ("model", "data", "supervision")}
-        content = json.dumps({**self.to_dict(), **parts}, sort_keys=True, separators=(",", ":"), default=str)
+        """Hash that identifies the run, 16 hexadecimal digits; labels and the order of arguments do not matter."""
+        components = {name: getattr(self, name).specification for name in COMPONENTS}
+        content = json.dumps({**self.to_dict(), **components}, sort_keys=True, separators=(",", ":"), default=str)
         return hashlib.sha256(content.encode()).hexdigest()[:16]
 
     @property
     def label(self) -> str:
-        """Name it for people."""
+        """Label of the run in messages."""
         return f"{self.model.name}, {self.data.name}, {self.supervision.name}, seed {self.seed}"
 
     @property
     def datamodule(self) -> dict[str, Any]:
-        """``class_path`` and ``init_args`` of the data module that it trains on: the data, wrapped where it is."""
+        """``class_path`` and ``init_args`` of the training data: the data module, wrapped by its supervision."""
         if self.supervision.class_path is None:
             return self.data.specification
         arguments = {**self.supervision.init_args, "base": self.data.specification}
         return {"class_path": self.supervision.class_path, "init_args": arguments}
 
 
-def resolved(specification: Any) -> Any:
-    """Put values in the place of ``${...}``.
+def resolve_variables(specification: Any) -> Any:
+    """Replace every ``${...}`` in a specification by its value.
 
     Raises:
-        InvalidInputError: An environment variable that is named without a default is not set.
+        InvalidInputError: If an environment variable without a default is not set.
     """
     try:
-        return OmegaConf.to_container(OmegaConf.create({"it": specification}), resolve=True)["it"]
+        container: Any = OmegaConf.to_container(OmegaConf.create({"content": specification}), resolve=True)
+        return container["content"]
     except OmegaConfBaseException as error:
         msg = f"{str(error).splitlines()[0]}; set it, or write ${{oc.env:NAME,default}}"
         raise InvalidInputError(msg) from error

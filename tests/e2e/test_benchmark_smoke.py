@@ -1,4 +1,4 @@
-"""``configs/benchmark/smoke.yaml``, with its schedules cut short."""
+"""``configs/benchmark/smoke.yaml`` with short schedules."""
 
 import json
 from pathlib import Path
@@ -8,7 +8,7 @@ import torch
 import yaml
 
 from anomalib_defect_plugins.benchmark.configuration import read_benchmark
-from anomalib_defect_plugins.benchmark.job import BenchmarkRuns, Setting
+from anomalib_defect_plugins.benchmark.job import BenchmarkRuns, ExecutionSettings
 from anomalib_defect_plugins.benchmark.runners import SerialRunner
 
 pytestmark = pytest.mark.slow
@@ -25,7 +25,7 @@ def _seeds(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def shortened(folder: Path) -> Path:
-    """Write the configuration with two steps a training, small images and without latency."""
+    """Write the configuration with two steps per training, small images and no latency."""
     content = yaml.safe_load(SMOKE.read_text())
     for model in content["models"]:
         for name in ("iterations", "iterations_per_scale"):
@@ -40,15 +40,15 @@ def shortened(folder: Path) -> Path:
     return path
 
 
-def test_every_method_has_a_run_that_is_done_with_figures_of_images_and_pixels(tmp_path: Path) -> None:
+def test_every_method_has_a_finished_run_with_image_and_pixel_metrics(tmp_path: Path) -> None:
     path = shortened(tmp_path)
-    setting = Setting(tmp_path / "out", str(path), torch.get_num_threads())
-    table = SerialRunner(BenchmarkRuns(read_benchmark(path), setting)).run()
+    settings = ExecutionSettings(tmp_path / "out", str(path), torch.get_num_threads())
+    table = SerialRunner(BenchmarkRuns(read_benchmark(path), settings)).run()
     assert set(table.model) == METHODS
     assert dict(zip(table.model, table.error, strict=True)) == dict.fromkeys(METHODS)
     for name in ("image_AUROC", "pixel_AUROC", "pixel_AUPRO", "pixel_IoU"):
         assert table[name].between(0, 1).all(), name
-    # 40 normal images train; of 60 defective test images 20 are moved over where defects train.
+    # 40 normal images train; supervised methods get 20 of the 60 defective test images too.
     assert dict(zip(table.supervision, table.split_train, strict=True)) == {"normal": 40, "labels": 60, "masks": 60}
     for path in (tmp_path / "out").glob("runs/*/run.json"):
         record = json.loads(path.read_text())

@@ -1,4 +1,4 @@
-"""``anomalib-defects inspect`` from the files to the table: killed, on Ray, in constant memory, with a real export."""
+"""``anomalib-defects inspect`` from files to table: killed, on Ray, in constant memory, with an exported model."""
 
 import os
 import signal
@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import openvino
@@ -17,9 +18,9 @@ from bright_graph import bright_graph
 from PIL import Image
 
 from anomalib_defect_plugins.core.errors import InvalidInputError, MissingDataError
-from anomalib_defect_plugins.inference.inspect_folder import inspect
-from anomalib_defect_plugins.inference.openvino import Settings
-from anomalib_defect_plugins.inference.resumable_table import ROWS
+from anomalib_defect_plugins.inference.inspect_folder import inspect_images
+from anomalib_defect_plugins.inference.openvino import InspectSettings
+from anomalib_defect_plugins.inference.resumable_table import ROWS_PER_PART
 from anomalib_defect_plugins.models.htpgan import HtpGan
 
 PROGRAM = """
@@ -31,12 +32,12 @@ options = parser.parse_args(sys.argv[1:])
 options.run(options)
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, "torch" in sys.modules)
 """
-"""Runs the command alone, and ends with the most memory it had and whether it has loaded torch."""
+"""Run the command alone, and print its peak memory and whether it has imported torch."""
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """``model.xml``, 32 images of 48 x 48, ``broken.png``, and a list of all of these and of one that is missing."""
+    """``model.xml``, 32 images of 48 x 48, ``broken.png``, and a list of these images and a missing one."""
     folder = tmp_path_factory.mktemp("inspect")
     openvino.save_model(bright_graph(), folder / "model.xml", compress_to_fp16=False)
     rng = np.random.default_rng(0)
@@ -46,76 +47,76 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         Image.fromarray(pixels).save(folder / f"images/{number:02}.png")
     (folder / "images/broken.png").write_bytes((folder / "images/00.png").read_bytes()[:500])
     paths = [str(path) for path in sorted((folder / "images").iterdir())]
-    (folder / "list.txt").write_text("\n".join([*paths, str(folder / "gone.png")]))
+    (folder / "list.txt").write_text("\n".join([*paths, str(folder / "missing.png")]))
     return folder
 
 
 def repeated(folder: Path, count: int, path: Path) -> Path:
-    """Write a list of so many images: those of the folder, again and again."""
+    """Write a list of ``count`` images, which repeats those of the folder."""
     lines = (folder / "list.txt").read_text().splitlines()
     path.write_text("\n".join(lines[number % len(lines)] for number in range(count)))
     return path
 
 
 def words(folder: Path, images: Path, out: Path, *more: str) -> list[str]:
-    given = ["inspect", str(folder / "model.xml"), str(images), "--out", str(out), *more]
-    return [sys.executable, "-c", PROGRAM, *given]
+    arguments = ["inspect", str(folder / "model.xml"), str(images), "--out", str(out), *more]
+    return [sys.executable, "-c", PROGRAM, *arguments]
 
 
 def results(table: Path) -> pd.DataFrame:
-    """Everything that must not depend on the run."""
+    """Return all columns that do not depend on the run."""
     return pd.read_parquet(table).drop(columns="seconds")
 
 
-def test_a_folder_becomes_a_table(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
-    counts = inspect(folder / "model.xml", folder / "images", tmp_path / "out.parquet", Settings())
+def test_a_folder_becomes_a_table(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    counts = inspect_images(folder / "model.xml", folder / "images", tmp_path / "out.parquet", InspectSettings())
     table = pd.read_parquet(tmp_path / "out.parquet")
-    assert list(table.columns) == ["path", "score", "verdict", "width", "height", "seconds", "error"]
+    assert list(table.columns) == ["path", "score", "pred_label", "width", "height", "seconds", "error"]
     assert table.path.tolist() == [str(folder / f"images/{number:02}.png") for number in range(32)] + [
         str(folder / "images/broken.png")
     ]
     assert (table.score[:32] > 0).all()
-    assert (table.verdict[:32] == (table.score[:32] > 0.5)).all()
+    assert (table.pred_label[:32] == (table.score[:32] > 0.5)).all()
     assert table.error[:32].isna().all()
     assert table.error[32]
-    assert counts == {"images": 33, "defective": table.verdict.sum(), "error": 1, "inspected": 33}
+    assert counts == {"images": 33, "defective": table.pred_label.sum(), "error": 1, "inspected": 33}
 
 
 @pytest.mark.parametrize(
-    ("given", "line"),
+    ("changes", "line"),
     [
-        ({"model": "nothing.xml"}, r"nothing\.xml does not exist"),
-        ({"model": "list.txt"}, r"list\.txt is no OpenVINO graph"),
+        ({"model": "nothing.xml"}, r"nothing\.xml not found"),
+        ({"model": "list.txt"}, r"list\.txt is not an OpenVINO graph"),
         ({"model": "images/broken.xml"}, r"broken\.xml cannot be read"),
         ({"images": "nothing"}, r"nothing \(No such file"),
-        ({"images": "model.bin"}, r"model\.bin is no text file"),
-        ({"out": "list.txt"}, r"list\.txt exists|list\.txt is no Parquet file"),
-        ({"settings": Settings(batch=0)}, r"--batch is 0"),
+        ({"images": "model.bin"}, r"model\.bin is not a text file"),
+        ({"out": "list.txt"}, r"list\.txt exists|list\.txt is not a Parquet file"),
+        ({"settings": InspectSettings(batch=0)}, r"--batch is 0"),
     ],
 )
-def test_bad_input_is_one_line(folder: Path, tmp_path: Path, given: dict, line: str):
+def test_invalid_input_is_one_line(folder: Path, tmp_path: Path, changes: dict[str, Any], line: str) -> None:
     (folder / "images/broken.xml").write_text("<net>")
     (folder / "images/broken.bin").touch()
-    out = folder / given["out"] if "out" in given else tmp_path / "out.parquet"
-    paths = [folder / given.get("model", "model.xml"), folder / given.get("images", "images"), out]
+    model, images = folder / changes.get("model", "model.xml"), folder / changes.get("images", "images")
+    out = folder / changes["out"] if "out" in changes else tmp_path / "out.parquet"
     with pytest.raises((InvalidInputError, MissingDataError), match=line) as error:
-        inspect(*paths, given.get("settings", Settings()))
+        inspect_images(model, images, out, changes.get("settings", InspectSettings()))
     assert "\n" not in str(error.value)
     assert not (tmp_path / "out.parquet").exists()
 
 
-def test_a_folder_of_maps_that_is_in_use_is_refused(folder: Path, tmp_path: Path):
-    settings = Settings(maps=folder / "images")
-    with pytest.raises(InvalidInputError, match="images holds something; give an empty or a new folder"):
-        inspect(folder / "model.xml", folder / "images", tmp_path / "out.parquet", settings)
+def test_a_folder_of_maps_that_is_not_empty_is_rejected(folder: Path, tmp_path: Path) -> None:
+    settings = InspectSettings(maps=folder / "images")
+    with pytest.raises(InvalidInputError, match="images is not empty; choose an empty or a new folder"):
+        inspect_images(folder / "model.xml", folder / "images", tmp_path / "out.parquet", settings)
 
 
 @pytest.mark.slow
-def test_a_run_killed_again_and_again_ends_as_the_undisturbed_one(folder: Path, tmp_path: Path):
-    images = repeated(folder, 4 * ROWS + 10, tmp_path / "list.txt")
+def test_a_run_that_is_killed_repeatedly_ends_like_an_undisturbed_one(folder: Path, tmp_path: Path) -> None:
+    images = repeated(folder, 4 * ROWS_PER_PART + 10, tmp_path / "list.txt")
     maps = {name: tmp_path / name / "maps" for name in ("whole", "killed")}
     outs = {name: tmp_path / f"{name}.parquet" for name in maps}
-    inspect(folder / "model.xml", images, outs["whole"], Settings(batch=3, maps=maps["whole"]))
+    inspect_images(folder / "model.xml", images, outs["whole"], InspectSettings(batch=3, maps=maps["whole"]))
     killed = words(folder, images, outs["killed"], "--batch", "3", "--maps", str(maps["killed"]))
     parts = tmp_path / "killed.parquet.parts"
     for finished in (1, 2):
@@ -128,31 +129,31 @@ def test_a_run_killed_again_and_again_ends_as_the_undisturbed_one(folder: Path, 
         assert not outs["killed"].exists()
     before = {path.name: path.stat().st_mtime_ns for path in parts.glob("part-*.parquet")}
     assert 2 <= len(before) < 5
-    counts = inspect(folder / "model.xml", images, outs["killed"], Settings(batch=3, maps=maps["killed"]))
-    assert counts["inspected"] == counts["images"] - ROWS * len(before)
+    counts = inspect_images(folder / "model.xml", images, outs["killed"], InspectSettings(batch=3, maps=maps["killed"]))
+    assert counts["inspected"] == counts["images"] - ROWS_PER_PART * len(before)
     pd.testing.assert_frame_equal(results(outs["killed"]), results(outs["whole"]))
-    written = [{path.name: path.read_bytes() for path in folder.iterdir()} for folder in maps.values()]
-    assert written[0] == written[1]
+    whole_maps, killed_maps = ({path.name: path.read_bytes() for path in maps[name].iterdir()} for name in maps)
+    assert whole_maps == killed_maps
     assert not parts.exists()
 
 
-def test_a_restart_with_other_files_says_what_to_do(folder: Path, tmp_path: Path):
-    images, out = repeated(folder, ROWS + 1, tmp_path / "list.txt"), tmp_path / "out.parquet"
+def test_a_restart_with_other_files_is_rejected_with_a_remedy(folder: Path, tmp_path: Path) -> None:
+    images, out = repeated(folder, ROWS_PER_PART + 1, tmp_path / "list.txt"), tmp_path / "out.parquet"
     process = subprocess.Popen(words(folder, images, out), stdout=subprocess.DEVNULL)
     until = time.monotonic() + 120
     while not (tmp_path / "out.parquet.parts/settings.json").exists() and time.monotonic() < until:
         time.sleep(0.001)
     process.kill()
     process.wait()
-    repeated(folder, ROWS + 2, images)
+    repeated(folder, ROWS_PER_PART + 2, images)
     with pytest.raises(InvalidInputError, match=r"another list of files; .* delete that folder to start again"):
-        inspect(folder / "model.xml", images, out, Settings())
+        inspect_images(folder / "model.xml", images, out, InspectSettings())
 
 
 @pytest.mark.slow
-def test_memory_does_not_grow_with_the_number_of_images_and_torch_is_not_loaded(folder: Path, tmp_path: Path):
+def test_memory_does_not_grow_with_the_number_of_images_and_torch_is_not_loaded(folder: Path, tmp_path: Path) -> None:
     peaks = {}
-    for count in (2 * ROWS, 20 * ROWS):
+    for count in (2 * ROWS_PER_PART, 20 * ROWS_PER_PART):
         images = repeated(folder, count, tmp_path / f"{count}.txt")
         done = subprocess.run(
             words(folder, images, tmp_path / f"{count}.parquet"), capture_output=True, text=True, check=True
@@ -160,27 +161,27 @@ def test_memory_does_not_grow_with_the_number_of_images_and_torch_is_not_loaded(
         peak, has_torch = done.stdout.split()[-2:]
         assert has_torch == "False"
         peaks[count] = int(peak)
-    assert peaks[20 * ROWS] < 1.1 * peaks[2 * ROWS]
+    assert peaks[20 * ROWS_PER_PART] < 1.1 * peaks[2 * ROWS_PER_PART]
 
 
 @pytest.mark.slow
-def test_ray_gives_the_same_table(folder: Path, tmp_path: Path):
+def test_ray_writes_the_same_table(folder: Path, tmp_path: Path) -> None:
     pytest.importorskip("ray")
-    images = repeated(folder, 2 * ROWS + 5, tmp_path / "list.txt")
+    images = repeated(folder, 2 * ROWS_PER_PART + 5, tmp_path / "list.txt")
     for runner in ("local", "ray"):
-        inspect(folder / "model.xml", images, tmp_path / f"{runner}.parquet", Settings(), runner)
+        inspect_images(folder / "model.xml", images, tmp_path / f"{runner}.parquet", InspectSettings(), runner)
     pd.testing.assert_frame_equal(results(tmp_path / "ray.parquet"), results(tmp_path / "local.parquet"))
 
 
-def test_a_cluster_that_is_not_there_is_one_line(folder: Path, tmp_path: Path):
+def test_a_missing_cluster_is_one_line(folder: Path, tmp_path: Path) -> None:
     pytest.importorskip("ray")
-    arguments = (folder / "model.xml", folder / "images", tmp_path / "out.parquet", Settings(), "ray", "localhost:1")
-    with pytest.raises(InvalidInputError, match=r"there is no Ray cluster at localhost:1 .*leave --address out"):
-        inspect(*arguments)
+    model, images, out = folder / "model.xml", folder / "images", tmp_path / "out.parquet"
+    with pytest.raises(InvalidInputError, match=r"there is no Ray cluster at localhost:1 .*or leave it out"):
+        inspect_images(model, images, out, InspectSettings(), "ray", "localhost:1")
 
 
 @pytest.mark.slow
-def test_scores_and_maps_of_an_exported_model_are_those_of_pytorch(folder: Path, tmp_path: Path):
+def test_scores_and_maps_of_an_exported_model_are_those_of_pytorch(folder: Path, tmp_path: Path) -> None:
     model = HtpGan(
         image_size=(40, 56),
         num_scales=2,
@@ -191,12 +192,12 @@ def test_scores_and_maps_of_an_exported_model_are_those_of_pytorch(folder: Path,
         visualizer=False,
     ).eval()
     path = model.to_openvino(tmp_path)
-    settings = Settings(threshold=0.5, batch=4, precision="f32", maps=tmp_path / "maps")
-    inspect(path, folder / "images", tmp_path / "out.parquet", settings)
+    settings = InspectSettings(threshold=0.5, batch=4, precision="f32", maps=tmp_path / "maps")
+    inspect_images(path, folder / "images", tmp_path / "out.parquet", settings)
     table = pd.read_parquet(tmp_path / "out.parquet").iloc[:32]
     with torch.inference_mode():
-        expected = model(torch.stack([read_image(path, as_tensor=True) for path in table.path]))
+        expected = model(torch.stack([torch.as_tensor(read_image(path, as_tensor=True)) for path in table.path]))
     np.testing.assert_allclose(table.score, expected.pred_score.flatten(), atol=1e-4)
     maps = np.stack([np.array(Image.open(tmp_path / f"maps/{row:08}.png")) for row in range(32)])
-    wanted = 255 * expected.anomaly_map.clamp(0, 1).squeeze(1).numpy()
-    np.testing.assert_allclose(maps, wanted, atol=0.6)  # rounded to a whole number
+    expected_maps = 255 * expected.anomaly_map.clamp(0, 1).squeeze(1).numpy()
+    np.testing.assert_allclose(maps, expected_maps, atol=0.6)  # rounded to a whole number

@@ -1,4 +1,4 @@
-"""What the file of a benchmark stands for."""
+"""The configuration file of a benchmark, and the runs in it."""
 
 import hashlib
 from dataclasses import replace
@@ -8,28 +8,28 @@ from typing import Any
 import pytest
 import yaml
 
-from anomalib_defect_plugins.benchmark.configuration import read_benchmark
+from anomalib_defect_plugins.benchmark.configuration import expand_grids, read_benchmark
 from anomalib_defect_plugins.core.errors import InvalidInputError, MissingDataError
-from anomalib_defect_plugins.results.run_spec import PRECISIONS, Run, resolved
+from anomalib_defect_plugins.results.run_spec import PRECISIONS, RunSpec, resolve_variables
 
 
-def read(folder: Path, **content: Any) -> tuple[Run, ...]:
-    whole = {
-        "name": "it",
+def read(folder: Path, **content: Any) -> tuple[RunSpec, ...]:
+    configuration = {
+        "name": "test",
         "models": [{"class_path": "Padim"}],
         "data": [{"class_path": "TextureDefects"}],
         **content,
     }
-    path = folder / "it.yaml"
-    path.write_text(yaml.safe_dump(whole))
+    path = folder / "test.yaml"
+    path.write_text(yaml.safe_dump(configuration))
     return read_benchmark(path).runs
 
 
-def names(runs: tuple[Run, ...]) -> list[tuple[str, str, str, int]]:
+def names(runs: tuple[RunSpec, ...]) -> list[tuple[str, str, str, int]]:
     return [(run.model.name, run.data.name, run.supervision.name, run.seed) for run in runs]
 
 
-def test_runs_go_by_model_then_data_then_supervision_then_seed(tmp_path: Path) -> None:
+def test_runs_are_ordered_by_model_then_data_then_supervision_then_seed(tmp_path: Path) -> None:
     runs = read(
         tmp_path,
         seeds=[3, 1],
@@ -47,7 +47,7 @@ def test_runs_go_by_model_then_data_then_supervision_then_seed(tmp_path: Path) -
     assert names(runs) == expected
 
 
-def test_a_run_without_supervision_has_the_data_as_it_is_and_with_it_the_data_wrapped(tmp_path: Path) -> None:
+def test_supervision_wraps_the_data_and_without_it_the_data_are_unchanged(tmp_path: Path) -> None:
     wrap = {"class_path": "WithDefects", "init_args": {"synthetic": "noise"}}
     plain, wrapped = read(tmp_path, supervision=[{"name": "normal"}, wrap])
     base = {"class_path": "TextureDefects", "init_args": {}}
@@ -55,7 +55,7 @@ def test_a_run_without_supervision_has_the_data_as_it_is_and_with_it_the_data_wr
     assert wrapped.datamodule == {"class_path": "WithDefects", "init_args": {"synthetic": "noise", "base": base}}
 
 
-def test_labels_are_the_class_the_category_and_what_varies(tmp_path: Path) -> None:
+def test_labels_are_made_of_the_class_the_category_and_the_values_of_grids(tmp_path: Path) -> None:
     runs = read(
         tmp_path,
         models=[
@@ -73,19 +73,17 @@ def test_labels_are_the_class_the_category_and_what_varies(tmp_path: Path) -> No
     assert {run.data.name for run in runs} == {"TextureDefects grass"}
 
 
-def test_a_list_under_a_name_with_grid_in_it_is_one_value(tmp_path: Path) -> None:
-    # anomalib 2.7 takes every name with "grid" in it for a grid, and would make two runs of this.
-    from anomalib_defect_plugins.benchmark.configuration import _expand
-
-    (part,) = _expand({"class_path": "Net", "init_args": {"grid_size": [4, 8], "a": {"grid": [1]}}}, "models")
-    assert part.init_args == {"grid_size": [4, 8], "a": 1}
+def test_a_list_under_a_name_that_contains_grid_is_one_value() -> None:
+    # anomalib 2.7 takes every name that contains "grid" for a grid, and would expand this to two runs.
+    (component,) = expand_grids({"class_path": "Net", "init_args": {"grid_size": [4, 8], "a": {"grid": [1]}}}, "models")
+    assert component.init_args == {"grid_size": [4, 8], "a": 1}
 
 
-def test_a_key_is_that_of_what_runs_and_not_of_its_labels_or_order(tmp_path: Path) -> None:
-    given = {"backbone": "resnet18", "n_features": 10}
-    (run,) = read(tmp_path, models=[{"name": "a", "class_path": "Padim", "init_args": given}])
-    turned = dict(reversed(given.items()))
-    (other,) = read(tmp_path, models=[{"name": "b", "class_path": "Padim", "init_args": turned}], name="else")
+def test_a_key_does_not_depend_on_labels_or_the_order_of_arguments(tmp_path: Path) -> None:
+    arguments = {"backbone": "resnet18", "n_features": 10}
+    (run,) = read(tmp_path, models=[{"name": "a", "class_path": "Padim", "init_args": arguments}])
+    reordered = dict(reversed(arguments.items()))
+    (other,) = read(tmp_path, models=[{"name": "b", "class_path": "Padim", "init_args": reordered}], name="other")
     assert run.key == other.key
     content = (
         '{"data":{"class_path":"TextureDefects","init_args":{}},"measure":{"keep":{"maps":true,"model":true},'
@@ -107,12 +105,12 @@ def test_a_key_is_that_of_what_runs_and_not_of_its_labels_or_order(tmp_path: Pat
         {"supervision": [{"class_path": "WithDefects", "init_args": {"real": 3}}]},
     ],
 )
-def test_whatever_else_changes_makes_another_run(tmp_path: Path, change: dict[str, Any]) -> None:
+def test_every_other_change_makes_another_run(tmp_path: Path, change: dict[str, Any]) -> None:
     (before,), (after,) = read(tmp_path), read(tmp_path, **change)
     assert before.key != after.key
 
 
-def test_what_a_default_says_makes_no_other_run(tmp_path: Path) -> None:
+def test_an_explicit_default_makes_no_other_run(tmp_path: Path) -> None:
     measure = {
         "latency": True,
         "precisions": list(PRECISIONS[::-1]),
@@ -131,10 +129,10 @@ def test_an_environment_variable_is_read_late_and_makes_no_other_run(
     monkeypatch.setenv("TILES", "/elsewhere")
     (after,) = read(tmp_path, data=data)
     assert before.key == after.key
-    assert resolved(after.data.specification)["init_args"]["root"] == "/elsewhere/tiles"
+    assert resolve_variables(after.data.specification)["init_args"]["root"] == "/elsewhere/tiles"
 
 
-def test_a_run_is_plain_json_with_everything_in_it(tmp_path: Path) -> None:
+def test_a_run_is_converted_to_plain_json(tmp_path: Path) -> None:
     (run,) = read(tmp_path, trainer={"max_epochs": 2})
     assert run.to_dict() == {
         "model": {"name": "Padim", "class_path": "Padim", "init_args": {}},
@@ -147,18 +145,18 @@ def test_a_run_is_plain_json_with_everything_in_it(tmp_path: Path) -> None:
     assert replace(run, seed=1).label == "Padim, TextureDefects, normal, seed 1"
 
 
-WRONG: list[tuple[dict[str, Any], str]] = [
+INVALID: list[tuple[dict[str, Any], str]] = [
     ({"modles": []}, "the top level has no key 'modles'; it takes data, measure, models, name, seeds"),
-    ({"name": "a/b"}, "name is 'a/b'; give the name of a folder"),
+    ({"name": "a/b"}, "name is 'a/b'; it must be the name of a folder"),
     ({"name": None}, "name is None"),
     ({"models": []}, "models must be a list of items"),
     ({"models": [{"name": "a"}]}, "item 'a' of models has no class_path"),
     ({"models": [{"class_path": "Padim", "init_arg": {}}]}, "item 1 of models has no key 'init_arg'"),
     ({"models": [{"class_path": "Padim", "init_args": [1]}]}, "init_args in item 1 of models is [1]"),
-    ({"models": [{"class_path": "Nope"}]}, "model Nope: 'Nope' cannot be made: there is no such class; choose one of "),
+    ({"models": [{"class_path": "Nope"}]}, "model Nope: 'Nope' cannot be created: unknown class; choose one of "),
     (
         {"models": [{"class_path": "TextureDefects"}]},
-        "'TextureDefects' cannot be made: there is no such class; choose one of ",
+        "'TextureDefects' cannot be created: unknown class; choose one of ",
     ),
     (
         {"models": [{"class_path": "Padim", "init_args": {"bakbone": "a"}}]},
@@ -167,7 +165,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"models": [{"class_path": "Padim", "init_args": {"n_features": {"grid": []}}}]}, "a grid of item 'Padim' of mod"),
     ({"models": [{"class_path": "Padim"}] * 2}, "two items of models are called 'Padim'"),
     ({"models": [{"name": n, "class_path": "Padim"} for n in "ab"]}, "'b, TextureDefects ... are the same run"),
-    ({"models": [{"class_path": "Padim", "supervision": "few"}]}, "supervision 'few', which is none of normal"),
+    ({"models": [{"class_path": "Padim", "supervision": "few"}]}, "supervision 'few'; it must be one of normal"),
     (
         {"data": [{"class_path": "TextureDefects", "init_args": {"root": "${oc.env:NO_SUCH}"}}]},
         "NO_SUCH ... set it, or write ${oc.env:NAME,default}",
@@ -185,35 +183,37 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"trainer": {"devices": 2}}, "devices of trainer is 2; a run trains on 1"),
     ({"measure": {"precisions": ["FP8"]}}, "precisions of measure are ['FP8']"),
     ({"measure": {"latency": "no"}}, "latency of measure is 'no'"),
-    ({"measure": {"seconds": 0}}, "seconds of measure is 0; give the time"),
+    ({"measure": {"seconds": 0}}, "seconds of measure is 0; it must be the time"),
     ({"measure": {"seconds": "3"}}, "seconds of measure is '3'"),
     ({"measure": {"keep": {"images": True}}}, "keep of measure has no key 'images'"),
 ]
 
 
-@pytest.mark.parametrize(("content", "line"), WRONG, ids=[line[:30] for _, line in WRONG])
-def test_what_cannot_be_is_one_line_that_names_the_file(tmp_path: Path, content: dict[str, Any], line: str) -> None:
-    with pytest.raises(InvalidInputError, match=r"^configuration .*it\.yaml: [^\n]*$") as error:
+@pytest.mark.parametrize(("content", "line"), INVALID, ids=[line[:30] for _, line in INVALID])
+def test_an_invalid_configuration_is_one_line_that_names_the_file(
+    tmp_path: Path, content: dict[str, Any], line: str
+) -> None:
+    with pytest.raises(InvalidInputError, match=r"^configuration .*test\.yaml: [^\n]*$") as error:
         read(tmp_path, **content)
     for part in line.split(" ... "):
         assert part in str(error.value)
 
 
 @pytest.mark.parametrize("text", ["", "a: [", "- a", "a: 1\na: 2"])
-def test_a_file_that_is_no_benchmark_is_refused(tmp_path: Path, text: str) -> None:
-    path = tmp_path / "it.yaml"
+def test_a_file_that_is_not_a_benchmark_is_rejected(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "test.yaml"
     path.write_text(text)
-    with pytest.raises(InvalidInputError, match=r"configuration .*it\.yaml: "):
+    with pytest.raises(InvalidInputError, match=r"configuration .*test\.yaml: "):
         read_benchmark(path)
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
-    with pytest.raises(MissingDataError, match=r"no\.yaml does not exist"):
+    with pytest.raises(MissingDataError, match=r"no\.yaml not found"):
         read_benchmark(tmp_path / "no.yaml")
 
 
 @pytest.mark.parametrize(
-    "path", sorted(Path(__file__).parents[3].glob("configs/benchmark/*.yaml")), ids=lambda it: it.stem
+    "path", sorted(Path(__file__).parents[3].glob("configs/benchmark/*.yaml")), ids=lambda path: path.stem
 )
-def test_a_configuration_that_comes_along_can_be_read(path: Path) -> None:
+def test_the_configurations_of_the_repository_are_valid(path: Path) -> None:
     assert read_benchmark(path).name == path.stem

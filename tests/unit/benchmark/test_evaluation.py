@@ -1,8 +1,10 @@
-"""Figures from one pass over the test images, and what is kept of each image."""
+"""Metrics from one pass over the test images, and the files that are kept of each image."""
 
 import csv
+from collections.abc import Mapping
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,7 +15,7 @@ from PIL import Image
 from torch import Tensor, nn
 from torchmetrics.functional.classification import binary_auroc, binary_average_precision, binary_f1_score
 
-from anomalib_defect_plugins.benchmark.evaluation import Evaluation, Recorder, thresholds
+from anomalib_defect_plugins.benchmark.evaluation import Evaluation, Recorder, read_thresholds
 from anomalib_defect_plugins.core.errors import InvalidInputError
 from anomalib_defect_plugins.metrics import DefectIoU
 from anomalib_defect_plugins.metrics.ranking import rank
@@ -22,7 +24,7 @@ SIDE = 12
 
 
 def make_images(folder: Path, number: int = 9, ties: bool = True) -> dict[str, Tensor]:
-    """Draw maps and masks of images, two thirds of them with two squares of defect, and write image files."""
+    """Draw maps and masks, two thirds of them with two square defects, and write image files."""
     rng = torch.Generator().manual_seed(0)
     masks = torch.zeros(number, SIDE, SIDE, dtype=torch.bool)
     for index in range(number // 3, number):
@@ -35,56 +37,60 @@ def make_images(folder: Path, number: int = 9, ties: bool = True) -> dict[str, T
     return {"maps": maps, "masks": masks, "scores": maps.amax((1, 2)) + 0.3 * torch.rand(number, generator=rng)}
 
 
-def record(folder: Path, given: dict[str, Tensor | None], batch_size: int = 4, threshold: float = 1.0) -> Recorder:
-    """Tell a recorder of images batch by batch, as a trainer does around a post-processor."""
+def record(folder: Path, tensors: Mapping[str, Any], batch_size: int = 4, threshold: float = 1.0) -> Recorder:
+    """Record images batch by batch, as a trainer does before and after a post-processor."""
     recorder = Recorder(folder)
-    labels = given.get("labels", given["masks"].any((1, 2)) if given["masks"] is not None else None)
-    for start in range(0, len(given["scores"]), batch_size):
+    trainer: Any = None
+    model: Any = None
+    labels = tensors.get("labels", tensors["masks"].any((1, 2)) if tensors["masks"] is not None else None)
+    for start in range(0, len(tensors["scores"]), batch_size):
         part = slice(start, start + batch_size)
-        maps, masks = (None if given[name] is None else given[name][part] for name in ("maps", "masks"))
-        count = len(given["scores"][part])
+        maps, masks = (None if tensors[name] is None else tensors[name][part] for name in ("maps", "masks"))
+        count = len(tensors["scores"][part])
         paths = [str(folder / f"{index}.png") for index in range(start, start + count)]
-        batch = ImageBatch(
+        batch: Any = ImageBatch(
             image=torch.zeros(count, 3, SIDE, SIDE), image_path=paths, gt_label=labels[part], gt_mask=masks
         )
-        recorder.on_test_batch_start(None, None, batch, start)
-        batch.update(anomaly_map=None if maps is None else maps[:, None], pred_score=given["scores"][part])
-        recorder.on_test_batch_end(None, None, batch, batch, start)
-        # A post-processor comes next: it scales, and judges.
+        recorder.on_test_batch_start(trainer, model, batch, start)
+        batch.update(anomaly_map=None if maps is None else maps[:, None], pred_score=tensors["scores"][part])
+        recorder.on_test_batch_end(trainer, model, batch, batch, start)
+        # The post-processor follows: it predicts labels and masks, and scales scores and maps.
         batch.pred_label = batch.pred_score > threshold
         batch.pred_mask = None if maps is None else batch.anomaly_map > threshold
         batch.pred_score = batch.pred_score * 0 + 0.5
         batch.anomaly_map = None if maps is None else batch.anomaly_map * 0
-    recorder.on_test_epoch_end(None, None)
+    recorder.on_test_epoch_end(trainer, model)
     return recorder
 
 
 @pytest.mark.parametrize("ties", [True, False])
-def test_figures_are_those_of_torchmetrics_and_anomalib_on_all_pixels_at_once(tmp_path: Path, ties: bool) -> None:
-    given = make_images(tmp_path, ties=ties)
-    figures = Evaluation(record(tmp_path, given)).figures()
-    maps, masks, scores = given["maps"].double() / 2, given["masks"], given["scores"].double() / 2
+def test_metrics_equal_those_of_torchmetrics_and_anomalib_on_all_pixels_at_once(tmp_path: Path, ties: bool) -> None:
+    tensors = make_images(tmp_path, ties=ties)
+    metrics = Evaluation(record(tmp_path, tensors)).metrics()
+    maps, masks, scores = tensors["maps"].double() / 2, tensors["masks"], tensors["scores"].double() / 2
     labels = masks.any((1, 2))
-    aupro, iou = AUPRO(fields=["maps", "masks"]), DefectIoU(fields=["said", "masks"])
+    aupro, iou = AUPRO(fields=["maps", "masks"]), DefectIoU(fields=["predicted", "masks"])
     for metric in (aupro, iou):
-        metric.update(SimpleNamespace(maps=maps.float(), masks=masks.int(), said=given["maps"] > 1.0))
+        batch: Any = SimpleNamespace(maps=maps.float(), masks=masks.int(), predicted=tensors["maps"] > 1.0)
+        metric.update(batch)
     expected = {
         "image_AUROC": binary_auroc(scores, labels.int()),
-        "image_F1Score": binary_f1_score((given["scores"] > 1.0).int(), labels.int()),
+        "image_F1Score": binary_f1_score((tensors["scores"] > 1.0).int(), labels.int()),
         "pixel_AUROC": binary_auroc(maps.flatten(), masks.flatten().int()),
         "pixel_AP": binary_average_precision(maps.flatten(), masks.flatten().int()),
-        "pixel_F1Score": binary_f1_score((given["maps"] > 1.0).int(), masks.int()),
+        "pixel_F1Score": binary_f1_score((tensors["maps"] > 1.0).int(), masks.int()),
         "pixel_AUPRO": aupro.compute(),
         "pixel_IoU": iou.compute(),
     }
-    assert {name: figures[name] for name in expected} == pytest.approx(
+    assert {name: metrics[name] for name in expected} == pytest.approx(
         {k: float(v) for k, v in expected.items()}, abs=1e-6
     )
 
 
-def test_areas_are_those_calculated_by_hand() -> None:
+def test_areas_equal_hand_calculations() -> None:
     # Scores of positives 3, 1 and of negatives 2, 1: pairs won 3 > 2, 3 > 1, tied 1 = 1: (2 + 0.5) / 4.
     ranking = rank(np.array([3.0, 1.0]), [np.array([2.0]), np.array([1.0])])
+    assert ranking is not None
     assert ranking.auroc == pytest.approx(2.5 / 4)
     # Recall 1/2 at precision 1, then recall 1 at precision 2/4.
     assert ranking.average_precision == pytest.approx(0.5 * 1 + 0.5 * 0.5)
@@ -93,45 +99,45 @@ def test_areas_are_those_calculated_by_hand() -> None:
     assert ranking.weighted_area(1.0) == pytest.approx(0.5 * 0.5 + 0.5 * 0.75)
 
 
-def test_there_is_no_curve_of_one_class() -> None:
+def test_there_is_no_curve_for_a_single_class() -> None:
     assert rank(np.array([]), [np.ones(3)]) is None
     assert rank(np.ones(3), []) is None
 
 
-def test_figures_do_not_depend_on_the_batches(tmp_path: Path) -> None:
-    given = make_images(tmp_path)
+def test_metrics_do_not_depend_on_the_batch_size(tmp_path: Path) -> None:
+    tensors = make_images(tmp_path)
     (tmp_path / "a").mkdir()
     (tmp_path / "b").mkdir()
     one, other = Recorder(tmp_path / "a"), Recorder(tmp_path / "b")
-    figures = []
+    metrics = []
     for size, recorder in ((1, one), (9, other)):
         for image in recorder.folder.parent.glob("*.png"):
             (recorder.folder / image.name).write_bytes(image.read_bytes())
-        figures.append(Evaluation(record(recorder.folder, given, size)).figures())
-    assert figures[0] == figures[1]
+        metrics.append(Evaluation(record(recorder.folder, tensors, size)).metrics())
+    assert metrics[0] == metrics[1]
 
 
-def test_a_defective_image_without_a_mask_counts_for_images_only(tmp_path: Path) -> None:
-    given = make_images(tmp_path)
-    labels = given["masks"].any((1, 2))
-    given["masks"][5] = False
-    with_it = Evaluation(record(tmp_path, {**given, "labels": labels})).figures()
+def test_a_defective_image_without_a_mask_counts_only_for_image_metrics(tmp_path: Path) -> None:
+    tensors = make_images(tmp_path)
+    labels = tensors["masks"].any((1, 2))
+    tensors["masks"][5] = False
+    all_images = Evaluation(record(tmp_path, {**tensors, "labels": labels})).metrics()
     for name in ("maps", "masks"):
         (tmp_path / name).unlink()
     rest = [index for index in range(9) if index != 5]
-    paths = Evaluation(record(tmp_path, {name: value[rest] for name, value in given.items()})).figures()
-    assert {name: value for name, value in with_it.items() if name.startswith("pixel_")} == {
-        name: value for name, value in paths.items() if name.startswith("pixel_")
+    other_images = Evaluation(record(tmp_path, {name: value[rest] for name, value in tensors.items()})).metrics()
+    assert {name: value for name, value in all_images.items() if name.startswith("pixel_")} == {
+        name: value for name, value in other_images.items() if name.startswith("pixel_")
     }
-    assert with_it["image_AUROC"] == pytest.approx(float(binary_auroc(given["scores"].double() / 2, labels.int())))
+    assert all_images["image_AUROC"] == pytest.approx(float(binary_auroc(tensors["scores"].double() / 2, labels.int())))
 
 
-def test_without_masks_or_maps_there_are_image_figures(tmp_path: Path) -> None:
-    given = make_images(tmp_path)
-    labels = given["masks"].any((1, 2))
+def test_without_masks_or_maps_there_are_only_image_metrics(tmp_path: Path) -> None:
+    tensors = make_images(tmp_path)
+    labels = tensors["masks"].any((1, 2))
     for missing in ({"masks": None}, {"maps": None}):
-        recorder = record(tmp_path, {**given, **missing, "labels": labels})
-        assert set(Evaluation(recorder).figures()) == {
+        recorder = record(tmp_path, {**tensors, **missing, "labels": labels})
+        assert set(Evaluation(recorder).metrics()) == {
             "image_AUROC",
             "image_F1Score",
             "image_Precision",
@@ -139,16 +145,17 @@ def test_without_masks_or_maps_there_are_image_figures(tmp_path: Path) -> None:
         }
 
 
-def test_of_normal_images_alone_there_are_no_figures(tmp_path: Path) -> None:
-    given = {name: value[:3] for name, value in make_images(tmp_path).items()}
-    assert Evaluation(record(tmp_path, given)).figures() == {}
+def test_normal_images_alone_have_no_metrics(tmp_path: Path) -> None:
+    tensors = {name: value[:3] for name, value in make_images(tmp_path).items()}
+    assert Evaluation(record(tmp_path, tensors)).metrics() == {}
 
 
 def test_maps_are_scaled_over_the_test_set_and_masks_are_kept_where_there_is_a_defect(tmp_path: Path) -> None:
-    given = make_images(tmp_path, ties=False)
-    evaluation = Evaluation(record(tmp_path, given))
+    tensors = make_images(tmp_path, ties=False)
+    evaluation = Evaluation(record(tmp_path, tensors))
+    assert evaluation.map_range is not None
     low, high = evaluation.map_range
-    assert (low, high) == (float(given["maps"].min()), float(given["maps"].max()))
+    assert (low, high) == (float(tensors["maps"].min()), float(tensors["maps"].max()))
     folder = tmp_path / "run"
     folder.mkdir()
     evaluation.write(folder, {str(tmp_path / "4.png"): "crack"}, maps=True)
@@ -157,17 +164,17 @@ def test_maps_are_scaled_over_the_test_set_and_masks_are_kept_where_there_is_a_d
     assert sorted(path.name for path in (folder / "masks").iterdir()) == names[3:]
     scaled = np.array(Image.open(folder / "maps/00004.png"))
     assert scaled.dtype == np.uint8
-    assert np.abs(scaled / 255 * (high - low) + low - given["maps"][4].numpy()).max() < (high - low) / 500
-    assert (np.array(Image.open(folder / "masks/00004.png")) == 255 * given["masks"][4].numpy()).all()
+    assert np.abs(scaled / 255 * (high - low) + low - tensors["maps"][4].numpy()).max() < (high - low) / 500
+    assert (np.array(Image.open(folder / "masks/00004.png")) == 255 * tensors["masks"][4].numpy()).all()
     rows = list(csv.DictReader((folder / "images.csv").open()))
     assert rows[4]["defect_type"] == "crack"
     assert rows[4]["map"] == "00004.png"
     assert (rows[4]["width"], rows[4]["height"], rows[4]["label"]) == ("20", "30", "1")
-    assert [float(row["score"]) for row in rows] == given["scores"].tolist()
-    assert [row["pred_label"] == "1" for row in rows] == (given["scores"] > 1).tolist()
+    assert [float(row["score"]) for row in rows] == tensors["scores"].tolist()
+    assert [row["pred_label"] == "1" for row in rows] == (tensors["scores"] > 1).tolist()
 
 
-def test_maps_that_are_not_wanted_are_not_written(tmp_path: Path) -> None:
+def test_maps_are_only_written_if_requested(tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
     Evaluation(record(tmp_path, make_images(tmp_path))).write(tmp_path / "run", {}, maps=False)
     assert [path.name for path in (tmp_path / "run").iterdir()] == ["images.csv"]
@@ -176,11 +183,11 @@ def test_maps_that_are_not_wanted_are_not_written(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["maps", "scores"])
-def test_what_is_not_finite_is_refused_with_the_image(tmp_path: Path, name: str) -> None:
-    given = make_images(tmp_path)
-    given[name][6] = torch.nan
+def test_values_that_are_not_finite_are_an_error_that_names_the_image(tmp_path: Path, name: str) -> None:
+    tensors = make_images(tmp_path)
+    tensors[name][6] = torch.nan
     with pytest.raises(InvalidInputError, match=r"6\.png is not finite"):
-        record(tmp_path, given)
+        record(tmp_path, tensors)
 
 
 def test_thresholds_are_in_units_of_scores_and_maps_or_none() -> None:
@@ -188,5 +195,5 @@ def test_thresholds_are_in_units_of_scores_and_maps_or_none() -> None:
         image_threshold = torch.tensor(0.25)
         pixel_threshold = torch.tensor(torch.nan)
 
-    assert thresholds(PostProcessor()) == {"image": 0.25, "pixel": None}
-    assert thresholds(None) == {"image": None, "pixel": None}
+    assert read_thresholds(PostProcessor()) == {"image": 0.25, "pixel": None}
+    assert read_thresholds(None) == {"image": None, "pixel": None}

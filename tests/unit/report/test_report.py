@@ -1,8 +1,11 @@
-"""What stands in a report: tables, plots, examples, and the two ways to write them."""
+"""The content of a report: tables, plots and examples, in Markdown and HTML."""
 
 import argparse
 import re
+from collections.abc import Mapping, Sequence
 from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,91 +14,95 @@ from results_folder import Layout, make_content, make_run, write_results, write_
 
 from anomalib_defect_plugins.cli.report import add_parser
 from anomalib_defect_plugins.report import captions, tables, write_report
-from anomalib_defect_plugins.report.examples import examples_of
+from anomalib_defect_plugins.report.examples import select_examples
 from anomalib_defect_plugins.report.images import overlay
-from anomalib_defect_plugins.report.labels import figure_title, primary_figures, three_significant, with_spread
+from anomalib_defect_plugins.report.labels import metric_title, primary_metrics, three_significant, with_spread
 from anomalib_defect_plugins.report.markdown import escape, fenced
 from anomalib_defect_plugins.report.plot_style import PALETTE, marks
 from anomalib_defect_plugins.report.plots import pareto_panels
-from anomalib_defect_plugins.report.summary import summarize
+from anomalib_defect_plugins.report.summary import Summary, summarize
+from anomalib_defect_plugins.report.tables import Table
 from anomalib_defect_plugins.results.reader import read_results
+from anomalib_defect_plugins.results.record import RunRecord
 
 NASTY = '<img src=x onerror="alert(1)">|*b* `c` $\\frac{'
 """Text that is markup to HTML, to Markdown and to matplotlib."""
 
 UNWRITABLE = "\x00\ud800"
-"""Letters that JSON can hold and UTF-8 cannot."""
+"""Characters that JSON can represent and UTF-8 cannot."""
 
 TINY = Layout(models=("a",), data=("brick",), seeds=(0,), images=2, maps=False, latency=False)
 
 
-def summary_of(root, *contents):
+def summary_of(root: Path, *contents: dict[str, Any]) -> Summary:
     for content in contents:
         write_run(root / "runs" / content["key"], content)
     return summarize(read_results(root))
 
 
-def runs_of(figures, **more):
-    """Runs of one data set: for each model, its image AUROC by seed."""
+def runs_of(values: Mapping[str, Sequence[float]], **more: Any) -> list[dict[str, Any]]:
+    """Create runs on one data set from the image AUROC of each model by seed."""
     return [
         make_content(make_run(model, seed=seed), {"image_AUROC": value}, **more)
-        for model, values in figures.items()
-        for seed, value in enumerate(values)
+        for model, by_seed in values.items()
+        for seed, value in enumerate(by_seed)
     ]
 
 
-def texts_of(table):
+def texts_of(table: Table | None) -> dict[str, list[str]]:
+    assert table is not None
     return {row[0].text: [("**" if cell.bold else "") + cell.text for cell in row[1:]] for row in table.rows}
 
 
-def test_a_row_has_mean_and_spread_and_the_best_is_bold(tmp_path):
+def test_a_row_has_mean_and_spread_and_the_best_is_bold(tmp_path: Path) -> None:
     # Means 0.92 and 0.82, spreads 0.02: the interval reaches 2.776 * 0.01633 = 0.045 to each side of 0.1.
     summary = summary_of(tmp_path, *runs_of({"a": [0.90, 0.92, 0.94], "b": [0.80, 0.82, 0.84]}))
-    (table,) = tables.figure_tables(summary)
+    (table,) = tables.metric_tables(summary)
     assert texts_of(table) == {
         "a": ["brick", "normal", "**0.920 ± 0.020", "3"],
         "b": ["brick", "normal", "0.820 ± 0.020", "3"],
     }
 
 
-def test_nothing_is_bold_where_the_spread_does_not_allow_it(tmp_path):
+def test_nothing_is_bold_if_the_spread_is_too_large(tmp_path: Path) -> None:
     summary = summary_of(tmp_path, *runs_of({"a": [0.90, 0.92, 0.94], "b": [0.88, 0.90, 0.92]}))
     assert summary.best == set()
 
 
-def test_rows_that_were_tested_with_other_images_are_not_compared(tmp_path):
+def test_rows_that_were_tested_on_other_images_are_not_compared(tmp_path: Path) -> None:
     contents = runs_of({"a": [0.90, 0.92, 0.94], "b": [0.80, 0.82, 0.84]})
     contents[0]["split"] = {**contents[0]["split"], "hash": "1" * 64}
     summary = summary_of(tmp_path, *contents)
     assert summary.best == set()
     assert tables.remarks(summary) == [
-        "The runs of brick under normal were not made with the same images, so none is called the best."
+        "The runs of brick under normal did not use the same images, so none is marked as the best."
     ]
 
 
-def test_the_summary_has_the_mean_over_data_and_its_spread_over_seeds(tmp_path):
+def test_the_summary_has_the_mean_over_data_and_its_spread_over_seeds(tmp_path: Path) -> None:
     # Seed 0: (0.8 + 0.6) / 2 = 0.7; seed 1: (0.9 + 0.6) / 2 = 0.75. Mean 0.725, spread 0.05 / sqrt(2) = 0.0354. Seed 2
-    # was not run on both, so it does not count.
-    figures = {("brick", 0): 0.8, ("brick", 1): 0.9, ("brick", 2): 0.1, ("grass", 0): 0.6, ("grass", 1): 0.6}
-    contents = [make_content(make_run("a", data, seed=seed), {"pixel_IoU": v}) for (data, seed), v in figures.items()]
+    # was not run on both, so it is not used.
+    values = {("brick", 0): 0.8, ("brick", 1): 0.9, ("brick", 2): 0.1, ("grass", 0): 0.6, ("grass", 1): 0.6}
+    contents = [make_content(make_run("a", data, seed=seed), {"pixel_IoU": v}) for (data, seed), v in values.items()]
     summary = summary_of(tmp_path, *contents)
     assert texts_of(tables.summary_table(summary))["a"][1] == "0.725 ± 0.035"
 
 
-def test_costs_are_shown_in_units(tmp_path):
+def test_costs_are_shown_in_units(tmp_path: Path) -> None:
     cost = {"train_seconds": 12.345, "peak_host_bytes": 3 * 2**30, "parameters": 11_200_000, "peak_gpu_bytes": None}
     summary = summary_of(tmp_path, *runs_of({"a": [0.5]}, cost=cost))
     table = tables.cost_table(summary)
+    assert table is not None
     assert table.columns[3:6] == ["training, s", "peak memory, GiB", "parameters, M"]
     assert texts_of(table)["a"][2:5] == ["12.3", "3.00", "11.2"]
 
 
-def latency(median, engine="openvino", precision="FP32", batch=1):
+def latency(median: float, engine: str = "openvino", precision: str = "FP32", batch: int = 1) -> dict[str, Any]:
     times = {"median_ms": median, "p95_ms": 2 * median, "p99_ms": 3 * median, "images_per_second": 1000 / median}
     return {"engine": engine, "precision": precision, "device": "CPU", "batch": batch, **times}
 
 
-def test_times_are_the_mean_over_the_runs_and_the_export_difference_the_greatest(tmp_path):
+def test_times_are_averaged_over_the_runs_and_the_export_difference_is_the_maximum(tmp_path: Path) -> None:
     first, second = runs_of({"a": [0.5, 0.6]})
     first |= {"latency": [latency(10.0)], "export_difference": {"FP32": 1e-6}}
     second |= {"latency": [latency(14.0)], "export_difference": {"FP32": 3e-6}}
@@ -104,7 +111,7 @@ def test_times_are_the_mean_over_the_runs_and_the_export_difference_the_greatest
     assert texts_of(table)["a"] == ["OpenVINO FP32", "CPU", "1", "12.0 ± 2.8", "24.0", "36.0", "85.7", "3.0e-06", "2"]
 
 
-def test_times_of_a_machine_that_several_runs_shared_are_marked(tmp_path):
+def test_times_on_a_shared_machine_are_marked(tmp_path: Path) -> None:
     alone, beside = (
         make_content(make_run(name), {"image_AUROC": 0.5}, latency=[latency(10.0)], environment={"shared": shared})
         for name, shared in (("a", False), ("b", True))
@@ -118,7 +125,7 @@ def test_times_of_a_machine_that_several_runs_shared_are_marked(tmp_path):
     assert "†" in write_report(tmp_path).read_text()
 
 
-def test_without_a_word_on_sharing_the_runner_tells_and_nothing_is_marked_where_nothing_was_shared(tmp_path):
+def test_older_runs_are_marked_by_their_runner_and_runs_on_an_unshared_machine_are_not(tmp_path: Path) -> None:
     for name, environment, shared in (
         ("new", {"runner": "ray", "shared": False}, False),
         ("old", {"runner": "ray"}, True),
@@ -128,14 +135,14 @@ def test_without_a_word_on_sharing_the_runner_tells_and_nothing_is_marked_where_
         assert ("†" in captions.latency_note(summary)) == ("†" in str(tables.latency_table(summary))) == shared
 
 
-def test_the_pareto_plot_takes_the_exported_model_at_one_image(tmp_path):
+def test_the_pareto_plot_uses_the_latency_of_the_exported_model_for_one_image(tmp_path: Path) -> None:
     times = [latency(9.0, "torch"), latency(30.0, batch=8), latency(5.0), latency(4.0, precision="INT8")]
     (panel,) = pareto_panels(summary_of(tmp_path, *runs_of({"a": [0.5], "b": [0.4]}, latency=times)))
     assert {name: time for name, (time, _) in panel.points.items()} == {"a": 5.0, "b": 5.0}
     assert panel.front == ["a"]
 
 
-def test_models_share_a_pareto_plot_only_with_the_same_data_and_supervision(tmp_path):
+def test_models_share_a_pareto_plot_only_with_the_same_data_and_supervision(tmp_path: Path) -> None:
     runs = [make_run("a"), make_run("b"), make_run("b", "grass"), make_run("a", supervision="masks")]
     contents = [make_content(run, {"image_AUROC": 0.5}, latency=[latency(5.0)]) for run in runs]
     panels = pareto_panels(summary_of(tmp_path, *contents))
@@ -146,21 +153,21 @@ def test_models_share_a_pareto_plot_only_with_the_same_data_and_supervision(tmp_
     }
 
 
-def test_names_and_numbers_are_written_for_people():
-    assert figure_title("image_AUROC") == "image AUROC"
-    assert primary_figures(["pixel_AP", "image_F1Score", "image_AUROC"]) == ["image_AUROC", "pixel_AP"]
-    assert [three_significant(it) for it in (0, 0.01234, 1.5, 12, 119.6, 1234.5)] == [
+def test_names_and_numbers_are_formatted_for_readers() -> None:
+    assert metric_title("image_AUROC") == "image AUROC"
+    assert primary_metrics(["pixel_AP", "image_F1Score", "image_AUROC"]) == ["image_AUROC", "pixel_AP"]
+    assert [three_significant(value) for value in (0, 0.01234, 1.5, 12, 119.6, 1234.5)] == [
         *("0.00", "0.0123", "1.50", "12.0", "120", "1234"),
     ]
     assert with_spread(None) == "–"
 
 
-def test_a_model_has_one_mark_and_eight_models_have_eight_colours():
-    assert len({mark.colour for mark in marks("abcdefgh").values()}) == len(PALETTE) == 8
-    assert len(set(marks("abcdefghijkl").values())) == 12
+def test_every_model_has_its_mark_and_eight_models_have_eight_colours() -> None:
+    assert len({mark.colour for mark in marks(list("abcdefgh")).values()}) == len(PALETTE) == 8
+    assert len(set(marks(list("abcdefghijkl")).values())) == 12
 
 
-def test_failed_runs_are_listed_with_their_error_and_command(tmp_path):
+def test_failed_runs_are_listed_with_their_error_and_command(tmp_path: Path) -> None:
     root = write_results(tmp_path / "made", Layout(data=("brick",), failed=[("PaDiM", 1)], images=2, maps=False))
     page = write_report(root)
     written = page.read_text(), (page.parent / "report.md").read_text()
@@ -170,7 +177,7 @@ def test_failed_runs_are_listed_with_their_error_and_command(tmp_path):
         assert len(re.findall(r"anomalib-defects benchmark --config benchmark.yaml --only [0-9a-f]{16}", text)) == 6
 
 
-def test_a_folder_of_nothing_but_failures_has_a_report(tmp_path):
+def test_a_folder_with_only_failed_runs_has_a_report(tmp_path: Path) -> None:
     failed = {"status": "failed", "error": "no memory"}
     write_run(tmp_path / "runs" / "k", make_content(make_run(), {}) | failed)
     page = write_report(tmp_path)
@@ -178,8 +185,8 @@ def test_a_folder_of_nothing_but_failures_has_a_report(tmp_path):
     assert not list((page.parent / "plots").glob("*"))
 
 
-def nasty_results(root):
-    """Results in which everything that a user can name is markup."""
+def nasty_results(root: Path) -> Path:
+    """Write results in which every name that a user chooses is markup."""
     run = make_run(NASTY + UNWRITABLE, NASTY, NASTY)
     run["model"]["init_args"] = {NASTY: NASTY}
     more = {"environment": {"cpu": NASTY}, "command": NASTY, "latency": [latency(1.0, NASTY)]}
@@ -201,47 +208,47 @@ def nasty_results(root):
 class Elements(HTMLParser):
     """Collects the elements of a page and their attributes."""
 
-    def __init__(self, text):
+    def __init__(self, text: str) -> None:
         super().__init__()
-        self.found = []
+        self.elements: list[tuple[str, dict[str, str]]] = []
         self.feed(text)
 
-    def handle_starttag(self, tag, attributes):
-        self.found.append((tag, dict(attributes)))
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, {name: value or "" for name, value in attrs}))
 
 
-def test_nothing_from_the_results_becomes_markup_in_the_page(tmp_path):
-    found = Elements(write_report(nasty_results(tmp_path)).read_text()).found
-    assert not [tag for tag, attributes in found if "onerror" in attributes]
-    assert {attributes["src"][:5] for tag, attributes in found if tag == "img"} == {"data:"}
-    assert sum(tag == "script" for tag, _ in found) == 1
+def test_nothing_from_the_results_becomes_markup_in_the_page(tmp_path: Path) -> None:
+    elements = Elements(write_report(nasty_results(tmp_path)).read_text()).elements
+    assert not [tag for tag, attributes in elements if "onerror" in attributes]
+    assert {attributes["src"][:5] for tag, attributes in elements if tag == "img"} == {"data:"}
+    assert sum(tag == "script" for tag, _ in elements) == 1
 
 
-def test_nothing_from_the_results_becomes_markup_in_markdown(tmp_path):
+def test_nothing_from_the_results_becomes_markup_in_markdown(tmp_path: Path) -> None:
     text = (write_report(nasty_results(tmp_path)).parent / "report.md").read_text()
     outside = re.sub(r"(`{3,})\w*\n.*?\n\1\n", "", text, flags=re.DOTALL)
     assert "<img" not in outside
     assert not re.search(r"(?<!\\)\*b", outside)
-    # Every row of a table has as many cells as its head.
+    # Every row of a table has as many cells as its header.
     for table in re.findall(r"(?:^\|.*\n)+", outside, flags=re.MULTILINE):
         assert len({len(re.findall(r"(?<!\\)\|", line)) for line in table.splitlines()}) == 1
 
 
-def test_markdown_quotes_markup_and_keeps_code_in_its_fence():
+def test_markdown_quotes_markup_and_keeps_code_in_its_fence() -> None:
     assert escape("a_b|*c* <d> [e](f)\ng") == r"a\_b\|\*c\* &lt;d&gt; \[e\](f) g"
     assert fenced("x\n```\ny", "sh") == "````sh\nx\n```\ny\n````"
 
 
-def test_the_page_asks_for_nothing_outside_itself(tmp_path):
+def test_the_page_refers_to_nothing_outside_itself(tmp_path: Path) -> None:
     page = write_report(write_results(tmp_path / "made", Layout(data=("brick",), images=4)))
-    for tag, attributes in Elements(page.read_text()).found:
+    for tag, attributes in Elements(page.read_text()).elements:
         for name in ("src", "srcset", "href", "action", "data"):
             assert attributes.get(name, "data:").startswith(("data:", "#")), (tag, attributes)
         assert tag != "img" or attributes["alt"]
     assert not re.search(r"@import|url\(", page.read_text())
 
 
-def write_images(folder, rows):
+def write_images(folder: Path, rows: Sequence[tuple[int, float]]) -> None:
     folder.mkdir()
     for name in ("maps", "masks"):
         (folder / name).mkdir()
@@ -251,58 +258,63 @@ def write_images(folder, rows):
         if label:
             Image.new("L", (8, 4), 255).save(folder / "masks" / f"{number:05}.png")
     columns = [
-        {"image_path": folder / f"{at}.png", "label": label, "defect_type": "crack" if label else "", "score": score,
-         "width": 8, "height": 4, "map": f"{at:05}.png"}
-        for at, (label, score) in enumerate(rows)
+        {"image_path": folder / f"{index}.png", "label": label, "defect_type": "crack" if label else "", "score": score,
+         "width": 8, "height": 4, "map": f"{index:05}.png"}
+        for index, (label, score) in enumerate(rows)
     ]  # fmt: skip
     write_table(folder / "images.csv", columns)
     write_run(folder, make_content(make_run(), {}, thresholds={"image": 5.0, "pixel": None}))
 
 
-def record_of(tmp_path, rows):
+def record_of(tmp_path: Path, rows: Sequence[tuple[int, float]]) -> RunRecord:
     write_images(tmp_path / "run", rows)
     (tmp_path / "runs").mkdir()
     (tmp_path / "run").rename(tmp_path / "runs" / "key")
     return read_results(tmp_path).done[0]
 
 
-def test_examples_are_chosen_by_the_margin_to_the_threshold(tmp_path):
+def test_examples_are_chosen_by_the_margin_to_the_threshold(tmp_path: Path) -> None:
     # Margins of the defective ones: 4, -1, 1, 2, 3; of the normal ones: 4, -2, 3.
     rows = [(1, 9.0), (1, 4.0), (1, 6.0), (0, 1.0), (1, 7.0), (0, 7.0), (1, 8.0), (0, 2.0)]
-    found = {it.rank: (it.name, it.about) for it in examples_of(record_of(tmp_path, rows))}
-    assert {rank: name.rpartition("/")[2] for rank, (name, _) in found.items()} == {
+    examples = {example.rank: (example.name, example.about) for example in select_examples(record_of(tmp_path, rows))}
+    assert {rank: name.rpartition("/")[2] for rank, (name, _) in examples.items()} == {
         "best": "0.png",
         "median": "4.png",
         "worst": "1.png",
         "worst normal": "5.png",
     }
-    assert found["worst"][1] == "defective (crack), score 4.00, not above the threshold 5.00: wrong"
-    assert found["worst normal"][1] == "normal, score 7.00, above the threshold 5.00: wrong"
+    assert examples["worst"][1] == "defective (crack), score 4.00, not above the threshold 5.00: wrong"
+    assert examples["worst normal"][1] == "normal, score 7.00, above the threshold 5.00: wrong"
 
 
-def test_each_image_is_an_example_once(tmp_path):
-    found = examples_of(record_of(tmp_path, [(1, 9.0), (1, 4.0)]))
-    assert [(it.rank, it.name.rpartition("/")[2]) for it in found] == [("best", "0.png"), ("worst", "1.png")]
+def test_each_image_is_an_example_once(tmp_path: Path) -> None:
+    examples = select_examples(record_of(tmp_path, [(1, 9.0), (1, 4.0)]))
+    assert [(example.rank, example.name.rpartition("/")[2]) for example in examples] == [
+        ("best", "0.png"),
+        ("worst", "1.png"),
+    ]
 
 
-def test_an_image_that_is_gone_leaves_map_and_truth(tmp_path):
-    record = record_of(tmp_path, [(1, 9.0)])  # its folder was moved, so the paths of the images lead nowhere
-    (example,) = examples_of(record)
+def test_without_the_image_map_and_ground_truth_are_shown(tmp_path: Path) -> None:
+    record = record_of(tmp_path, [(1, 9.0)])  # its folder was moved, so the paths of the images do not exist
+    (example,) = select_examples(record)
     image, truth, heat = example.pictures
     assert (image.uri, image.alt) == (None, "not readable")
+    assert truth.uri is not None
     assert truth.uri.startswith("data:image/png")
+    assert heat.uri is not None
     assert heat.uri.startswith("data:image/jpeg")
     assert example.proportions == 2
 
 
 @pytest.mark.parametrize("text", ["", "image_path,label\n", "\x00", "image_path,label,score,map\na,b,c,d\n"])
-def test_a_broken_table_of_images_only_costs_the_examples(tmp_path, text):
+def test_with_a_broken_table_of_images_only_the_examples_are_missing(tmp_path: Path, text: str) -> None:
     record = record_of(tmp_path, [(1, 9.0)])
     (record.folder / "images.csv").write_text(text)
-    assert examples_of(record) == []
+    assert select_examples(record) == []
 
 
-def test_the_map_covers_the_image_where_it_is_high():
+def test_the_map_covers_the_image_where_it_is_high() -> None:
     image = Image.new("RGB", (2, 1), (100, 100, 100))
     heat = Image.fromarray(np.array([[0, 255]], np.uint8))
     low, high = np.asarray(overlay(image, heat, (2, 1)))[0].astype(int)
@@ -311,7 +323,7 @@ def test_the_map_covers_the_image_where_it_is_high():
     assert high == pytest.approx([221.6, 224, 151.2], abs=1)
 
 
-def test_the_report_can_be_written_again_and_drops_plots_of_before(tmp_path):
+def test_writing_the_report_again_removes_plots_of_the_earlier_one(tmp_path: Path) -> None:
     layout = Layout(models=("a",), data=("brick",), images=2, maps=False)
     page = write_report(write_results(tmp_path / "made", layout))
     first = {path.name: path.read_bytes() for path in sorted((page.parent / "plots").iterdir())}
@@ -323,22 +335,22 @@ def test_the_report_can_be_written_again_and_drops_plots_of_before(tmp_path):
     assert not list(page.parent.rglob(".*"))
 
 
-def parse(*arguments):
+def parse(*arguments: object) -> argparse.Namespace:
     parser = argparse.ArgumentParser()
     add_parser(parser.add_subparsers())
     return parser.parse_args(["report", *map(str, arguments)])
 
 
-def test_the_command_says_where_the_page_is(tmp_path, capsys):
+def test_the_command_prints_the_path_of_the_page(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     root = write_results(tmp_path / "made", TINY)
     options = parse(root, "--out", tmp_path / "out")
     assert options.run(options) == 0
     assert capsys.readouterr().out == f"report: {tmp_path / 'out' / 'index.html'}\n"
 
 
-def test_a_folder_that_cannot_be_written_is_one_line(tmp_path):
+def test_an_unwritable_folder_is_an_error_of_one_line(tmp_path: Path) -> None:
     root = write_results(tmp_path / "made", TINY)
     (tmp_path / "file").write_text("")
     options = parse(root, "--out", tmp_path / "file")
-    with pytest.raises(ValueError, match=r"cannot write .*file \(.*\); make room, or give another folder"):
+    with pytest.raises(ValueError, match=r"cannot write .*file \(.*\); free space, or choose another folder"):
         options.run(options)
