@@ -1,4 +1,4 @@
-"""The demo: a Gradio app to browse results, inspect images, train from one photo and make defects.
+"""The demo: a Gradio app to browse results, inspect images, train on one photo and synthesise defects.
 
-Importing this costs nothing; ``app`` needs Gradio (``pip install anomalib-defect-plugins[demo]``).
+Importing this package is cheap; ``app`` needs Gradio (``pip install anomalib-defect-plugins[demo]``).
 """

@@ -1,26 +1,21 @@
-"""Files that the pages are made of: styles, scripts and templates, those of the report among them."""
+"""Styles, scripts and templates of the page, including those of the report."""
 
 from pathlib import Path
+from typing import Any
 
-import jinja2
-
-from anomalib_defect_plugins.report import TEMPLATES as REPORT_TEMPLATES
+from anomalib_defect_plugins.report.assets import template_environment
 
 FOLDER = Path(__file__).parent
 
-REPORT_STYLE = (REPORT_TEMPLATES / "style.css").read_text(encoding="utf-8")
-"""Style of the report's tables and plots."""
-
-TEMPLATES = jinja2.Environment(
-    loader=jinja2.FileSystemLoader([FOLDER / "templates", REPORT_TEMPLATES]),
-    autoescape=True,
-    undefined=jinja2.StrictUndefined,
-    trim_blocks=True,
-    lstrip_blocks=True,
-)
-"""Templates of the demo and of the report. Every text from a results folder is escaped."""
+TEMPLATES = template_environment(FOLDER / "templates")
+"""Templates of the demo and of the report. Text from a results folder is escaped."""
 
 
 def asset(name: str) -> str:
-    """Read a style, script or page fragment of ``assets/``."""
+    """Read a style sheet, script or HTML fragment from ``assets/``."""
     return (FOLDER / "assets" / name).read_text(encoding="utf-8")
+
+
+def render_template(name: str, **values: Any) -> str:
+    """Render a template of the demo as HTML."""
+    return TEMPLATES.get_template(name).render(**values)

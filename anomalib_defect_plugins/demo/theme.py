@@ -1,11 +1,9 @@
-"""How the demo looks: a calm theme with the fonts of the system, the same in light and dark, on a telephone and a desk.
-
-Nothing is loaded from another host.
-"""
+"""Theme of the demo: system fonts, light and dark colour schemes, nothing loaded from another host."""
 
 import gradio as gr
 
-from anomalib_defect_plugins.demo.resources import REPORT_STYLE, asset
+from anomalib_defect_plugins.demo.resources import asset
+from anomalib_defect_plugins.report.assets import STYLE as REPORT_STYLE
 
 BLUE = gr.themes.Color(
     *("#eef5fc", "#d9e9f8", "#b5d3f1", "#86b7e6", "#5499d8", "#2b7cc4"),
@@ -22,15 +20,15 @@ SLATE = gr.themes.Color(
 SANS = ("system-ui", "-apple-system", "Segoe UI", "Roboto", "Helvetica Neue", "Arial", "sans-serif")
 MONO = ("ui-monospace", "SF Mono", "Menlo", "Consolas", "DejaVu Sans Mono", "monospace")
 
-WIDE = 720
-"""Width of a page in CSS pixels from which it is laid out for a desk."""
+MIN_DESKTOP_WIDTH = 720
+"""Page width in CSS pixels from which the desktop layout is used."""
 
 HEAD = f'<link rel="icon" href="data:,"><style>.report {{ {REPORT_STYLE} }}\n{asset("style.css")}</style>'
-"""No icon, which a browser would ask for. Tables look as in the report, whose style holds inside ``.report`` only."""
+"""An empty icon, so that browsers do not request one; the report's style, nested in ``.report``; the demo's style."""
 
 
 def make_theme() -> gr.themes.Base:
-    """Make the theme."""
+    """Build the theme."""
     theme = gr.themes.Base(
         primary_hue=BLUE,
         secondary_hue=BLUE,

@@ -1,4 +1,4 @@
-"""What went wrong, in one line on the page."""
+"""Show errors that the user can correct as one line on the page."""
 
 import functools
 from collections.abc import Callable
@@ -13,31 +13,32 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 
-def told(work: Callable[P, T]) -> Callable[P, T]:
-    """Have a listener show errors that the user can mend on the page; others stay errors of the program."""
+def show_user_errors(listener: Callable[P, T]) -> Callable[P, T]:
+    """Show a listener's user errors as a message on the page; other exceptions are raised unchanged."""
 
-    @functools.wraps(work)
-    def telling(*arguments: P.args, **named: P.kwargs) -> T:
+    @functools.wraps(listener)
+    def wrapper(*args: P.args, **kwargs: P.kwargs) -> T:
         try:
-            return work(*arguments, **named)
+            return listener(*args, **kwargs)
         except UserError as error:
-            raise gr.Error(_line(error), print_exception=False) from error
+            raise gr.Error(one_line(error), print_exception=False) from error
 
-    return telling
+    return wrapper
 
 
-def written(work: Callable[P, str]) -> Callable[P, str]:
-    """Have a listener that writes HTML write errors that the user can mend in its place."""
+def render_user_errors(listener: Callable[P, str]) -> Callable[P, str]:
+    """Render a listener's user errors instead of the HTML that it returns; other exceptions are raised unchanged."""
 
-    @functools.wraps(work)
-    def writing(*arguments: P.args, **named: P.kwargs) -> str:
+    @functools.wraps(listener)
+    def wrapper(*args: P.args, **kwargs: P.kwargs) -> str:
         try:
-            return work(*arguments, **named)
+            return listener(*args, **kwargs)
         except UserError as error:
-            return f'<p class="empty">{escape(_line(error))}</p>'
+            return f'<p class="empty">{escape(one_line(error))}</p>'
 
-    return writing
+    return wrapper
 
 
-def _line(error: UserError) -> str:
+def one_line(error: UserError) -> str:
+    """Return the message of an error with all white space collapsed."""
     return " ".join(str(error).split())

@@ -1,4 +1,4 @@
-"""The tab of results in a real browser."""
+"""The Results tab in a real browser."""
 
 import json
 import re
@@ -9,7 +9,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from demo_server import LOOKS, best, opened, serving
+from demo_server import VIEWPORTS, best_time, open_page, serve_demo
 from results_folder import Layout, write_results
 
 pytestmark = pytest.mark.slow
@@ -19,25 +19,25 @@ ROWS = "#figures tbody tr"
 
 @pytest.fixture
 def page(browser: Any, demo: Any) -> Iterator[Any]:
-    """The tab with its first image, on a desk; it must have stayed quiet."""
-    with opened(browser, demo.url) as (it, said):
-        it.wait_for_selector(".walk figure img")
-        yield it
-        assert said == []
+    """The tab on a desktop, with its first image; the test must cause no problem on the page."""
+    with open_page(browser, demo.url) as (page, problems):
+        page.wait_for_selector(".comparison figure img")
+        yield page
+        assert problems == []
 
 
-def tables(results: Path, **wanted: str) -> list[pd.DataFrame]:
-    """Give the tables of images of runs by the labels of their parts."""
-    found = []
+def image_tables(results: Path, **labels: str) -> list[pd.DataFrame]:
+    """Read the image tables of the runs with the given labels of model, data and supervision."""
+    tables = []
     for path in sorted((results / "made/runs").glob("*/run.json")):
         run = json.loads(path.read_text())["run"]
-        if all(run[part]["name"] == name for part, name in wanted.items()):
-            found.append(pd.read_csv(path.parent / "images.csv"))
-    return found
+        if all(run[part]["name"] == label for part, label in labels.items()):
+            tables.append(pd.read_csv(path.parent / "images.csv"))
+    return tables
 
 
-def choose(page: Any, label: str, *names: str) -> None:
-    """Choose entries of a list."""
+def select(page: Any, label: str, *names: str) -> None:
+    """Select entries of a list."""
     for name in names:
         field = page.get_by_label(label, exact=True).first
         field.click()
@@ -46,71 +46,72 @@ def choose(page: Any, label: str, *names: str) -> None:
 
 
 def column(page: Any, title: str) -> list[str]:
-    """Give the cells of a column of the table."""
-    heads = [it.strip() for it in page.locator("#figures thead th").all_inner_texts()]
-    place = [re.sub(r"\s*[↕↑↓]$", "", it).replace("\n", " ") for it in heads].index(title) + 1
-    return [it.strip() for it in page.locator(f"{ROWS} > :nth-child({place})").all_inner_texts()]
+    """Return the cells of a column of the table."""
+    headers = [text.strip() for text in page.locator("#figures thead th").all_inner_texts()]
+    number = [re.sub(r"\s*[↕↑↓]$", "", text).replace("\n", " ") for text in headers].index(title) + 1
+    return [text.strip() for text in page.locator(f"{ROWS} > :nth-child({number})").all_inner_texts()]
 
 
-def shown(page: Any) -> int:
-    """Give the number of the image that is shown, beginning with 1."""
-    return int(page.locator(".walk").get_attribute("data-at")) + 1
+def image_number(page: Any) -> int:
+    """Return the number of the displayed image, starting from 1."""
+    return int(page.locator(".comparison").get_attribute("data-position")) + 1
 
 
-def test_the_first_page_of_50_runs_of_200_images_is_there_within_2_seconds(browser: Any, demo: Any) -> None:
+def test_first_page_of_50_runs_with_200_images_loads_within_2_seconds(browser: Any, demo: Any) -> None:
     def measure() -> float:
-        with opened(browser, "about:blank") as (page, _):
-            began = time.perf_counter()
+        with open_page(browser, "about:blank") as (page, _):
+            start = time.perf_counter()
             page.goto(demo.url)
             page.wait_for_selector(ROWS)
-            took = time.perf_counter() - began
+            duration = time.perf_counter() - start
             assert page.locator(ROWS).count() == 50
-        return took
+        return duration
 
-    assert best(measure, 2) < 2
+    assert best_time(measure, 2) < 2
 
 
-@pytest.mark.parametrize(("width", "scheme"), LOOKS, ids=str)
-def test_at_every_width_the_tab_is_quiet_and_only_scrolls_down(
+@pytest.mark.parametrize(("width", "scheme"), VIEWPORTS, ids=str)
+def test_tab_causes_no_problems_and_fits_the_window_at_every_width(
     browser: Any, demo: Any, width: int, scheme: str
 ) -> None:
-    with opened(browser, demo.url, width, scheme) as (page, said):
-        page.wait_for_selector(".walk figure img")
+    with open_page(browser, demo.url, width, scheme) as (page, problems):
+        page.wait_for_selector(".comparison figure img")
         for view in ("Accuracy and latency", "Categories", "Table"):
             page.get_by_label(view, exact=True).check()
-            marks = {"Table": ROWS, "Categories": "#figures .heat"}
-            page.wait_for_selector(marks.get(view, "#figures picture >> visible=true"))
+            contents = {"Table": ROWS, "Categories": "#figures .heat"}
+            page.wait_for_selector(contents.get(view, "#figures picture >> visible=true"))
             assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
-        assert page.evaluate("[...document.images].every(it => it.complete && it.naturalWidth > 0)")
+        assert page.evaluate("[...document.images].every(image => image.complete && image.naturalWidth > 0)")
         assert page.evaluate("document.documentElement.outerHTML.match(/googleapis|gstatic|cdn[.]|jsdelivr/)") is None
-        assert said == []
+        assert problems == []
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_text_stands_out_from_what_is_behind_it(browser: Any, demo: Any, scheme: str) -> None:
-    with opened(browser, demo.url, scheme=scheme) as (page, _):
-        page.wait_for_selector(".walk figure img")
-        # Relative luminance and contrast as WCAG 2.1 defines them; 4.5 is its level AA.
+def test_text_contrast_is_sufficient(browser: Any, demo: Any, scheme: str) -> None:
+    with open_page(browser, demo.url, scheme=scheme) as (page, _):
+        page.wait_for_selector(".comparison figure img")
+        # Relative luminance and contrast of WCAG 2.1; level AA requires 4.5.
         contrast = page.evaluate(
             """(() => {
-            const parts = (colour) => colour.match(/[\\d.]+/g).map(Number);
-            const light = (rgb) => rgb.slice(0, 3).map(it => it / 255)
-                .map(it => it <= 0.04045 ? it / 12.92 : ((it + 0.055) / 1.055) ** 2.4)
-                .reduce((sum, it, at) => sum + it * [0.2126, 0.7152, 0.0722][at], 0);
-            const behind = (it) => {
-                for (; it; it = it.parentElement) {
-                    const found = parts(getComputedStyle(it).backgroundColor);
-                    if (found.length === 3 || found[3] > 0.99) return found;
+            const channels = (colour) => colour.match(/[\\d.]+/g).map(Number);
+            const luminance = (rgb) => rgb.slice(0, 3).map(value => value / 255)
+                .map(value => value <= 0.04045 ? value / 12.92 : ((value + 0.055) / 1.055) ** 2.4)
+                .reduce((sum, value, channel) => sum + value * [0.2126, 0.7152, 0.0722][channel], 0);
+            const background = (element) => {
+                for (; element; element = element.parentElement) {
+                    const colour = channels(getComputedStyle(element).backgroundColor);
+                    if (colour.length === 3 || colour[3] > 0.99) return colour;
                 }
                 return [255, 255, 255];
             };
-            const all = document.querySelectorAll(
-                "h1, h2, h4, p, label > span, [role=tab], .report td:not([style]), .report th, .chip, .quiet, .marks *"
+            const texts = document.querySelectorAll(
+                "h1, h2, h4, p, label > span, [role=tab], .report td:not([style]), .report th, .chip, .muted, "
+                + ".outcomes *"
             );
-            return [...all].filter(it => it.offsetParent && it.innerText.trim()).map(it => {
-                const [text, back] = [light(parts(getComputedStyle(it).color)), light(behind(it))];
-                const value = (Math.max(text, back) + 0.05) / (Math.min(text, back) + 0.05);
-                return [value, it.className + " " + it.innerText.slice(0, 30)];
+            return [...texts].filter(text => text.offsetParent && text.innerText.trim()).map(text => {
+                const pair = [luminance(channels(getComputedStyle(text).color)), luminance(background(text))];
+                const contrast = (Math.max(...pair) + 0.05) / (Math.min(...pair) + 0.05);
+                return [contrast, text.className + " " + text.innerText.slice(0, 30)];
             }).sort((a, b) => a[0] - b[0]);
             })()"""
         )
@@ -119,51 +120,51 @@ def test_text_stands_out_from_what_is_behind_it(browser: Any, demo: Any, scheme:
 
 
 def test_every_control_has_a_label(page: Any) -> None:
-    unnamed = page.evaluate(
-        """[...document.querySelectorAll("input, textarea, select, button")].filter(it => it.offsetParent
-        && !(it.getAttribute("aria-label") || it.labels?.length || it.innerText.trim() || it.title))
-        .map(it => it.outerHTML.slice(0, 120))"""
+    unlabelled = page.evaluate(
+        """[...document.querySelectorAll("input, textarea, select, button")].filter(control => control.offsetParent
+        && !(control.getAttribute("aria-label") || control.labels?.length || control.innerText.trim() || control.title))
+        .map(control => control.outerHTML.slice(0, 120))"""
     )
-    assert unnamed == []
+    assert unlabelled == []
 
 
-def test_filters_leave_the_rows_and_figures_that_are_asked_for(page: Any) -> None:
-    choose(page, "Models (none: all)", "PaDiM", "Sidn")
+def test_filters_select_rows_and_metrics(page: Any) -> None:
+    select(page, "Models (none: all)", "PaDiM", "Sidn")
     page.wait_for_function(f"document.querySelectorAll('{ROWS}').length === 20")
     assert set(column(page, "model")) == {"PaDiM", "Sidn"}
-    choose(page, "Supervision (none: all)", "masks")
+    select(page, "Supervision (none: all)", "masks")
     page.wait_for_function(f"document.querySelectorAll('{ROWS}').length === 10")
     assert set(column(page, "supervision")) == {"masks"}
-    choose(page, "Data (none: all)", "wood")
+    select(page, "Data (none: all)", "wood")
     page.wait_for_function(f"document.querySelectorAll('{ROWS}').length === 2")
     assert column(page, "data") == ["wood", "wood"]
     assert "image Recall" not in page.locator("#figures thead").inner_text()
-    choose(page, "Metrics (none: all)", "image Recall")
+    select(page, "Metrics (none: all)", "image Recall")
     page.wait_for_function("document.querySelector('#figures thead').innerText.includes('Recall')")
-    assert all(0 < float(it) < 1 for it in column(page, "image Recall"))
+    assert all(0 < float(value) < 1 for value in column(page, "image Recall"))
 
 
-def test_a_click_on_a_head_sorts_and_the_order_outlives_a_filter(page: Any) -> None:
-    head = page.locator("#figures thead th", has_text="image AUROC")
+def test_click_on_a_header_sorts_and_the_order_survives_a_filter(page: Any) -> None:
+    header = page.locator("#figures thead th", has_text="image AUROC")
     for order, reverse in (("descending", True), ("ascending", False)):
-        head.locator("button").click()
-        assert head.get_attribute("aria-sort") == order
-        values = [float(it) for it in column(page, "image AUROC")]
+        header.locator("button").click()
+        assert header.get_attribute("aria-sort") == order
+        values = [float(value) for value in column(page, "image AUROC")]
         assert values == sorted(values, reverse=reverse)
-    choose(page, "Models (none: all)", "PaDiM")
+    select(page, "Models (none: all)", "PaDiM")
     page.wait_for_function(f"document.querySelectorAll('{ROWS}').length === 10")
-    assert head.get_attribute("aria-sort") == "ascending"
-    values = [float(it) for it in column(page, "image AUROC")]
+    assert header.get_attribute("aria-sort") == "ascending"
+    values = [float(value) for value in column(page, "image AUROC")]
     assert values == sorted(values)
 
 
-def test_a_filter_holds_for_the_plot_and_for_the_categories(page: Any) -> None:
-    choose(page, "Data (none: all)", "wood", "steel")
+def test_filter_applies_to_the_plot_and_the_heat_maps(page: Any) -> None:
+    select(page, "Data (none: all)", "wood", "steel")
     page.get_by_label("Categories", exact=True).check()
     page.wait_for_selector("#figures .heat")
     heat = page.locator("#figures .heat").first
-    heads = [re.sub(r"\s*↕$", "", it) for it in heat.locator("thead th").all_inner_texts()]
-    assert heads == ["model", "steel", "wood"]
+    headers = [re.sub(r"\s*↕$", "", text) for text in heat.locator("thead th").all_inner_texts()]
+    assert headers == ["model", "steel", "wood"]
     assert heat.locator("tbody tr").count() == 10
     page.get_by_label("Accuracy and latency", exact=True).check()
     page.wait_for_selector("#figures picture")
@@ -173,119 +174,123 @@ def test_a_filter_holds_for_the_plot_and_for_the_categories(page: Any) -> None:
     assert "Pareto" in visible.get_attribute("alt")
 
 
-def test_arrow_keys_number_and_pages_lead_through_the_images(page: Any) -> None:
-    walk = page.locator(".walk")
-    walk.scroll_into_view_if_needed()
-    assert shown(page) == 1
-    assert "of 200" in walk.inner_text()
+def test_arrow_keys_number_and_pages_navigate_between_images(page: Any) -> None:
+    comparison = page.locator(".comparison")
+    comparison.scroll_into_view_if_needed()
+    assert image_number(page) == 1
+    assert "of 200" in comparison.inner_text()
     for key, number in (("ArrowRight", 2), ("ArrowRight", 3), ("ArrowLeft", 2), ("ArrowLeft", 1)):
         page.keyboard.press(key)
-        page.wait_for_selector(f".walk[data-at='{number - 1}']")
-    page.keyboard.press("ArrowLeft")  # there is nothing before the first
+        page.wait_for_selector(f".comparison[data-position='{number - 1}']")
+    page.keyboard.press("ArrowLeft")  # already at the first image
     page.get_by_role("button", name="Next page").click()
-    page.wait_for_selector(".walk[data-at='12']")
-    assert "Page 2 of 17" in walk.inner_text()
-    page.get_by_label("Number of the image").fill("200")
+    page.wait_for_selector(".comparison[data-position='12']")
+    assert "Page 2 of 17" in comparison.inner_text()
+    page.get_by_label("Image number").fill("200")
     page.keyboard.press("Enter")
-    page.wait_for_selector(".walk[data-at='199']")
+    page.wait_for_selector(".comparison[data-position='199']")
     assert page.get_by_role("button", name="Next image").is_disabled()
     assert page.get_by_role("button", name="Next page").is_disabled()
-    page.locator(".strip button").nth(2).click()
-    page.wait_for_selector(".walk[data-at='194']")
-    assert page.locator(".strip [aria-current]").count() == 1
+    page.locator(".thumbnails button").nth(2).click()
+    page.wait_for_selector(".comparison[data-position='194']")
+    assert page.locator(".thumbnails [aria-current]").count() == 1
 
 
-def test_a_key_that_is_held_leads_as_far_as_it_was_pressed(page: Any) -> None:
-    page.locator(".walk").scroll_into_view_if_needed()
+def test_held_key_advances_once_per_repetition(page: Any) -> None:
+    page.locator(".comparison").scroll_into_view_if_needed()
     for _ in range(30):
         page.keyboard.press("ArrowRight")
-    page.wait_for_selector(".walk[data-at='30']")
+    page.wait_for_selector(".comparison[data-position='30']")
 
 
-def test_arrow_keys_in_a_field_stay_there(page: Any) -> None:
-    page.locator(".walk").scroll_into_view_if_needed()
-    page.get_by_label("Number of the image").focus()
+def test_arrow_keys_in_a_field_do_not_change_the_image(page: Any) -> None:
+    page.locator(".comparison").scroll_into_view_if_needed()
+    page.get_by_label("Image number").focus()
     page.keyboard.press("ArrowRight")
     page.get_by_label("All images").focus()
     page.keyboard.press("ArrowUp")
     page.wait_for_timeout(500)
-    assert shown(page) == 1
+    assert image_number(page) == 1
 
 
-def test_only_the_pictures_of_a_page_are_in_the_document_and_they_are_small(page: Any) -> None:
-    sizes = page.evaluate("[...document.querySelectorAll('.walk img')].map(it => [it.naturalWidth, it.src.length])")
+def test_document_holds_only_the_images_of_one_page_and_they_are_small(page: Any) -> None:
+    sizes = page.evaluate(
+        "[...document.querySelectorAll('.comparison img')].map(image => [image.naturalWidth, image.src.length])"
+    )
     assert len(sizes) == 12 + 6
     assert max(width for width, _ in sizes) <= 384
     assert sum(length for _, length in sizes) < 500_000
 
 
-def test_filters_show_the_errors_that_the_tables_of_images_tell(page: Any, demo: Any) -> None:
-    a, b = (tables(demo.results, model=model, data="brick", supervision="normal")[0] for model in ("HtpGan", "PaDiM"))
-    missed, alarms = ([(it.label == label) & (it.verdict != label) for it in (a, b)] for label in (1, 0))
+def test_image_filters_match_the_image_tables(page: Any, demo: Any) -> None:
+    a, b = (
+        image_tables(demo.results, model=model, data="brick", supervision="normal")[0] for model in ("HtpGan", "PaDiM")
+    )
+    missed, alarms = ([(table.label == label) & (table.pred_label != label) for table in (a, b)] for label in (1, 0))
     expected = {
         ("Missed defects", "Either model"): missed[0] | missed[1],
         ("Missed defects", "Model A"): missed[0],
         ("False alarms", "Model B"): alarms[1],
         ("Any error", "Both models"): (missed[0] | alarms[0]) & (missed[1] | alarms[1]),
     }
-    for (show, of), images in expected.items():
+    for (show, errors_of), images in expected.items():
         page.get_by_label(show, exact=True).check()
-        page.get_by_role("radio", name=of, exact=True).check()
-        keys = {"Missed defects": "missed", "False alarms": "alarm", "Any error": "wrong"}
+        page.get_by_role("radio", name=errors_of, exact=True).check()
+        keys = {"Missed defects": "missed", "False alarms": "false_alarm", "Any error": "wrong"}
         keys |= {"Either model": "either", "Model A": "a", "Model B": "b", "Both models": "both"}
-        page.wait_for_selector(f".walk[data-choice$='|{keys[show]}|{keys[of]}']")
-        assert int(page.locator(".walk").get_attribute("data-count")) == images.sum() > 0
+        page.wait_for_selector(f".comparison[data-filters$='|{keys[show]}|{keys[errors_of]}']")
+        assert int(page.locator(".comparison").get_attribute("data-count")) == images.sum() > 0
     page.get_by_label("Missed defects", exact=True).check()
     page.get_by_role("radio", name="Model A", exact=True).check()
-    page.wait_for_selector(".walk[data-choice$='|missed|a']")
+    page.wait_for_selector(".comparison[data-filters$='|missed|a']")
     first = a[missed[0]].iloc[0]
-    said = page.locator(".walk section").nth(1).inner_text()
-    assert "called normal: missed defect" in said
-    assert f"score {first.score:#.3g}" in said
-    assert "threshold 0.500" in said
+    prediction = page.locator(".comparison section").nth(1).inner_text()
+    assert "predicted normal: missed defect" in prediction
+    assert f"score {first.score:#.3g}" in prediction
+    assert "threshold 0.500" in prediction
 
 
-def test_two_models_are_shown_side_by_side_with_the_ground_truth(page: Any, demo: Any) -> None:
-    choose(page, "Tested on", "wood")
-    page.wait_for_function("document.querySelector('.walk').dataset.count === '200'")
-    choose(page, "Model B", "Sidn · masks · seed 0")
-    page.wait_for_function("document.querySelector('.walk').innerText.includes('Sidn')")
-    page.get_by_label("Number of the image").fill("2")
+def test_two_models_are_shown_beside_the_ground_truth(page: Any, demo: Any) -> None:
+    select(page, "Test data", "wood")
+    page.wait_for_function("document.querySelector('.comparison').dataset.count === '200'")
+    select(page, "Model B", "Sidn · masks · seed 0")
+    page.wait_for_function("document.querySelector('.comparison').innerText.includes('Sidn')")
+    page.get_by_label("Image number").fill("2")
     page.keyboard.press("Enter")
-    page.wait_for_selector(".walk[data-at='1']")
-    sections = page.locator(".walk section")
-    assert [it.split("\n")[0] for it in sections.all_inner_texts()] == ["Test image", "A HtpGan", "B Sidn"]
+    page.wait_for_selector(".comparison[data-position='1']")
+    sections = page.locator(".comparison section")
+    assert [text.split("\n")[0] for text in sections.all_inner_texts()] == ["Test image", "A HtpGan", "B Sidn"]
     assert "defective (scratch)" in sections.nth(0).inner_text()
-    captions = [it.locator("figcaption").all_inner_texts() for it in sections.all()]
+    captions = [section.locator("figcaption").all_inner_texts() for section in sections.all()]
     assert captions == [["image", "ground truth"], ["anomaly map", "mask"], ["anomaly map", "mask"]]
-    scores = [tables(demo.results, model=model, data="wood", supervision=kind)[0].score[1] for model, kind in
+    scores = [image_tables(demo.results, model=model, data="wood", supervision=kind)[0].score[1] for model, kind in
               (("HtpGan", "normal"), ("Sidn", "masks"))]  # fmt: skip
     for section, score in zip((sections.nth(1), sections.nth(2)), scores, strict=True):
         assert f"score {score:#.3g}" in section.inner_text()
-    lefts = [it.bounding_box()["x"] for it in sections.all()]
+    lefts = [section.bounding_box()["x"] for section in sections.all()]
     assert lefts == sorted(lefts)
-    assert len({it.bounding_box()["y"] for it in sections.all()}) == 1
+    assert len({section.bounding_box()["y"] for section in sections.all()}) == 1
 
 
-def test_without_results_the_embedded_ones_can_be_made_and_stopped(browser: Any, tmp_path: Path) -> None:
-    with serving(tmp_path / "results") as url, opened(browser, url) as (page, said):
+def test_without_results_the_built_in_benchmark_can_be_run_and_stopped(browser: Any, tmp_path: Path) -> None:
+    with serve_demo(tmp_path / "results") as url, open_page(browser, url) as (page, problems):
         page.get_by_text("No results yet").wait_for()
-        assert not page.get_by_text("The same images, two models").is_visible()
-        page.get_by_role("button", name="Make the embedded results").click()
-        page.get_by_role("progressbar", name="Runs that are done").wait_for()
-        assert "0 of 7 done" in page.locator(".making").inner_text()
-        assert "now HtpGan" in page.locator(".making").inner_text()
-        # Someone else sees the same, and begins no second one.
-        with opened(browser, url) as (other, _):
-            other.get_by_text("Making results").wait_for()
-            assert not other.get_by_role("button", name="Make the embedded results").is_visible()
-        # The first results open the tab, as here those of another benchmark.
+        assert not page.get_by_text("Compare two models").is_visible()
+        page.get_by_role("button", name="Run the built-in benchmark").click()
+        page.get_by_role("progressbar", name="Finished runs").wait_for()
+        assert "0 of 7 runs finished" in page.locator(".benchmark-progress").inner_text()
+        assert "current model: HtpGan" in page.locator(".benchmark-progress").inner_text()
+        # Another user sees the same benchmark and cannot start a second one.
+        with open_page(browser, url) as (other, _):
+            other.get_by_text("Benchmark running").wait_for()
+            assert not other.get_by_role("button", name="Run the built-in benchmark").is_visible()
+        # The first results fill the tab, here those of another benchmark.
         (tmp_path / "results").mkdir(exist_ok=True)
         write_results(tmp_path / "apart/made", Layout(images=2)).rename(tmp_path / "results/made")
         page.locator(ROWS).first.wait_for()
-        page.locator(".walk figure img").first.wait_for()
+        page.locator(".comparison figure img").first.wait_for()
         page.get_by_role("button", name="Stop", exact=True).click()
         page.get_by_text("Stopped", exact=True).wait_for()
-        assert page.get_by_role("button", name="Make the embedded results").is_visible()
+        assert page.get_by_role("button", name="Run the built-in benchmark").is_visible()
         assert page.locator(ROWS).count() == 4
-        assert said == []
+        assert problems == []

@@ -1,4 +1,4 @@
-"""What the demo's server gives away, asked for on its HTTP interface itself: nothing outside the results."""
+"""Requests to the demo's HTTP interface: nothing outside the results can be read."""
 
 import base64
 import http.client
@@ -15,61 +15,64 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from demo_server import offline
+from demo_server import offline_environment
 from PIL import Image, ImageStat
 
 pytestmark = pytest.mark.slow
 
-DOORS = (
+FILE_ENDPOINTS = (
     *("/gradio_api/file=", "/gradio_api/file/", "/file=", "/file/", "/gradio_api/proxy=", "/static/", "/assets/"),
     *("/svelte/", "/gradio_api/stream/", "/", "/gradio_api/", "/gradio_api/custom_component/", "//gradio_api//file="),
 )
-"""Where files come from, or might."""
+"""Endpoints that serve files, or might do so."""
 
 
-def ask(url: str, path: str, body: object = None) -> tuple[int, bytes]:
-    """Ask the server for a path as it stands, and give the status and the answer."""
+def request(url: str, path: str, body: object = None) -> tuple[int, bytes]:
+    """Request a path without normalising it; return status and content of the response."""
     data = None if body is None else json.dumps(body).encode()
-    request = urllib.request.Request(url.rstrip("/") + path, data, {"content-type": "application/json"})
+    return send(urllib.request.Request(url.rstrip("/") + path, data, {"content-type": "application/json"}))
+
+
+def send(message: urllib.request.Request) -> tuple[int, bytes]:
     try:
-        with urllib.request.urlopen(request, timeout=120) as answer:
-            return answer.status, answer.read()
+        with urllib.request.urlopen(message, timeout=120) as response:
+            return response.status, response.read()
     except urllib.error.HTTPError as error:
         return error.code, error.read()
 
 
-def assert_secret(demo: Any, answer: bytes) -> None:
-    """Make sure that an answer holds neither the text nor the picture that is outside, however it is written."""
+def assert_no_secret(demo: Any, content: bytes) -> None:
+    """Assert that a response contains neither the secret text nor the secret image, in plain form or as base64."""
     secret = demo.secret.encode()
-    assert secret not in answer
-    for start in range(3):  # base64 has three ways to write it, by where it begins
-        coded = base64.b64encode(b" " * start + secret)[4 if start else 0 : -4]
-        assert coded not in answer
-    for coded in re.findall(rb"data:image/(?:png|jpeg|webp);base64,([A-Za-z0-9+/=]+)", answer):
-        with Image.open(io.BytesIO(base64.b64decode(coded))) as picture:
-            mean = ImageStat.Stat(picture.convert("RGB")).mean
-        assert max(abs(it - own) for it, own in zip(mean, demo.colour, strict=True)) > 8
+    assert secret not in content
+    for offset in range(3):  # base64 encodes the text differently at each offset modulo 3
+        encoded = base64.b64encode(b" " * offset + secret)[4 if offset else 0 : -4]
+        assert encoded not in content
+    for encoded in re.findall(rb"data:image/(?:png|jpeg|webp);base64,([A-Za-z0-9+/=]+)", content):
+        with Image.open(io.BytesIO(base64.b64decode(encoded))) as image:
+            mean = ImageStat.Stat(image.convert("RGB")).mean
+        assert max(abs(value - secret) for value, secret in zip(mean, demo.colour, strict=True)) > 8
 
 
 @pytest.mark.parametrize("name", ["secret.txt", "secret.png"])
-def test_no_path_leads_to_a_file_outside(demo: Any, name: str) -> None:
+def test_no_path_leads_outside_the_results(demo: Any, name: str) -> None:
     secret = demo.folder / name
     up = "../" * 12
     paths = [str(secret), f"{up}{secret}", f"{demo.results}/../{name}", f"{demo.results}/made/../../{name}"]
     paths += [f"file://{secret}", "/etc/passwd"]
     paths += [path.replace("/", "%2F") for path in paths] + [path.replace("..", "%2e%2e") for path in paths]
-    for door in DOORS:
+    for endpoint in FILE_ENDPOINTS:
         for path in paths:
-            status, answer = ask(demo.url, door + path)
-            assert_secret(demo, answer)
-            assert b"root:" not in answer
-            assert status in {400, 403, 404, 405, 500} or b"<!doctype" in answer.lower(), (door, path)
+            status, content = request(demo.url, endpoint + path)
+            assert_no_secret(demo, content)
+            assert b"root:" not in content
+            assert status in {400, 403, 404, 405, 500} or b"<!doctype" in content.lower(), (endpoint, path)
 
 
-def test_files_of_the_results_are_not_served_either(demo: Any) -> None:
+def test_files_of_the_results_are_not_served(demo: Any) -> None:
     run = next((demo.results / "made/runs").iterdir())
     for path in (run / "run.json", run / "maps/00000.png", demo.results / "made/results.csv", demo.results):
-        assert ask(demo.url, f"/gradio_api/file={path}")[0] == 403
+        assert request(demo.url, f"/gradio_api/file={path}")[0] == 403
 
 
 @pytest.mark.parametrize(
@@ -77,40 +80,39 @@ def test_files_of_the_results_are_not_served_either(demo: Any) -> None:
     ["file=http://example.org/x.png", "file=HTTPS://example.org/x", "proxy=http://example.org/", "vibe-code",
      "deep_link?session_hash=x", "component_server"],
 )  # fmt: skip
-def test_what_the_demo_does_not_need_is_refused(demo: Any, path: str) -> None:
-    assert ask(demo.url, f"/gradio_api/{path}")[0] == 403
+def test_unused_endpoints_are_refused(demo: Any, path: str) -> None:
+    assert request(demo.url, f"/gradio_api/{path}")[0] == 403
 
 
-def test_a_request_that_is_too_long_is_refused_before_it_is_sent(demo: Any) -> None:
-    for path, most in (("/gradio_api/run/predict", 8), ("/gradio_api/run/upload", 8), ("/gradio_api/upload", 24 * 24)):
+def test_overlong_request_is_refused_before_it_is_sent(demo: Any) -> None:
+    for path, limit_mib in (
+        ("/gradio_api/run/predict", 8),
+        ("/gradio_api/run/upload", 8),
+        ("/gradio_api/upload", 24 * 24),
+    ):
         connection = http.client.HTTPConnection(urllib.parse.urlsplit(demo.url).netloc, timeout=120)
         connection.putrequest("POST", path)
-        connection.putheader("content-length", str(most * 2**20 + 1))
+        connection.putheader("content-length", str(limit_mib * 2**20 + 1))
         connection.endheaders()
         assert connection.getresponse().status == 413
         connection.close()
 
 
-def test_a_file_that_is_too_long_is_refused(demo: Any) -> None:
+def test_overlong_file_is_refused(demo: Any) -> None:
     try:
         status, _ = upload(demo.url, "x.png", bytes(25 * 2**20))
     except (ConnectionError, urllib.error.URLError):
-        status = 413  # it hangs up before all is sent
+        status = 413  # the server closes the connection early
     assert status == 413
 
 
 def upload(url: str, name: str, content: bytes) -> tuple[int, bytes]:
     head = f'--x\r\nContent-Disposition: form-data; name="files"; filename="{name}"\r\n\r\n'.encode()
     kind = {"content-type": "multipart/form-data; boundary=x"}
-    request = urllib.request.Request(f"{url}gradio_api/upload", head + content + b"\r\n--x--\r\n", kind)
-    try:
-        with urllib.request.urlopen(request, timeout=120) as answer:
-            return answer.status, answer.read()
-    except urllib.error.HTTPError as error:
-        return error.code, error.read()
+    return send(urllib.request.Request(f"{url}gradio_api/upload", head + content + b"\r\n--x--\r\n", kind))
 
 
-def test_uploads_that_claim_to_be_elsewhere_land_in_the_servers_own_folder(demo: Any) -> None:
+def test_uploads_with_crafted_names_stay_in_the_servers_folder(demo: Any) -> None:
     path = Path(json.loads(upload(demo.url, "../../../../../../escaped.txt", b"hi")[1])[0])
     assert "anomalib-defects-demo-" in str(path)
     assert ".." not in path.parts
@@ -118,9 +120,9 @@ def test_uploads_that_claim_to_be_elsewhere_land_in_the_servers_own_folder(demo:
 
 
 def crafted(demo: Any) -> Iterator[Any]:
-    """Give values that lead to a file outside, if someone follows them."""
+    """Yield values that would lead to a file outside the results if they were used as paths."""
     secret = str(demo.folder / "secret.png")
-    yield from (secret, f"../../{secret}", "made/../..", "..", -1, 10**9, True, None, [secret], {"at": secret})
+    yield from (secret, f"../../{secret}", "made/../..", "..", -1, 10**9, True, None, [secret], {"position": secret})
     yield f"file://{secret}"
     for where in (secret, str(demo.folder / "secret.txt"), f"{demo.results}/../secret.txt", "/etc/passwd"):
         for meta in ({}, {"meta": {"_type": "gradio.FileData"}}):
@@ -129,51 +131,54 @@ def crafted(demo: Any) -> Iterator[Any]:
 
 
 def test_crafted_keys_indices_and_files_read_nothing(demo: Any) -> None:
-    listeners = json.loads(ask(demo.url, "/config")[1])["dependencies"]
-    # Without inputs there is nothing to craft.
-    listeners = [it for it in listeners if it["backend_fn"] and it["inputs"]]
+    listeners = json.loads(request(demo.url, "/config")[1])["dependencies"]
+    listeners = [listener for listener in listeners if listener["backend_fn"] and listener["inputs"]]
     assert len(listeners) > 20
     for listener in listeners:
         for value in crafted(demo):
             body = {"data": [value] * len(listener["inputs"]), "fn_index": listener["id"], "session_hash": "crafted"}
-            body["event_data"] = {"at": value, "path": str(demo.folder / "secret.png")}
-            _, answer = ask(demo.url, "/gradio_api/run/predict", body)
-            assert_secret(demo, answer)
-            assert b"root:" not in answer
-            for file in re.findall(rb"/gradio_api/file=[^\"\\\\]+", answer):
-                assert_secret(demo, ask(demo.url, file.decode())[1])
+            body["event_data"] = {"position": value, "path": str(demo.folder / "secret.png")}
+            _, content = request(demo.url, "/gradio_api/run/predict", body)
+            assert_no_secret(demo, content)
+            assert b"root:" not in content
+            for file in re.findall(rb"/gradio_api/file=[^\"\\\\]+", content):
+                assert_no_secret(demo, request(demo.url, file.decode())[1])
 
 
 def test_crafted_files_on_the_queue_read_nothing(demo: Any) -> None:
-    listeners = [it for it in json.loads(ask(demo.url, "/config")[1])["dependencies"] if it["queue"] is not False]
+    listeners = json.loads(request(demo.url, "/config")[1])["dependencies"]
+    listeners = [listener for listener in listeners if listener["queue"] is not False]
     file = {"path": str(demo.folder / "secret.png"), "meta": {"_type": "gradio.FileData"}}
-    asked = 0
+    accepted = 0
     for listener in listeners:
         for value in (file, [file]):
             body = {"data": [value] * len(listener["inputs"]), "fn_index": listener["id"], "session_hash": "queued"}
-            asked += ask(demo.url, "/gradio_api/queue/join", body)[0] == 200
-    assert asked > 10
+            accepted += request(demo.url, "/gradio_api/queue/join", body)[0] == 200
+    assert accepted > 10
     with urllib.request.urlopen(f"{demo.url}gradio_api/queue/data?session_hash=queued", timeout=120) as stream:
         for line in stream:
-            assert_secret(demo, line)
+            assert_no_secret(demo, line)
             if b"close_stream" in line:
                 break
 
 
-def test_crafted_places_are_one_line_on_the_page(demo: Any) -> None:
-    config = json.loads(ask(demo.url, "/config")[1])
-    walk = next(it["id"] for it in config["components"] if it["props"].get("elem_id") == "walk")
-    step = next(it for it in config["dependencies"] if [walk, "walk"] in it["targets"])
-    for data, place, said in (
+def test_crafted_positions_are_reported_on_the_page(demo: Any) -> None:
+    config = json.loads(request(demo.url, "/config")[1])
+    components, listeners = config["components"], config["dependencies"]
+    image = next(block["id"] for block in components if block["props"].get("elem_id") == "run-comparison")
+    navigate = next(listener for listener in listeners if [image, "navigate"] in listener["targets"])
+    for data, position, message in (
         (["../../x", "../../y", "all", "either"], 0, "is not in the list of choices|there is no run"),
         ([None, None, "../x", "either"], 0, "choices|must be one of"),
     ):
-        body = {"data": data, "fn_index": step["id"], "session_hash": "s", "event_data": {"at": place}}
-        assert re.search(said, ask(demo.url, "/gradio_api/run/predict", body)[1].decode())
+        body = {"data": data, "fn_index": navigate["id"], "session_hash": "s", "event_data": {"position": position}}
+        assert re.search(message, request(demo.url, "/gradio_api/run/predict", body)[1].decode())
 
 
-def test_the_servers_of_these_tests_reach_no_other_machine() -> None:
+def test_servers_of_these_tests_have_no_network_access() -> None:
     code = "import socket; socket.create_connection(('192.0.2.1', 80))"
-    tried = subprocess.run([sys.executable, "-c", code], env=offline(), capture_output=True, text=True, check=False)
-    assert tried.stderr.startswith("reaches for 192.0.2.1\n")
-    assert tried.stderr.endswith("OSError: there is no network, and so no 192.0.2.1\n")
+    result = subprocess.run(
+        [sys.executable, "-c", code], env=offline_environment(), capture_output=True, text=True, check=False
+    )
+    assert result.stderr.startswith("reaches for 192.0.2.1\n")
+    assert result.stderr.endswith("OSError: there is no network, and so no 192.0.2.1\n")

@@ -1,4 +1,4 @@
-"""The tab that makes defects, in a real browser: painted, made, saved, downloaded, and read as a data set."""
+"""The Synthesise tab in a real browser: paint, generate, save, download, and read as a data set."""
 
 import zipfile
 from collections.abc import Iterator
@@ -7,48 +7,48 @@ from typing import Any
 
 import numpy as np
 import pytest
-from demo_server import LOOKS, open_tab, opened, paint
+from demo_server import VIEWPORTS, open_page, open_tab, paint_stroke
 
 from anomalib_defect_plugins.data import DefectFolder
 
 pytestmark = pytest.mark.slow
 
-PAINTED = """() => {
-    const it = document.querySelector("#painted canvas");
-    const { data } = it.getContext("2d").getImageData(0, 0, it.width, it.height);
-    return data.filter((value, at) => at % 4 === 3 && value > 127).length;
+PAINTED_PIXELS = """() => {
+    const canvas = document.querySelector("#mask-painter canvas");
+    const { data } = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
+    return data.filter((value, index) => index % 4 === 3 && value > 127).length;
 }"""
-"""Counts the pixels that are painted."""
+"""Counts the painted pixels."""
 
 
 @pytest.fixture
 def page(browser: Any, demo: Any) -> Iterator[Any]:
-    """The tab with an image to paint on; it must have stayed quiet."""
-    with opened(browser, demo.url) as (page, said):
+    """The tab with an image to paint on; the test must cause no problem on the page."""
+    with open_page(browser, demo.url) as (page, problems):
         open_tab(page, "Synthesise")
         page.locator(".tabitem:visible input[type=file]").first.set_input_files(demo.folder / "surface.png")
-        page.locator("#painted canvas").wait_for()
+        page.locator("#mask-painter canvas").wait_for()
         yield page
-        assert said == []
+        assert problems == []
 
 
-def make(page: Any, category: str, count: int) -> None:
-    before = page.locator("#made li").count()
-    page.get_by_label("Category of the defects").click()
+def generate(page: Any, category: str, count: int) -> None:
+    before = page.locator("#synthetic-images li").count()
+    page.get_by_label("Defect category").click()
     page.get_by_role("option", name=category, exact=True).click()
-    page.get_by_label("number input for Images to make").fill(str(count))
-    page.get_by_role("button", name="Make defects").click()
-    page.locator(f"#made li:nth-child({before + count})").wait_for()
+    page.get_by_label("number input for Number of images").fill(str(count))
+    page.get_by_role("button", name="Generate defects").click()
+    page.locator(f"#synthetic-images li:nth-child({before + count})").wait_for()
 
 
-def test_defects_are_made_where_it_is_painted_and_saved_as_a_data_set(page: Any, demo: Any, tmp_path: Path):
-    paint(page)
-    make(page, "hole", 2)
-    make(page, "scratch", 1)
-    assert "3 images made" in page.locator("#made").inner_text()
-    page.get_by_label("Name of the folder").fill("mine")
-    page.get_by_role("button", name="Save as a folder").click()
-    page.locator("#saved", has_text="results/synthetic/mine").wait_for()
+def test_defects_are_drawn_in_the_painted_region_and_saved_as_a_data_set(page: Any, demo: Any, tmp_path: Path) -> None:
+    paint_stroke(page)
+    generate(page, "hole", 2)
+    generate(page, "scratch", 1)
+    assert "3 images generated" in page.locator("#synthetic-images").inner_text()
+    page.get_by_label("Folder name").fill("mine")
+    page.get_by_role("button", name="Save folder").click()
+    page.locator("#saved-folder", has_text="results/synthetic/mine").wait_for()
     with page.expect_download() as download:
         page.get_by_text("Download as ZIP").click()
     assert download.value.suggested_filename == "mine.zip"
@@ -62,47 +62,47 @@ def test_defects_are_made_where_it_is_painted_and_saved_as_a_data_set(page: Any,
         masks = np.stack([np.asarray(data.test_data[index].gt_mask) for index in range(3)])
         assert masks.shape == (3, 300, 400)
         assert masks.any((1, 2)).all()
-        # The stroke is in the middle; nothing is far from it.
+        # The stroke is in the middle of the image, and so are all defects.
         assert not masks[:, :75].any()
         assert not masks[:, :, :100].any()
-    page.get_by_role("button", name="Save as a folder").click()
+    page.get_by_role("button", name="Save folder").click()
     page.locator(".toast-body", has_text="there is a folder mine already").wait_for()
 
 
-def test_a_name_that_leads_elsewhere_is_refused_in_one_line(page: Any, demo: Any):
-    paint(page)
-    make(page, "stain", 1)
-    page.get_by_label("Name of the folder").fill("../../elsewhere")
-    page.get_by_role("button", name="Save as a folder").click()
+def test_folder_name_with_a_path_is_refused(page: Any, demo: Any) -> None:
+    paint_stroke(page)
+    generate(page, "stain", 1)
+    page.get_by_label("Folder name").fill("../../elsewhere")
+    page.get_by_role("button", name="Save folder").click()
     page.locator(".toast-body", has_text="cannot be the name of the folder").wait_for()
     assert not list(demo.folder.rglob("elsewhere*"))
 
 
-def test_paint_is_erased_cleared_put_everywhere_and_gone_with_its_image(page: Any):
-    paint(page)
-    assert 0 < page.evaluate(PAINTED) < 300 * 400 / 10
+def test_paint_can_be_erased_cleared_and_filled_and_a_new_image_resets_it(page: Any) -> None:
+    paint_stroke(page)
+    assert 0 < page.evaluate(PAINTED_PIXELS) < 300 * 400 / 10
     page.get_by_label("Erase").check()
-    paint(page)
-    assert page.evaluate(PAINTED) == 0
-    for button, pixels in (("Paint everything", 300 * 400), ("Clear", 0), ("Paint everything", 300 * 400)):
-        page.locator("#painted").get_by_role("button", name=button).click()
-        assert page.evaluate(PAINTED) == pixels
-    page.get_by_role("button", name="Take an example").click()  # of another size
-    page.locator("#painted canvas[width='128']").wait_for()
-    assert page.evaluate(PAINTED) == 0
-    page.get_by_role("button", name="Make defects").click()
+    paint_stroke(page)
+    assert page.evaluate(PAINTED_PIXELS) == 0
+    for button, pixels in (("Paint all", 300 * 400), ("Clear", 0), ("Paint all", 300 * 400)):
+        page.locator("#mask-painter").get_by_role("button", name=button).click()
+        assert page.evaluate(PAINTED_PIXELS) == pixels
+    page.get_by_role("button", name="Use an example").click()  # of another size
+    page.locator("#mask-painter canvas[width='128']").wait_for()
+    assert page.evaluate(PAINTED_PIXELS) == 0
+    page.get_by_role("button", name="Generate defects").click()
     page.locator(".toast-body", has_text="nothing is painted yet").wait_for()
 
 
-@pytest.mark.parametrize(("width", "scheme"), LOOKS)
-def test_the_tab_fits(browser: Any, demo: Any, width: int, scheme: str):
-    with opened(browser, demo.url, width, scheme) as (page, said):
+@pytest.mark.parametrize(("width", "scheme"), VIEWPORTS)
+def test_tab_fits_the_window(browser: Any, demo: Any, width: int, scheme: str) -> None:
+    with open_page(browser, demo.url, width, scheme) as (page, problems):
         open_tab(page, "Synthesise")
-        page.get_by_role("button", name="Take an example").click()
-        page.locator("#painted canvas").wait_for()
-        page.get_by_role("button", name="Paint everything").click()
+        page.get_by_role("button", name="Use an example").click()
+        page.locator("#mask-painter canvas").wait_for()
+        page.get_by_role("button", name="Paint all").click()
         assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
-        page.get_by_role("button", name="Make defects").click()
-        page.locator("#made li:nth-child(4)").wait_for()
+        page.get_by_role("button", name="Generate defects").click()
+        page.locator("#synthetic-images li:nth-child(4)").wait_for()
         assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
-        assert said == []
+        assert problems == []

@@ -1,16 +1,16 @@
-// The report's sorting, again after each change of the table; the order that was chosen stays.
-let sorted;
-const decorate = () => {
-  SORT
+// Makes the table sortable after each update and keeps the chosen order. Needs makeTablesSortable of the report.
+let sorting;
+const restoreSorting = () => {
+  makeTablesSortable(element);
   for (const table of element.querySelectorAll("table")) {
-    const heads = [...table.tHead.rows[0].cells];
-    const known = heads.find((head) => head.textContent === sorted?.title);
-    for (let turn = 0; known && known.ariaSort !== sorted.order && turn < 2; turn++) known.firstChild.click();
+    const headers = [...table.tHead.rows[0].cells];
+    const header = headers.find((cell) => cell.textContent === sorting?.title);
+    for (let click = 0; header && header.ariaSort !== sorting.order && click < 2; click++) header.firstChild.click();
   }
 };
 element.addEventListener("click", (event) => {
-  const head = event.isTrusted && event.target.closest("th");
-  if (head?.ariaSort) sorted = { title: head.textContent, order: head.ariaSort };
+  const header = event.isTrusted && event.target.closest("th");
+  if (header?.ariaSort) sorting = { title: header.textContent, order: header.ariaSort };
 });
-watch("value", decorate);
-decorate();
+watch("value", restoreSorting);
+restoreSorting();

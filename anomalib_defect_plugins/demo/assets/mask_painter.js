@@ -1,41 +1,41 @@
-// Paints on the image. The value is what is painted: a PNG as large as the image, clear where there is no paint.
+// Painting on an image. The value is a PNG of the image's size, transparent where nothing is painted.
 const COLOUR = "#00c8ff";
-const [canvas, brush, eraser] = ["canvas", "[type=range]", "[type=checkbox]"].map((it) => element.querySelector(it));
+const [canvas, brush, eraser] = ["canvas", "[type=range]", "[type=checkbox]"].map((name) => element.querySelector(name));
 const context = canvas.getContext("2d", { willReadFrequently: true });
 let last;
 const scale = () => canvas.width / canvas.getBoundingClientRect().width;
-const place = (event) => {
+const pixelOf = (event) => {
   const box = canvas.getBoundingClientRect();
   return [(event.clientX - box.left) * scale(), (event.clientY - box.top) * scale()];
 };
 const draw = (event) => {
-  const [x, y] = place(event);
+  const [x, y] = pixelOf(event);
   context.globalCompositeOperation = eraser.checked ? "destination-out" : "source-over";
   [context.strokeStyle, context.lineCap, context.lineWidth] = [COLOUR, "round", brush.value * scale()];
   context.beginPath();
   context.moveTo(...last);
-  context.lineTo(x + 0.01, y); // a click alone makes a dot
+  context.lineTo(x + 0.01, y); // a single click draws a dot
   context.stroke();
   last = [x, y];
 };
-const fill = (whole) => {
+const fill = (paint) => {
   context.globalCompositeOperation = "source-over";
   context.fillStyle = COLOUR;
-  context[whole ? "fillRect" : "clearRect"](0, 0, canvas.width, canvas.height);
-  props.value = whole ? canvas.toDataURL() : "";
+  context[paint ? "fillRect" : "clearRect"](0, 0, canvas.width, canvas.height);
+  props.value = paint ? canvas.toDataURL() : "";
 };
-const end = () => {
+const endStroke = () => {
   if (last) props.value = canvas.toDataURL();
   last = undefined;
 };
 canvas.addEventListener("pointerdown", (event) => {
   if (event.button) return;
   canvas.setPointerCapture(event.pointerId);
-  last = place(event);
+  last = pixelOf(event);
   draw(event);
 });
 canvas.addEventListener("pointermove", (event) => last && draw(event));
-for (const name of ["pointerup", "pointercancel"]) canvas.addEventListener(name, end);
+for (const name of ["pointerup", "pointercancel"]) canvas.addEventListener(name, endStroke);
 element.addEventListener("click", (event) => {
   const button = event.target.closest("[data-fill]");
   if (button) fill(button.dataset.fill === "all");

@@ -1,47 +1,48 @@
-// Buttons, the number and the arrow keys lead from image to image. While an answer is awaited, only the last wish counts.
-const PATIENCE = 5000;
-let choice, at;
-let asked = -PATIENCE;
-const shown = () => element.querySelector(".walk");
-const ask = () => {
-  asked = performance.now();
-  trigger("walk", { at });
+// Navigation between images by buttons, number field and arrow keys. One request at a time: until its answer arrives,
+// only the latest position is kept.
+const REQUEST_TIMEOUT_MS = 5000;
+let filters, position;
+let requestedAt = -REQUEST_TIMEOUT_MS;
+const comparison = () => element.querySelector(".comparison");
+const request = () => {
+  requestedAt = performance.now();
+  trigger("navigate", { position });
 };
-const follow = () => {
-  const walk = shown();
-  asked = -PATIENCE;
-  if (!walk) return;
-  const place = Number(walk.dataset.at);
-  if (walk.dataset.choice !== choice) [choice, at] = [walk.dataset.choice, place];
-  else if (place !== at) ask();
+const handleAnswer = () => {
+  const current = comparison();
+  requestedAt = -REQUEST_TIMEOUT_MS;
+  if (!current) return;
+  const shown = Number(current.dataset.position);
+  if (current.dataset.filters !== filters) [filters, position] = [current.dataset.filters, shown];
+  else if (shown !== position) request();
 };
-const go = (to) => {
-  const last = Number(shown()?.dataset.count ?? 0) - 1;
-  if (!Number.isInteger(to) || last < 0) return;
-  const place = Math.min(Math.max(to, 0), last);
-  if (place === at) return;
-  at = place;
-  if (performance.now() - asked > PATIENCE) ask();
+const navigate = (target) => {
+  const last = Number(comparison()?.dataset.count ?? 0) - 1;
+  if (!Number.isInteger(target) || last < 0) return;
+  const clamped = Math.min(Math.max(target, 0), last);
+  if (clamped === position) return;
+  position = clamped;
+  if (performance.now() - requestedAt > REQUEST_TIMEOUT_MS) request();
 };
-const isBusy = (target) =>
+const usesArrowKeys = (target) =>
   target.closest?.("input, textarea, select, .scroll, [contenteditable], [role=tab], [role=listbox], [role=slider]");
-const isSeen = () => {
+const isVisible = () => {
   const box = element.getBoundingClientRect();
   return element.offsetParent && box.top < window.innerHeight && box.bottom > 0;
 };
 element.addEventListener("click", (event) => {
-  const button = event.target.closest("[data-to]");
-  if (button) go(Number(button.dataset.to));
+  const button = event.target.closest("[data-target]");
+  if (button) navigate(Number(button.dataset.target));
 });
 element.addEventListener("change", (event) => {
-  if (event.target.type === "number") go(Math.round(Number(event.target.value)) - 1);
+  if (event.target.type === "number") navigate(Math.round(Number(event.target.value)) - 1);
 });
 document.addEventListener("keydown", (event) => {
   const step = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
   if (!step || event.altKey || event.ctrlKey || event.metaKey || event.shiftKey) return;
-  if (isBusy(event.target) || !isSeen()) return;
+  if (usesArrowKeys(event.target) || !isVisible()) return;
   event.preventDefault();
-  go(at + step);
+  navigate(position + step);
 });
-watch("value", follow);
-follow();
+watch("value", handleAnswer);
+handleAnswer();

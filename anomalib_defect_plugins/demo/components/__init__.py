@@ -1,1 +1,1 @@
-"""Parts that several tabs are made of."""
+"""Components that several tabs share."""

@@ -1,8 +1,7 @@
-"""Shows what a model says of images: the map over the image, and mask, verdict and defects at a threshold."""
+"""Shows predictions on images: the anomaly map over the image, and mask, label and regions at a threshold."""
 
 import csv
 import io
-import os
 import secrets
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,263 +9,262 @@ from typing import Any
 
 import gradio as gr
 import numpy as np
-from gradio.utils import get_upload_folder
 
 from anomalib_defect_plugins.core.errors import InvalidInputError, UserError
-from anomalib_defect_plugins.demo.components.benchmark_figures import TEMPLATES
-from anomalib_defect_plugins.demo.resources import asset
-from anomalib_defect_plugins.demo.services.predictions import NOTHING, Found, Look, Looks, gathered, look, mask_picture
-from anomalib_defect_plugins.demo.services.regions import COLUMNS, Region, enlarged, table
-from anomalib_defect_plugins.demo.services.uploads import check_count, png, read_upload
-from anomalib_defect_plugins.demo.user_errors import told
+from anomalib_defect_plugins.demo.components.listeners import QUEUED, STATE_TTL_S, UNQUEUED, Updates
+from anomalib_defect_plugins.demo.resources import asset, render_template
+from anomalib_defect_plugins.demo.services.predictions import (
+    EMPTY_URI,
+    PhotoPrediction,
+    PredictionSet,
+    ThresholdResult,
+    collect_predictions,
+    mask_outline_uri,
+    predict_photo,
+)
+from anomalib_defect_plugins.demo.services.regions import REGION_COLUMNS, enlarge_mask, region_rows
+from anomalib_defect_plugins.demo.services.uploads import check_count, encode_png, read_upload
+from anomalib_defect_plugins.demo.user_errors import one_line, show_user_errors
 from anomalib_defect_plugins.inference.run_model import LoadedModel
 from anomalib_defect_plugins.report.images import as_uri
 
 LAYERS = (
     '<figure class="layers" style="--width: ${width}; --height: ${height}">'
-    '<img class="photo" src="${photo}" alt="${alt}"><img class="heat" src="${heat}" alt="">'
+    '<img class="photo" src="${photo}" alt="${alt}"><img class="anomaly-map" src="${anomaly_map}" alt="">'
     '<img class="mask" src="${mask}" alt=""></figure>'
 )
 
-HINT = "The map over the image, the verdict and the defects come here."
+PLACEHOLDER = "<p>Anomaly map, prediction and defects appear here.</p>"
 
-LISTED = 20
-"""Defects that are listed on the page; the table to download has all."""
+MAX_LISTED_REGIONS = 20
+"""Regions listed on the page; the table to download has all of them."""
 
-HOURS = 2
-"""How long results are kept for someone who does nothing."""
+SET_OPACITY = "(value) => { document.getElementById('%s').style.setProperty('--opacity', value); }"
 
-DIRECT: dict[str, Any] = {"queue": False, "api_visibility": "private", "show_progress": "hidden"}
-"""Listeners that answer at once, and have nothing to tell of: the browser takes note of an error by itself."""
+TABLE_COLUMNS = ("image", "pred_label", "score", "threshold", "seconds", "defect", *REGION_COLUMNS)
 
-QUIET: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
-"""Listeners that may tell of an error."""
-
-FADE = "(value) => { document.getElementById('%s').style.setProperty('--opacity', value); }"
-
-SAVING = asset("saving.js")
-
-HEADER = ("image", "verdict", "score", "threshold", "seconds", "defect", *COLUMNS)
-
-Updates = dict[Any, Any]
-"""New values by component."""
-
-File = dict[str, str]
-"""A file for the browser to save."""
+Download = dict[str, str]
+"""A file for ``download.js``."""
 
 
-class Viewer:
-    """The components that show images, and what they do.
+class AnomalyViewer:
+    """Components that show predictions on images.
 
     Args:
-        name: Begins the names of its elements on the page.
+        name: Prefix of the element IDs.
 
     Attributes:
-        state: What is shown: :class:`Looks`, or nothing.
-        outputs: What :meth:`show` gives new values to.
+        state: The displayed :class:`PredictionSet`, or ``None``.
+        outputs: Components that :meth:`show` updates.
     """
 
     def __init__(self, name: str) -> None:
-        self.state = gr.State(None, time_to_live=3600 * HOURS)
-        self.hint = gr.HTML(f"<p>{HINT}</p>", css_template=style("hint"), js_on_load=None, apply_default_css=False)
-        with gr.Column(visible=False) as self.box:
+        self.state = gr.State(None, time_to_live=STATE_TTL_S)
+        placeholder_style = asset("placeholder.css")
+        self.placeholder = gr.HTML(
+            PLACEHOLDER, css_template=placeholder_style, js_on_load=None, apply_default_css=False
+        )
+        with gr.Column(visible=False) as self.body:
             self.image = gr.Dropdown([], label="Image")
-            self.verdict = _text(f"{name}-verdict")
+            self.prediction = _text(f"{name}-prediction")
             with gr.Row(equal_height=False):
                 with gr.Column(scale=5, min_width=300):
-                    self.picture = _layers(name)
+                    self.layers = _layers(name)
                 with gr.Column(scale=3, min_width=280):
                     self.threshold = gr.Slider(0, 1, 0.5, step=0.01, label="Threshold")
-                    self.opacity = gr.Slider(0, 1, 0.7, step=0.05, label="Opacity of the map")
-                    self.defects = _text(f"{name}-defects")
+                    self.opacity = gr.Slider(0, 1, 0.7, step=0.05, label="Anomaly map opacity")
+                    self.regions = _text(f"{name}-regions")
                     with gr.Row(elem_classes="buttons"):
-                        as_mask = gr.Button("Mask (PNG)", size="sm", min_width=120)
-                        as_table = gr.Button("Table (CSV)", size="sm", min_width=120)
-            # A button for downloads would hand over what it held before the click.
-            file = gr.HTML(html_template="<span></span>", js_on_load=SAVING, apply_default_css=False)
-        self.parts = [self.picture, self.verdict, self.defects]
-        self.outputs = [self.state, self.hint, self.box, self.image, self.threshold, *self.parts]
-        self._connect(name, {as_mask: self.save_mask, as_table: self.save_table}, file)
+                        mask_button = gr.Button("Mask (PNG)", size="sm", min_width=120)
+                        table_button = gr.Button("Table (CSV)", size="sm", min_width=120)
+            # gr.DownloadButton would send the file that it held before the click.
+            file = gr.HTML(html_template="<span></span>", js_on_load=asset("download.js"), apply_default_css=False)
+        self.image_outputs = [self.layers, self.prediction, self.regions]
+        self.outputs = [self.state, self.placeholder, self.body, self.image, self.threshold, *self.image_outputs]
+        self._connect(name)
+        inputs = [self.state, self.image, self.threshold]
+        mask_button.click(self.download_mask, inputs, file, **QUEUED)
+        table_button.click(self.download_table, [self.state, self.threshold], file, **QUEUED)
 
-    def _connect(self, name: str, downloads: Updates, file: gr.HTML) -> None:
-        shown = [self.state, self.image, self.threshold]
-        self.opacity.change(None, self.opacity, None, js=FADE % f"{name}-picture", **DIRECT)
-        self.threshold.change(self.redraw, shown, self.parts, trigger_mode="always_last", **DIRECT)
-        self.threshold.release(self.label, [self.state, self.threshold], self.image, **DIRECT)
-        self.image.input(self.turn, shown, self.parts, trigger_mode="always_last", **QUIET)
-        for button, save in downloads.items():
-            button.click(save, shown, file, **QUIET)
+    def _connect(self, name: str) -> None:
+        inputs = [self.state, self.image, self.threshold]
+        outputs = self.image_outputs
+        self.opacity.change(None, self.opacity, None, js=SET_OPACITY % f"{name}-layers", **UNQUEUED)
+        self.threshold.change(self.move_threshold, inputs, outputs, trigger_mode="always_last", **UNQUEUED)
+        self.threshold.release(self.update_choices, [self.state, self.threshold], self.image, **UNQUEUED)
+        self.image.input(self.select_image, inputs, outputs, trigger_mode="always_last", **QUEUED)
 
-    def look(self, model: LoadedModel, name: str, paths: Sequence[str]) -> Updates:
-        """Let a model look at uploaded images, and show them; those that cannot be are told of, each in a line.
+    def predict(self, model: LoadedModel, name: str, paths: Sequence[str]) -> Updates:
+        """Run a model on uploaded images and show the predictions; images that fail are reported one by one.
 
         Args:
             model: The model.
-            name: What it is called.
-            paths: Where the server has put the images.
+            name: Name of the model.
+            paths: Paths of the uploaded images.
 
         Raises:
-            InvalidInputError: There are too many.
+            InvalidInputError: If there are too many images.
         """
         check_count(paths)
-        looks = [it for it in (_look(model, path) for path in paths) if it is not None]
-        return self.show(gathered(model, name, looks)) if looks else self.hide()
+        predictions = [prediction for path in paths if (prediction := _predict_or_warn(model, path)) is not None]
+        return self.show(collect_predictions(model, name, predictions)) if predictions else self.hide()
 
-    def show(self, looks: Looks) -> Updates:
-        """Show images, the first of them first."""
-        low, high = looks.limits
-        slider = gr.update(minimum=low, maximum=high, step=(high - low) / 100, value=looks.threshold)
+    def show(self, predictions: PredictionSet) -> Updates:
+        """Show predictions, starting with the first image."""
+        low, high = predictions.limits
+        threshold = predictions.threshold
+        several = len(predictions.predictions) > 1
         return {
-            self.state: looks,
-            self.hint: gr.update(visible=False),
-            self.box: gr.update(visible=True),
-            self.image: gr.update(choices=_choices(looks, looks.threshold), value=0, visible=len(looks.looks) > 1),
-            self.threshold: slider,
-            **self._draw(looks, 0, looks.threshold, whole=True),
+            self.state: predictions,
+            self.placeholder: gr.update(visible=False),
+            self.body: gr.update(visible=True),
+            self.image: gr.update(choices=_choices(predictions, threshold), value=0, visible=several),
+            self.threshold: gr.update(minimum=low, maximum=high, step=(high - low) / 100, value=threshold),
+            **self._draw(predictions, 0, threshold, with_image=True),
         }
 
     def hide(self) -> Updates:
-        """Show nothing, and keep nothing."""
-        return {self.state: None, self.hint: gr.update(visible=True), self.box: gr.update(visible=False)}
+        """Hide the viewer and drop its state."""
+        return {self.state: None, self.placeholder: gr.update(visible=True), self.body: gr.update(visible=False)}
 
-    @told
-    def turn(self, looks: Looks | None, index: int, threshold: float) -> Updates:
+    @show_user_errors
+    def select_image(self, predictions: PredictionSet | None, index: int, threshold: float) -> Updates:
         """Show another image."""
-        return self._draw(_kept(looks), index, threshold, whole=True)
+        return self._draw(_require(predictions), index, threshold, with_image=True)
 
-    @told
-    def redraw(self, looks: Looks | None, index: int, threshold: float) -> Updates:
-        """Show the image at another threshold; the model is not asked."""
-        return self._draw(looks, index, threshold) if looks else dict.fromkeys(self.parts, gr.skip())
+    @show_user_errors
+    def move_threshold(self, predictions: PredictionSet | None, index: int, threshold: float) -> Updates:
+        """Show the image at another threshold, without running the model."""
+        if predictions is None:
+            return dict.fromkeys(self.image_outputs, gr.skip())
+        return self._draw(predictions, index, threshold)
 
-    @told
-    def label(self, looks: Looks | None, threshold: float) -> Any:
-        """Write the verdicts at a threshold into the list of images."""
-        return gr.update(choices=_choices(looks, _number(threshold))) if looks else gr.skip()
+    @show_user_errors
+    def update_choices(self, predictions: PredictionSet | None, threshold: float) -> Any:
+        """Update the labels in the list of images."""
+        return gr.update(choices=_choices(predictions, _check_number(threshold))) if predictions else gr.skip()
 
-    def _draw(self, looks: Looks, index: int, threshold: float, whole: bool = False) -> Updates:
-        seen, threshold = looks.look(index), _number(threshold)
-        found = seen.at(threshold)
-        layers: dict[str, Any] = {"mask": mask_picture(found.mask)}
-        if whole:
-            height, width = seen.photo.shown
-            layers |= {"photo": seen.photo.picture, "heat": seen.colours(looks.limits)}
+    def _draw(self, predictions: PredictionSet, index: int, threshold: float, with_image: bool = False) -> Updates:
+        prediction, threshold = predictions.get(index), _check_number(threshold)
+        result = prediction.apply_threshold(threshold)
+        layers: dict[str, Any] = {"mask": mask_outline_uri(result.mask)}
+        if with_image:
+            height, width = prediction.photo.display_size
+            layers |= {"photo": prediction.photo.uri, "anomaly_map": prediction.heat_map_uri(predictions.limits)}
             layers |= {"width": width, "height": height}
+        listed = result.regions[:MAX_LISTED_REGIONS]
         return {
-            self.picture: gr.HTML(alt=_describe(seen, found), **layers),
-            self.verdict: _write("verdict.html", looks=looks, look=seen, found=found, threshold=threshold),
-            self.defects: _write("defects.html", regions=found.regions[:LISTED], count=len(found.regions)),
+            self.layers: gr.HTML(alt=_alt_text(prediction, result), **layers),
+            self.prediction: render_template(
+                "prediction.html",
+                prediction=prediction,
+                pred_label=_pred_label(result.is_defective),
+                score_threshold=prediction.score_threshold(threshold),
+                engine=predictions.engine,
+            ),
+            self.regions: render_template("regions.html", regions=listed, count=len(result.regions)),
         }
 
-    @told
-    def save_mask(self, looks: Looks | None, index: int, threshold: float) -> File:
-        """Write the mask, as large as the image."""
-        seen = _kept(looks).look(index)
-        mask = enlarged(seen.at(_number(threshold)).mask, seen.photo.size)
-        return _file(f"{Path(seen.photo.name).stem}_mask.png", png(mask.astype(np.uint8) * 255), "image/png")
+    @show_user_errors
+    def download_mask(self, predictions: PredictionSet | None, index: int, threshold: float) -> Download:
+        """Return the mask of an image at its original size."""
+        prediction = _require(predictions).get(index)
+        mask = prediction.apply_threshold(_check_number(threshold)).mask
+        png = encode_png(enlarge_mask(mask, prediction.photo.size).astype(np.uint8) * 255)
+        return _download(f"{Path(prediction.photo.name).stem}_mask.png", png, "image/png")
 
-    @told
-    def save_table(self, looks: Looks | None, index: int, threshold: float) -> File:
-        """Write the defects of all images."""
-        del index
+    @show_user_errors
+    def download_table(self, predictions: PredictionSet | None, threshold: float) -> Download:
+        """Return the regions of all images as CSV."""
         text = io.StringIO(newline="")
         writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(HEADER)
-        for seen in _kept(looks).looks:
-            writer.writerows(_rows(seen, _number(threshold)))
-        return _file("defects.csv", text.getvalue().encode(), "text/csv")
+        writer.writerow(TABLE_COLUMNS)
+        for prediction in _require(predictions).predictions:
+            writer.writerows(_table_rows(prediction, _check_number(threshold)))
+        return _download("defects.csv", text.getvalue().encode(), "text/csv")
 
 
-def offer(name: str, content: bytes) -> str:
-    """Put a file where the browser can fetch it; the server deletes it after a while."""
-    folder = Path(get_upload_folder(), secrets.token_hex(16))
-    folder.mkdir(parents=True)
-    path = folder / os.path.basename(name)  # noqa: PTH119 - a name of a user's file is no path here
-    path.write_bytes(content)
-    return str(path)
-
-
-def _file(name: str, content: bytes, kind: str) -> File:
-    # The page would take no notice of a value that it has already.
-    return {"name": name, "uri": as_uri(content, kind), "token": secrets.token_hex(8)}
-
-
-def _look(model: LoadedModel, path: str) -> Look | None:
+def _predict_or_warn(model: LoadedModel, path: str) -> PhotoPrediction | None:
     try:
-        return look(model, read_upload(path))
+        return predict_photo(model, read_upload(path))
     except UserError as error:
-        gr.Warning(" ".join(str(error).split()))
+        gr.Warning(one_line(error))
     return None
 
 
-def style(name: str) -> str:
-    """Give a style sheet, which a component takes for itself alone."""
-    return asset(f"{name}.css")
+def _download(name: str, content: bytes, media_type: str) -> Download:
+    # The page ignores a value that equals the previous one, so each gets a token.
+    return {"name": name, "uri": as_uri(content, media_type), "token": secrets.token_hex(8)}
 
 
 def _layers(name: str) -> gr.HTML:
-    nothing = {"photo": NOTHING, "heat": NOTHING, "mask": NOTHING, "alt": "", "width": 1, "height": 1}
     return gr.HTML(
         html_template=LAYERS,
-        css_template=style("layers"),
+        css_template=asset("image_layers.css"),
         js_on_load=None,
         apply_default_css=False,
-        elem_id=f"{name}-picture",
-        **nothing,
+        elem_id=f"{name}-layers",
+        photo=EMPTY_URI,
+        anomaly_map=EMPTY_URI,
+        mask=EMPTY_URI,
+        alt="",
+        width=1,
+        height=1,
     )
 
 
-def _text(name: str) -> gr.HTML:
-    return gr.HTML(css_template=style("found"), js_on_load=None, apply_default_css=False, elem_id=name)
+def _text(element_id: str) -> gr.HTML:
+    style = asset("prediction.css")
+    return gr.HTML(css_template=style, js_on_load=None, apply_default_css=False, elem_id=element_id)
 
 
-def _choices(looks: Looks, threshold: float) -> list[tuple[str, int]]:
-    verdicts = {True: "defective", False: "normal"}
-    called = [verdicts[seen.score > seen.score_threshold(threshold)] for seen in looks.looks]
-    return [(f"{n + 1} · {seen.photo.name} · {called[n]}", n) for n, seen in enumerate(looks.looks)]
+def _pred_label(is_defective: bool) -> str:
+    return "defective" if is_defective else "normal"
 
 
-def _kept(looks: Looks | None) -> Looks:
-    """Give what is shown.
+def _choices(predictions: PredictionSet, threshold: float) -> list[tuple[str, int]]:
+    choices = []
+    for index, prediction in enumerate(predictions.predictions):
+        label = _pred_label(prediction.score > prediction.score_threshold(threshold))
+        choices.append((f"{index + 1} · {prediction.photo.name} · {label}", index))
+    return choices
+
+
+def _require(predictions: PredictionSet | None) -> PredictionSet:
+    """Return the predictions.
 
     Raises:
-        InvalidInputError: It is not kept any more.
+        InvalidInputError: If the server has deleted them.
     """
-    if looks is None:
-        msg = "the server has let these images go; give them again"
+    if predictions is None:
+        msg = "the server has deleted these images; upload them again"
         raise InvalidInputError(msg)
-    return looks
+    return predictions
 
 
-def _number(threshold: object) -> float:
+def _check_number(threshold: object) -> float:
     if isinstance(threshold, bool) or not isinstance(threshold, int | float) or not np.isfinite(threshold):
-        msg = f"the threshold is {str(threshold)[:20]!r}; give a number"
+        msg = f"the threshold {str(threshold)[:20]!r} is invalid; use a number"
         raise InvalidInputError(msg)
     return float(threshold)
 
 
-def _describe(seen: Look, found: Found) -> str:
-    """Say what there is to see, for who cannot see it; the page takes it as it is, and so no name is in it."""
-    count = len(found.regions)
-    verdict = "defective" if found.is_defective else "normal"
-    height, width = seen.photo.size
-    return f"image of {width} by {height} pixels, {verdict}, {count} regions above the threshold"
+def _alt_text(prediction: PhotoPrediction, result: ThresholdResult) -> str:
+    """Describe an image. The page does not escape the text, so it must not contain the file name."""
+    height, width = prediction.photo.size
+    label = _pred_label(result.is_defective)
+    return f"image of {width} by {height} pixels, {label}, {len(result.regions)} regions above the threshold"
 
 
-def _write(template: str, **values: Any) -> str:
-    return TEMPLATES.get_template(template).render(**values)
+def _table_rows(prediction: PhotoPrediction, threshold: float) -> list[list[Any]]:
+    result = prediction.apply_threshold(threshold)
+    name, label = _escape_formula(prediction.photo.name), _pred_label(result.is_defective)
+    image = [name, label, f"{prediction.score:.6g}", f"{threshold:.6g}", f"{prediction.seconds:.4f}"]
+    if not result.regions:
+        return [image + [""] * (1 + len(REGION_COLUMNS))]
+    return [[*image, number, *row] for number, row in enumerate(region_rows(result.regions), start=1)]
 
 
-def _rows(seen: Look, threshold: float) -> list[list[Any]]:
-    found = seen.at(threshold)
-    verdict = "defective" if found.is_defective else "normal"
-    image = [_harmless(seen.photo.name), verdict, f"{seen.score:.6g}", f"{threshold:.6g}", f"{seen.seconds:.4f}"]
-    regions: list[Region] = found.regions
-    if not regions:
-        return [image + [""] * (1 + len(COLUMNS))]
-    return [[*image, n, *row] for n, row in enumerate(table(regions), start=1)]
-
-
-def _harmless(name: str) -> str:
-    """Give a name that no spreadsheet takes for a formula."""
+def _escape_formula(name: str) -> str:
+    """Return a name that spreadsheets do not interpret as a formula."""
     return f"'{name}" if name[:1] in "=+-@" else name

@@ -1,229 +1,241 @@
-"""Two runs on the same test images, side by side: which images there are, and one of them as HTML."""
+"""Two runs on the same test images, side by side: the images that match a filter, and one of them as HTML."""
 
 import contextlib
-import io
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 from PIL import Image
 
 from anomalib_defect_plugins.core.checks import check_one_of
 from anomalib_defect_plugins.core.errors import InvalidInputError, UserError
-from anomalib_defect_plugins.demo.components.benchmark_figures import TEMPLATES
-from anomalib_defect_plugins.demo.services.results_store import RunInfo, Store
-from anomalib_defect_plugins.demo.services.run_images import name_of
-from anomalib_defect_plugins.report.images import as_uri
+from anomalib_defect_plugins.demo.resources import render_template
+from anomalib_defect_plugins.demo.services.predictions import jpeg_uri
+from anomalib_defect_plugins.demo.services.results_store import ResultsStore, RunInfo
 from anomalib_defect_plugins.report.labels import three_significant
+from anomalib_defect_plugins.results.image_table import last_parts
 
-SIDE, SMALL = 384, 88
-"""Longer sides of the pictures, and of those on the strip, in pixels."""
+IMAGE_SIDE, THUMBNAIL_SIDE = 384, 88
+"""Longer side of images and thumbnails, in pixels."""
 
-PAGE = 12
-"""Images on the strip."""
+PAGE_SIZE = 12
+"""Thumbnails per page."""
 
-SHOWN = {
+IMAGE_FILTERS = {
     "all": "All images",
     "missed": "Missed defects",
     "false_alarm": "False alarms",
     "wrong": "Any error",
 }
-"""Which images are shown."""
+"""Label of each choice of images."""
 
-OF = {"either": "Either model", "a": "Model A", "b": "Model B", "both": "Both models"}
-"""Whose errors count."""
+ERROR_SOURCES = {"either": "Either model", "a": "Model A", "b": "Model B", "both": "Both models"}
+"""Label of each choice of models whose errors count."""
 
-DIM = 0.35
-"""Brightness of the image under a mask."""
+BACKGROUND_BRIGHTNESS = 0.35
+"""Brightness of the image behind a mask."""
 
-RIGHT, FALSE, MISSED = (255, 255, 255), (230, 159, 0), (86, 180, 233)
-"""Colours of pixels that are found and defective, found only, and defective only: told apart by the colour-blind."""
+TRUE_POSITIVE, FALSE_POSITIVE, FALSE_NEGATIVE = (255, 255, 255), (230, 159, 0), (86, 180, 233)
+"""Colours of pixels of a predicted mask, distinguishable for colour-blind readers."""
+
+Picture = npt.NDArray[np.uint8]
+"""Pixels of a picture, shape (H, W, 3)."""
 
 
-class Limits(NamedTuple):
-    """Lowest and highest score of a run, and its threshold; they lay out the bar of a score."""
+class ScoreRange(NamedTuple):
+    """Lowest and highest score of a run and its threshold, which define the scale of the score bar."""
 
     low: float
     high: float
     threshold: float | None
 
-    def place(self, value: float) -> float:
-        """Where a value is on the bar, in percent."""
-        share = (value - self.low) / (self.high - self.low) if self.high > self.low else 0.5
-        return round(100 * min(1.0, max(0.0, share)), 1)
+    def percent(self, value: float) -> float:
+        """Return the position of a value on the score bar, in percent."""
+        fraction = (value - self.low) / (self.high - self.low) if self.high > self.low else 0.5
+        return round(100 * min(1.0, max(0.0, fraction)), 1)
+
+
+class EncodedImage(NamedTuple):
+    """An image as a data URI, or the reason why it is missing."""
+
+    uri: str | None
+    error: str = ""
 
 
 @dataclass(frozen=True)
-class Pair:
-    """Two runs and the images that both were tested with.
+class RunPair:
+    """Two runs and the test images that they share.
 
     Args:
-        store: Where they are.
-        a: The one.
-        b: The other; it may be the same.
-        show: Which images are shown, of ``SHOWN``.
-        of: Whose errors count, of ``OF``.
+        store: Store of the runs.
+        a: First run.
+        b: Second run; may be the same.
+        show: Images to show, a key of ``IMAGE_FILTERS``.
+        errors_of: Models whose errors count, a key of ``ERROR_SOURCES``.
 
     Raises:
-        InvalidInputError: The choice is none, or a table of images cannot be read.
+        InvalidInputError: If a choice is invalid or a table of images cannot be read.
     """
 
-    store: Store
+    store: ResultsStore
     a: RunInfo
     b: RunInfo
     show: str = "all"
-    of: str = "either"
+    errors_of: str = "either"
 
     def __post_init__(self) -> None:
-        """Check the choice."""
-        check_one_of("images to show", self.show, SHOWN)
-        check_one_of("errors to count", self.of, OF)
+        """Check the choices."""
+        check_one_of("images to show", self.show, IMAGE_FILTERS)
+        check_one_of("errors to count", self.errors_of, ERROR_SOURCES)
 
     @cached_property
     def images(self) -> pd.DataFrame:
-        """The images that both were tested with, in the order of the first: columns end in ``_a`` and ``_b``."""
-        sides = []
+        """Images of both runs, in the order of the first; columns end in ``_a`` and ``_b``."""
+        tables = []
         for run in (self.a, self.b):
             table = self.store.images(run.key)
-            # A data set may hold a file twice: the first goes with the first, the second with the second.
-            turn = table.groupby("image_path").cumcount()
-            sides.append(table.assign(index=np.arange(len(table)), turn=turn))
-        return sides[0].merge(sides[1], on=["image_path", "turn"], suffixes=("_a", "_b"))
+            # A data set may list a file twice: its n-th row in one run is matched to its n-th row in the other.
+            occurrence = table.groupby("image_path").cumcount()
+            tables.append(table.assign(index=np.arange(len(table)), occurrence=occurrence))
+        return tables[0].merge(tables[1], on=["image_path", "occurrence"], suffixes=("_a", "_b"))
 
     @cached_property
-    def chosen(self) -> pd.DataFrame:
-        """Those of them that are shown."""
+    def selected(self) -> pd.DataFrame:
+        """The images to show."""
         if self.show == "all":
             return self.images
         kinds = ("missed", "false_alarm") if self.show == "wrong" else (self.show,)
-        of = {side: self.images[[f"{kind}_{side}" for kind in kinds]].any(axis=1) for side in "ab"}
-        wanted = of["a"] | of["b"] if self.of == "either" else of["a"] & of["b"] if self.of == "both" else of[self.of]
-        return self.images[wanted]
+        errors = {side: self.images[[f"{kind}_{side}" for kind in kinds]].any(axis=1) for side in "ab"}
+        errors |= {"either": errors["a"] | errors["b"], "both": errors["a"] & errors["b"]}
+        return self.images[errors[self.errors_of]]
 
-    def limits(self, run: RunInfo) -> Limits:
-        """Lay out the bar of the scores of a run."""
+    def score_range(self, run: RunInfo) -> ScoreRange:
+        """Return the range of the scores of a run."""
         scores = self.store.images(run.key).score
-        known = [*scores[np.isfinite(scores)], *([] if run.threshold is None else [run.threshold])]
-        return Limits(min(known, default=0.0), max(known, default=1.0), run.threshold)
+        values = [*scores[np.isfinite(scores)], *([] if run.threshold is None else [run.threshold])]
+        return ScoreRange(min(values, default=0.0), max(values, default=1.0), run.threshold)
 
 
-def show_walk(pair: Pair, at: Any = 0) -> str:
-    """Write the image of a place among those that are shown, and the strip around it.
+def render_comparison(pair: RunPair, position: Any = 0) -> str:
+    """Render one of the selected images and the thumbnails of its page.
 
     Args:
-        pair: The runs and the choice.
-        at: The place.
+        pair: The runs and the selected images.
+        position: Position of the image among the selected ones, from 0.
 
     Raises:
-        InvalidInputError: There is no such place.
+        InvalidInputError: If the position is invalid.
     """
-    chosen = pair.chosen
-    if len(chosen) and (type(at) is not int or not 0 <= at < len(chosen)):
-        msg = f"there is no image {str(at)[:20]!r} among those shown; give a number from 0 to {len(chosen) - 1}"
+    selected = pair.selected
+    if len(selected) and (type(position) is not int or not 0 <= position < len(selected)):
+        msg = f"image {str(position)[:20]!r} is not among those shown; choose a number from 0 to {len(selected) - 1}"
         raise InvalidInputError(msg)
-    first = at - at % PAGE if len(chosen) else 0
-    return TEMPLATES.get_template("walk.html").render(
+    first = position - position % PAGE_SIZE if len(selected) else 0
+    return render_template(
+        "run_comparison.html",
         pair=pair,
-        count=len(chosen),
+        count=len(selected),
         total=len(pair.images),
-        at=at,
-        page=PAGE,
+        position=position,
+        page_size=PAGE_SIZE,
         first=first,
-        choice="|".join((pair.a.key, pair.b.key, pair.show, pair.of)),
-        strip=[_on_strip(pair, place) for place in range(first, min(first + PAGE, len(chosen)))],
-        image=_image(pair, chosen.iloc[at].to_dict()) if len(chosen) else None,
+        filters="|".join((pair.a.key, pair.b.key, pair.show, pair.errors_of)),
+        thumbnails=[_thumbnail(pair, place) for place in range(first, min(first + PAGE_SIZE, len(selected)))],
+        image=_image(pair, selected.iloc[position].to_dict()) if len(selected) else None,
         filtered=pair.show != "all",
     )
 
 
-def _on_strip(pair: Pair, place: int) -> dict[str, Any]:
-    row = pair.chosen.iloc[place].to_dict()
-    uri, _ = _picture(lambda: pair.store.picture(pair.a.key, int(row["index_a"]), "image", SMALL), "JPEG")
-    return {"place": place, "uri": uri, "name": name_of(row), "marks": [_verdict(row, side) for side in "ab"]}
-
-
-def _image(pair: Pair, row: dict[str, Any]) -> dict[str, Any]:
-    """Gather what is shown of an image."""
-    index = int(row["index_a"])
-    kind = str(row.get("defect_type_a", ""))
-    label = "defective" if row["label_a"] else "normal"
+def _thumbnail(pair: RunPair, position: int) -> dict[str, Any]:
+    row = pair.selected.iloc[position].to_dict()
+    image = _encode(lambda: pair.store.picture(pair.a.key, int(row["index_a"]), "image", THUMBNAIL_SIDE))
     return {
-        "name": name_of(row),
-        "label": f"{label} ({kind})" if row["label_a"] and kind not in {"", "abnormal", "defective"} else label,
+        "position": position,
+        "image": image,
+        "name": last_parts(row),
+        "outcomes": [_outcome(row, side) for side in "ab"],
+    }
+
+
+def _image(pair: RunPair, row: dict[str, Any]) -> dict[str, Any]:
+    """Collect the values of the template for an image."""
+    index = int(row["index_a"])
+    defect_type = str(row.get("defect_type_a", ""))
+    label = "defective" if row["label_a"] else "normal"
+    if row["label_a"] and defect_type not in {"", "abnormal", "defective"}:
+        label = f"{label} ({defect_type})"
+    return {
+        "name": last_parts(row),
+        "label": label,
         "size": f"{row['width_a']} × {row['height_a']} pixels",
-        "photo": _picture(lambda: pair.store.picture(pair.a.key, index, "image", SIDE), "JPEG"),
-        "truth": _picture(lambda: _truth(pair.store, pair.a, index), "JPEG"),
+        "photo": _encode(lambda: pair.store.picture(pair.a.key, index, "image", IMAGE_SIDE)),
+        "ground_truth": _encode(lambda: _draw_ground_truth(pair.store, pair.a, index)),
         "sides": [_side(pair, run, row, side) for run, side in ((pair.a, "a"), (pair.b, "b"))],
         "proportions": f"{row['width_a']} / {row['height_a']}",
     }
 
 
-def _side(pair: Pair, run: RunInfo, row: dict[str, Any], side: str) -> dict[str, Any]:
-    """Gather what one of the runs says of an image."""
-    index, score, limits = int(row[f"index_{side}"]), float(row[f"score_{side}"]), pair.limits(run)
+def _side(pair: RunPair, run: RunInfo, row: dict[str, Any], side: str) -> dict[str, Any]:
+    """Collect the values of the template for the prediction of one run."""
+    index, score, scale = int(row[f"index_{side}"]), float(row[f"score_{side}"]), pair.score_range(run)
     return {
         "letter": side.upper(),
         "run": run,
-        "overlay": _picture(lambda: pair.store.picture(run.key, index, "overlay", SIDE), "JPEG"),
-        "mask": _picture(lambda: _agreement(pair.store, run, index), "JPEG"),
+        "overlay": _encode(lambda: pair.store.picture(run.key, index, "overlay", IMAGE_SIDE)),
+        "mask": _encode(lambda: _draw_predicted_mask(pair.store, run, index)),
         "score": three_significant(score),
-        "place": limits.place(score),
-        "threshold": None if limits.threshold is None else three_significant(limits.threshold),
-        "threshold_place": None if limits.threshold is None else limits.place(limits.threshold),
-        "verdict": _verdict(row, side),
+        "score_percent": scale.percent(score),
+        "threshold": None if scale.threshold is None else three_significant(scale.threshold),
+        "threshold_percent": None if scale.threshold is None else scale.percent(scale.threshold),
+        "outcome": _outcome(row, side),
     }
 
 
-def _verdict(row: dict[str, Any], side: str) -> dict[str, str]:
-    called = "defective" if row[f"pred_label_{side}"] else "normal"
+def _outcome(row: dict[str, Any], side: str) -> dict[str, str]:
+    pred_label = "defective" if row[f"pred_label_{side}"] else "normal"
     if row[f"missed_{side}"]:
-        return {"kind": "missed", "called": called, "text": "missed defect"}
+        return {"kind": "missed", "pred_label": pred_label, "text": "missed defect"}
     if row[f"false_alarm_{side}"]:
-        return {"kind": "alarm", "called": called, "text": "false alarm"}
-    return {"kind": "right", "called": called, "text": "right"}
+        return {"kind": "false-alarm", "pred_label": pred_label, "text": "false alarm"}
+    return {"kind": "correct", "pred_label": pred_label, "text": "correct"}
 
 
-def _truth(store: Store, run: RunInfo, index: int) -> np.ndarray:
-    """Draw the ground truth over the image, (H, W, 3), uint8."""
-    truth = store.picture(run.key, index, "mask", SIDE)
-    drawn = _dimmed(store, run, index, truth.shape)
-    drawn[truth] = RIGHT
-    return drawn
+def _draw_ground_truth(store: ResultsStore, run: RunInfo, index: int) -> Picture:
+    """Draw the ground truth over the image."""
+    mask = store.picture(run.key, index, "mask", IMAGE_SIDE)
+    picture = _background(store, run, index, mask.shape)
+    picture[mask] = TRUE_POSITIVE
+    return picture
 
 
-def _agreement(store: Store, run: RunInfo, index: int) -> np.ndarray:
-    """Draw the mask that a model finds, (H, W, 3), uint8, in colours that say where it agrees with the ground truth."""
-    found = store.picture(run.key, index, "found", SIDE)
-    drawn = _dimmed(store, run, index, found.shape)
-    drawn[found] = RIGHT
-    with contextlib.suppress(UserError):  # where no ground truth is known, there is nothing to agree with
-        truth = store.picture(run.key, index, "mask", SIDE)
-        drawn[found & ~truth] = FALSE
-        drawn[truth & ~found] = MISSED
-    return drawn
+def _draw_predicted_mask(store: ResultsStore, run: RunInfo, index: int) -> Picture:
+    """Draw the predicted mask over the image, coloured by its agreement with the ground truth if that is known."""
+    predicted = store.picture(run.key, index, "pred_mask", IMAGE_SIDE)
+    picture = _background(store, run, index, predicted.shape)
+    picture[predicted] = TRUE_POSITIVE
+    with contextlib.suppress(UserError):
+        mask = store.picture(run.key, index, "mask", IMAGE_SIDE)
+        picture[predicted & ~mask] = FALSE_POSITIVE
+        picture[mask & ~predicted] = FALSE_NEGATIVE
+    return picture
 
 
-def _dimmed(store: Store, run: RunInfo, index: int, shape: tuple[int, ...]) -> np.ndarray:
-    """Give the image, dark and grey, for colours to stand out from; black if it cannot be read."""
+def _background(store: ResultsStore, run: RunInfo, index: int, shape: tuple[int, ...]) -> Picture:
+    """Return the image, darkened and grey; black if it cannot be read."""
     try:
-        photo = store.picture(run.key, index, "image", SIDE)
+        photo = store.picture(run.key, index, "image", IMAGE_SIDE)
     except UserError:
         return np.zeros((*shape, 3), np.uint8)
-    return np.repeat((DIM * photo.mean(2, keepdims=True)).astype(np.uint8), 3, axis=2)
+    return np.repeat((BACKGROUND_BRIGHTNESS * photo.mean(2, keepdims=True)).astype(np.uint8), 3, axis=2)
 
 
-def _picture(read: Callable[[], np.ndarray], kind: str) -> tuple[str | None, str]:
-    """Give a picture as a data URI; or nothing, and why there is none."""
+def _encode(read: Callable[[], Picture]) -> EncodedImage:
+    """Encode a picture as JPEG; a user error while reading it becomes the reason why it is missing."""
     try:
-        return _encoded(read(), kind), ""
+        return EncodedImage(jpeg_uri(Image.fromarray(read())))
     except UserError as error:
-        return None, str(error)
-
-
-def _encoded(values: np.ndarray, kind: str) -> str:
-    buffer = io.BytesIO()
-    Image.fromarray(values).save(buffer, kind, **({"quality": 85} if kind == "JPEG" else {}))
-    return as_uri(buffer.getvalue(), f"image/{kind.lower()}")
+        return EncodedImage(None, str(error))

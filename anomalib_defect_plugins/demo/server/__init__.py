@@ -1,1 +1,1 @@
-"""Guards and clean-up of the demo's web server."""
+"""Request filter and session clean-up of the demo's web server."""

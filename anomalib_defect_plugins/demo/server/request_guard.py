@@ -1,33 +1,36 @@
-"""Keeps the server to what the demo needs: Gradio brings more endpoints than these, and takes requests of any length.
+"""ASGI middleware that refuses Gradio's endpoints that the demo does not use, and requests that are too long.
 
-As ASGI middleware, it sees a request before Gradio does.
+As middleware, it sees a request before Gradio does.
 """
 
 import re
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
-from anomalib_defect_plugins.demo.services.uploads import MOST_BYTES, MOST_FILES
+from anomalib_defect_plugins.demo.services.uploads import MAX_BYTES, MAX_FILES
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 Application = Callable[[Message, Receive, Send], Awaitable[None]]
 
-UNUSED = re.compile(
+FORBIDDEN_PATH = re.compile(
     r"^(/gradio_api)?/(proxy=|vibe-|undo-vibe-edit|process_recording|deep_link|custom_component|component_server|mcp"
     r"|runs|run-history|monitoring|openapi\.json|dev/|file/|file=[a-z][a-z0-9+.-]+:)",
     re.IGNORECASE,
 )
-"""Endpoints that are refused: those that fetch what is on other hosts, edit the program, or show what others do."""
+"""Endpoints that are refused: they fetch from other hosts, edit the program or show the activity of other users."""
 
-UPLOAD = "/gradio_api/upload"
+UPLOAD_PATH = "/gradio_api/upload"
 
-LONGEST = 8 * 2**20
-"""Bytes of a request at most; an upload may have ``MOST_FILES`` times ``MOST_BYTES``."""
+MAX_REQUEST_BYTES = 8 * 2**20
+"""Maximum length of a request other than an upload."""
+
+MAX_UPLOAD_BYTES = MAX_FILES * MAX_BYTES
+"""Maximum length of an upload."""
 
 HEADERS = {
-    # Whatever a results folder holds, the page asks no other host for anything. Gradio makes functions of templates.
+    # The page loads nothing from other hosts, whatever a results folder holds. Gradio compiles templates with eval.
     "content-security-policy": "default-src 'self' data: blob:; script-src 'self' 'unsafe-inline' 'unsafe-eval'; "
     "style-src 'self' 'unsafe-inline'; object-src 'none'; base-uri 'self'; form-action 'self'",
     "x-content-type-options": "nosniff",
@@ -35,11 +38,11 @@ HEADERS = {
 }
 
 
-class Guard:
-    """Refuses endpoints that the demo does not use and requests that are too long, and has browsers load nothing else.
+class RequestGuard:
+    """Middleware that refuses forbidden or overlong requests and adds security headers to all other responses.
 
     Args:
-        app: What answers all other requests.
+        app: The wrapped application.
     """
 
     def __init__(self, app: Application) -> None:
@@ -47,7 +50,7 @@ class Guard:
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
         """Answer a request."""
-        refusal = refuse(scope) if scope["type"] == "http" else None
+        refusal = check_request(scope) if scope["type"] == "http" else None
         if scope["type"] != "http":
             await self.app(scope, receive, send)
         elif refusal is None:
@@ -58,29 +61,29 @@ class Guard:
             await send({"type": "http.response.body", "body": reason.encode()})
 
 
-def refuse(scope: Message) -> tuple[int, str] | None:
-    """Give the status and the reason by which a request is refused; nothing if it is not.
+def check_request(scope: Message) -> tuple[int, str] | None:
+    """Return status and reason of a refusal; ``None`` if the request is allowed.
 
     Args:
-        scope: Of the request, as ASGI describes it.
+        scope: ASGI scope of the request.
     """
     path = re.sub("/+", "/", scope["path"])
-    if UNUSED.match(path):
-        return 403, "the demo does not offer this"
+    if FORBIDDEN_PATH.match(path):
+        return 403, "this endpoint is disabled in the demo"
     if scope["method"] != "POST":
         return None
     length = dict(scope["headers"]).get(b"content-length", b"")
     if not length.isdigit():
-        return 411, "say how long this is"
-    most = MOST_FILES * MOST_BYTES if path == UPLOAD else LONGEST
-    return (413, f"this is longer than {most} bytes") if int(length) > most else None
+        return 411, "content-length is missing or invalid"
+    limit = MAX_UPLOAD_BYTES if path == UPLOAD_PATH else MAX_REQUEST_BYTES
+    return (413, f"the request is longer than {limit} bytes") if int(length) > limit else None
 
 
 def _with_headers(send: Send) -> Send:
-    async def sending(message: Message) -> None:
+    async def send_with_headers(message: Message) -> None:
         if message["type"] == "http.response.start":
             added = [(name.encode(), value.encode()) for name, value in HEADERS.items()]
             message = {**message, "headers": [*message.get("headers", []), *added]}
         await send(message)
 
-    return sending
+    return send_with_headers

@@ -1,22 +1,24 @@
-"""What users have in memory, which goes as soon as they close the tab."""
+"""Deletion of a user's session state when the tab closes."""
 
 import gradio as gr
 
 
-def free_when_closed(page: gr.Blocks) -> None:
-    """Have a page that is being built free a user's states when the tab is closed; Gradio would wait for an hour.
+def delete_state_on_unload(page: gr.Blocks) -> None:
+    """Delete session state when the tab closes; by default Gradio keeps it for an hour.
 
     The ``delete_callback`` of each state is called.
 
     Args:
-        page: The page.
+        page: The page, while it is being built.
     """
 
-    async def free(request: gr.Request) -> None:
-        # On the server's own thread, where Gradio looks for states that are too old: the two cannot meet.
-        states, name = page.state_holder, request.session_hash
-        states.delete_state(name)
-        states.session_data.pop(name, None)
-        states.time_last_used.pop(name, None)
+    async def delete(request: gr.Request) -> None:
+        # A coroutine runs on the event loop, as Gradio's own clean-up of expired states does, so the two cannot race.
+        holder, session = page.state_holder, request.session_hash
+        if session is None:
+            return
+        holder.delete_state(session)
+        holder.session_data.pop(session, None)
+        holder.time_last_used.pop(session, None)
 
-    page.unload(free)
+    page.unload(delete)

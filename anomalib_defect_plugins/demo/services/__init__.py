@@ -1,1 +1,1 @@
-"""What the tabs do, without Gradio."""
+"""The work behind the tabs, independent of their components."""

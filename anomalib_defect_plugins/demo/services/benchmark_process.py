@@ -1,4 +1,4 @@
-"""Makes the embedded results in a process of its own, for whoever opens the demo without any."""
+"""Computes the embedded results in a separate process, for a demo that starts without results."""
 
 import atexit
 import os
@@ -19,23 +19,23 @@ from anomalib_defect_plugins.demo.resources import FOLDER
 
 CONFIGURATION = FOLDER / "embedded.yaml"
 
-PATIENCE = 10
-"""Seconds that the process is given to end by itself."""
+STOP_TIMEOUT_S = 10
+"""Time that the process gets to stop after an interrupt before it is killed."""
 
 ENDED = re.compile(r"^\d+ of \d+: (.*)$", re.MULTILINE)
-"""The line of a run that has ended."""
+"""Line that the benchmark prints when a run has ended."""
 
 
 @dataclass(frozen=True)
-class Progress:
-    """How far the making is.
+class BenchmarkProgress:
+    """Progress of the process.
 
     Args:
-        state: ``idle``: not begun; ``running``; ``stopping`` and ``stopped``: by a person; ``failed``; ``done``.
-        names: The models, one for each run, in order.
-        ended: A line for each run that has ended.
-        seconds: How long it has been going on.
-        error: What was said last, if it failed.
+        state: ``idle`` (not started), ``running``, ``stopping``, ``stopped`` (by a user), ``failed`` or ``done``.
+        names: Names of the models, one for each run, in order.
+        ended: One line for each run that has ended.
+        seconds: Elapsed time.
+        error: Last line of the output, which explains a failure.
     """
 
     state: str
@@ -45,12 +45,12 @@ class Progress:
     error: str = ""
 
 
-class Maker:
-    """Makes the results, once at a time, whoever asks.
+class BenchmarkProcess:
+    """Runs ``anomalib-defects benchmark``; all users of the demo share one process.
 
     Args:
-        out: Folder of the results.
-        configuration: What is made.
+        out: Results folder.
+        configuration: Configuration of the benchmark.
     """
 
     def __init__(self, out: Path, configuration: Path = CONFIGURATION) -> None:
@@ -63,19 +63,19 @@ class Maker:
         self._lock = threading.Lock()
         self._process: subprocess.Popen[bytes] | None = None
         self._stopped = False
-        self._began = self._took = 0.0
+        self._started = self._elapsed = 0.0
 
     def start(self) -> None:
-        """Begin, or go on with what is missing; nothing if it is going on."""
+        """Start the benchmark, or resume it with the missing runs; without effect while it is running."""
         with self._lock:
             if self._process is not None and self._process.poll() is None:
                 return
             if self._process is None:
                 atexit.register(self.close)
-            self._stopped, self._began, self._took = False, time.monotonic(), 0.0
+            self._stopped, self._started, self._elapsed = False, time.monotonic(), 0.0
             command = [sys.executable, "-m", "anomalib_defect_plugins.cli", "benchmark"]
             with self._log.open("wb") as log:
-                self._process = subprocess.Popen(  # noqa: S603 - nothing of it comes from a user
+                self._process = subprocess.Popen(  # noqa: S603 - no argument comes from a user
                     [*command, "--config", str(self.configuration), "--out", str(self.out)],
                     stdin=subprocess.DEVNULL,
                     stdout=log,
@@ -84,34 +84,34 @@ class Maker:
                 )
 
     def stop(self) -> None:
-        """Have it stop soon; what is finished is kept."""
+        """Interrupt the benchmark; finished runs are kept."""
         with self._lock:
             process = self._process
             if process is None or process.poll() is not None or self._stopped:
                 return
             self._stopped = True
             process.send_signal(signal.SIGINT)
-        killer = threading.Timer(PATIENCE, process.kill)
+        killer = threading.Timer(STOP_TIMEOUT_S, process.kill)
         killer.daemon = True
         killer.start()
 
     def close(self) -> None:
-        """Stop it, and wait until it has ended."""
+        """Stop the process and wait until it has ended."""
         self.stop()
         if self._process is not None:
             self._process.wait()
 
-    def progress(self) -> Progress:
-        """Say how far it is."""
+    def progress(self) -> BenchmarkProgress:
+        """Return the progress."""
         with self._lock:
             if self._process is None:
-                return Progress("idle", self.names)
+                return BenchmarkProgress("idle", self.names)
             code = self._process.poll()
-            if code is None or not self._took:
-                self._took = time.monotonic() - self._began
-            text = self._log.read_text(encoding="utf-8", errors="replace")
-            last = (text.strip().splitlines() or [""])[-1]
-            return Progress(self._state(code), self.names, ENDED.findall(text), self._took, last)
+            if code is None or not self._elapsed:
+                self._elapsed = time.monotonic() - self._started
+            output = self._log.read_text(encoding="utf-8", errors="replace")
+            last_line = (output.strip().splitlines() or [""])[-1]
+            return BenchmarkProgress(self._state(code), self.names, ENDED.findall(output), self._elapsed, last_line)
 
     def _state(self, code: int | None) -> str:
         if code is None:

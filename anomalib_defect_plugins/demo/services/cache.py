@@ -1,36 +1,39 @@
-"""TODO anomalib_defect_plugins/demo/services/cache.py."""
+"""A cache whose values are computed again when the state that they depend on changes."""
 
 import threading
 from collections.abc import Callable, Hashable
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 from weakref import WeakValueDictionary
 
-T = TypeVar("T")
+Value = TypeVar("Value")
 
 
 class Cache:
-    """Keeps the values that were made last, each as long as its state is the same.
+    """Keeps the most recently used values, each until its state changes. Thread-safe.
 
     Args:
-        size: How many are kept.
+        size: Maximum number of values.
     """
 
     def __init__(self, size: int) -> None:
         self.size = size
-        self._kept: dict[Hashable, tuple[object, Any]] = {}
+        self._values: dict[Hashable, tuple[object, Any]] = {}
         self._lock = threading.Lock()
-        self._making: WeakValueDictionary[Hashable, Any] = WeakValueDictionary()
+        self._key_locks: WeakValueDictionary[Hashable, Any] = WeakValueDictionary()
 
-    def __call__(self, key: Hashable, state: object, make: Callable[[], T]) -> T:
-        """Give what is kept, or make it; an error is not kept. What others keep or make is not waited for."""
+    def __call__(self, key: Hashable, state: object, compute: Callable[[], Value]) -> Value:
+        """Return the value of ``key``, computed if it is missing or its state differs from ``state``.
+
+        Errors are not cached. Different keys do not wait for each other.
+        """
         with self._lock:
-            making = self._making.setdefault(key, threading.Lock())
-        with making:
+            key_lock = self._key_locks.setdefault(key, threading.Lock())
+        with key_lock:
             with self._lock:
-                known = self._kept.pop(key, None)
-            kept = known if known and known[0] == state else (state, make())
+                cached = self._values.pop(key, None)
+            entry = cached if cached and cached[0] == state else (state, compute())
             with self._lock:
-                self._kept[key] = kept
-                while len(self._kept) > self.size:
-                    del self._kept[next(iter(self._kept))]
-        return kept[1]
+                self._values[key] = entry
+                while len(self._values) > self.size:
+                    del self._values[next(iter(self._values))]
+        return cast(Value, entry[1])

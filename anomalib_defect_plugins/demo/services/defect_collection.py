@@ -1,4 +1,4 @@
-"""The defects that someone has made, and the folder that they become: one that trainings read."""
+"""The synthetic defects of one user, and the folder that they are saved to for training."""
 
 import io
 import re
@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from gradio.utils import get_upload_folder
 from PIL import Image
@@ -14,31 +15,32 @@ from torch import Tensor
 
 from anomalib_defect_plugins.core.errors import InvalidInputError
 from anomalib_defect_plugins.data.datasets.defect_folder import MASKS
-from anomalib_defect_plugins.demo.services.defect_sources import Made
-from anomalib_defect_plugins.demo.services.uploads import png
+from anomalib_defect_plugins.demo.services.defect_sources import DrawnDefect
+from anomalib_defect_plugins.demo.services.uploads import encode_png
 from anomalib_defect_plugins.synthesis.folder import SyntheticFolder, check_folder_name
 
-FOLDER = "synthetic"
-"""Folder of these folders, in that of the results."""
+SYNTHETIC_FOLDER = "synthetic"
+"""Subfolder of the results folder that collections are saved to."""
 
-MOST = 64
-"""Images that a collection has at most."""
+MAX_IMAGES = 64
+"""Maximum number of images in a collection."""
 
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,59}")
+FOLDER_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,59}")
+"""Accepted names of saved folders."""
 
 
 @dataclass(frozen=True)
-class Piece:
-    """An image of the collection.
+class CollectedDefect:
+    """An image with a synthetic defect.
 
     Args:
-        image: As a PNG file.
-        mask: Likewise.
-        category: What its defect is.
-        source: What has made it.
-        normal: Number of the normal image that it is made of.
-        seed: What it was drawn with.
-        share: Share of the image that is defective.
+        image: PNG file.
+        mask: PNG file of the mask.
+        category: Category of the defect.
+        source: Title of the source that has drawn it.
+        normal: Index of the normal image that it is drawn on.
+        seed: Seed that it is drawn with.
+        share: Fraction of the image that is defective.
     """
 
     image: bytes
@@ -51,109 +53,121 @@ class Piece:
 
 
 @dataclass
-class Collection:
-    """What someone has made so far.
+class DefectCollection:
+    """The defects that a user has drawn.
 
     Attributes:
-        normals: The normal images by their names, as PNG files.
-        pieces: The images with defects.
+        normal_images: Normal images as PNG files, by name.
+        defects: Images with defects.
     """
 
-    normals: dict[str, bytes] = field(default_factory=dict)
-    pieces: list[Piece] = field(default_factory=list)
+    normal_images: dict[str, bytes] = field(default_factory=dict)
+    defects: list[CollectedDefect] = field(default_factory=list)
 
     def check_room(self, count: int) -> None:
-        """Refuse more images than fit.
+        """Check that ``count`` more images fit.
 
         Raises:
-            InvalidInputError: There would be more than ``MOST``.
+            InvalidInputError: If there would be more than ``MAX_IMAGES``.
         """
-        if len(self.pieces) + count > MOST:
-            msg = f"{len(self.pieces)} images are made, and {count} more would be over {MOST}; save them and start over"
-            raise InvalidInputError(msg)
+        if len(self.defects) + count > MAX_IMAGES:
+            msg = f"there are {len(self.defects)} images, and {count} more would exceed {MAX_IMAGES}; save them and "
+            raise InvalidInputError(msg + "start over")
 
-    def add(self, normal: str, pixels: np.ndarray, made: Made, category: str, source: str, seed: int) -> None:
+    def add(
+        self,
+        name: str,
+        pixels: npt.NDArray[np.uint8],
+        defect: DrawnDefect,
+        category: str,
+        source: str,
+        seed: int,
+    ) -> None:
         """Add an image.
 
         Args:
-            normal: Name of the normal image.
-            pixels: The normal image, (H, W, 3), uint8.
-            made: What was made of it.
-            category: What the defect is.
-            source: What has made it.
-            seed: What it was drawn with.
+            name: Name of the normal image.
+            pixels: The normal image, shape (H, W, 3), uint8.
+            defect: Defect that is drawn on it.
+            category: Category of the defect.
+            source: Title of the source that has drawn it.
+            seed: Seed that it is drawn with.
         """
-        self.normals.setdefault(normal, png(pixels))
-        number = list(self.normals).index(normal)
-        mask = made.mask.astype(np.uint8) * 255
-        share = float(made.mask.mean())
-        self.pieces.append(Piece(png(made.image), png(mask), category, source, number, seed, share))
+        self.normal_images.setdefault(name, encode_png(pixels))
+        index = list(self.normal_images).index(name)
+        mask = encode_png(defect.mask.astype(np.uint8) * 255)
+        share = float(defect.mask.mean())
+        self.defects.append(CollectedDefect(encode_png(defect.image), mask, category, source, index, seed, share))
 
-    def save(self, root: Path, name: str) -> Path:
-        """Write a folder in the layout of ``anomalib-defects synthesize``.
+    def save(self, root: Path, name: object) -> Path:
+        """Save the images to a folder in the layout of ``anomalib-defects synthesize``.
 
         Args:
-            root: Folder of the results; the new one comes into its folder ``synthetic``.
+            root: Results folder; the new folder is created in its subfolder ``synthetic``.
             name: Name of the new folder.
 
         Returns:
-            The folder.
+            The new folder.
 
         Raises:
-            InvalidInputError: There is nothing to write, the name cannot be or is taken, or nothing can be written.
+            InvalidInputError: If the collection is empty, the name is invalid or taken, or the folder is not writable.
         """
-        if not self.pieces:
-            msg = "there is nothing to save yet; make some defects first"
+        if not self.defects:
+            msg = "there is nothing to save yet; generate some defects first"
             raise InvalidInputError(msg)
-        path = _new_folder(root, name)
-        settings = {"made with": "anomalib-defects demo", "sources": sorted({it.source for it in self.pieces})}
+        path = _create_folder(root, name)
+        settings = {"made with": "anomalib-defects demo", "sources": sorted({defect.source for defect in self.defects})}
         folder = SyntheticFolder(path, settings)
-        for number, piece in enumerate(self.pieces):
-            self._write(folder, number, piece)
+        for number, defect in enumerate(self.defects):
+            self._write(folder, number, defect)
         return path
 
-    def _write(self, folder: SyntheticFolder, number: int, piece: Piece) -> None:
-        check_folder_name(piece.category)
-        name = f"{piece.category}/{number:05}.png"
-        source, normal = list(self.normals.items())[piece.normal]
-        row = {"number": number, "category": piece.category, "seed": piece.seed, "source": source}
-        row |= {"image": name, "mask": f"{MASKS}/{name}", "mean_map": piece.share, "defect_share": piece.share}
-        row["normal"] = folder.add_normal(f"{piece.normal:05}.png", _tensor(normal))
-        folder.add(row, {row["image"]: _tensor(piece.image), row["mask"]: _tensor(piece.mask)})
+    def _write(self, folder: SyntheticFolder, number: int, defect: CollectedDefect) -> None:
+        check_folder_name(defect.category)
+        name = f"{defect.category}/{number:05}.png"
+        source, normal = list(self.normal_images.items())[defect.normal]
+        row = {"number": number, "category": defect.category, "seed": defect.seed, "source": source}
+        row |= {"mean_map": defect.share, "defect_share": defect.share}
+        row |= {"image": name, "mask": f"{MASKS}/{name}"}
+        row["normal"] = folder.add_normal(f"{defect.normal:05}.png", _to_tensor(normal))
+        folder.add(row, {name: _to_tensor(defect.image), f"{MASKS}/{name}": _to_tensor(defect.mask)})
 
 
-def zipped(folder: Path, place: str) -> str:
-    """Pack a folder; gives the file, in a new folder of the server's.
+def zip_folder(folder: Path, token: str) -> str:
+    """Pack a folder into a ZIP file that the server offers for download.
 
     Args:
         folder: The folder.
-        place: Name of the new folder, which nobody can guess.
+        token: Name of the new folder for the file, which must not be guessable.
+
+    Returns:
+        Path of the file.
     """
-    target = Path(get_upload_folder(), place)
+    target = Path(get_upload_folder(), token)
     target.mkdir(parents=True)
     return shutil.make_archive(str(target / folder.name), "zip", folder.parent, folder.name)
 
 
-def _new_folder(root: Path, name: str) -> Path:
-    if not isinstance(name, str) or not NAME.fullmatch(name):
-        msg = f"{str(name)[:60]!r} cannot be the name of the folder; take letters, digits, '-' and '_'"
+def _create_folder(root: Path, name: object) -> Path:
+    if not isinstance(name, str) or not FOLDER_NAME.fullmatch(name):
+        msg = f"{str(name)[:60]!r} cannot be the name of the folder; use letters, digits, '-' and '_'"
         raise InvalidInputError(msg)
-    path = root / FOLDER / name
+    path = root / SYNTHETIC_FOLDER / name
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        if path.parent.resolve() != root.resolve() / FOLDER:
-            msg = f"{FOLDER} in the results is a link to elsewhere; remove it"
+        if path.parent.resolve() != root.resolve() / SYNTHETIC_FOLDER:
+            msg = f"{SYNTHETIC_FOLDER} in the results is a link to elsewhere; remove it"
             raise InvalidInputError(msg)
         path.mkdir()
     except FileExistsError as error:
-        msg = f"there is a folder {name} already; take another name"
+        msg = f"there is a folder {name} already; choose another name"
         raise InvalidInputError(msg) from error
     except OSError as error:
-        msg = f"nothing can be written to the results ({error.strerror}); allow it, or make room"
+        msg = f"cannot write to the results ({error.strerror}); make the folder writable, or free space"
         raise InvalidInputError(msg) from error
     return path
 
 
-def _tensor(file: bytes) -> Tensor:
-    pixels = np.atleast_3d(np.asarray(Image.open(io.BytesIO(file))))
+def _to_tensor(png: bytes) -> Tensor:
+    pixels = np.atleast_3d(np.asarray(Image.open(io.BytesIO(png))))
     return torch.from_numpy(pixels.copy()).permute(2, 0, 1) / 255

@@ -1,15 +1,17 @@
-"""Trains HTP-GAN on one photo, in a thread that can be stopped; whoever asks while another trains waits in line."""
+"""Training of a one-shot model on one photo, in a thread that can be stopped; trainings run one after another."""
 
 import logging
 import tempfile
 import threading
 import time
 from collections import deque
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from PIL import Image
@@ -17,29 +19,35 @@ from torch import Tensor
 from torchvision.transforms.v2.functional import to_dtype, to_image
 
 from anomalib_defect_plugins.core.errors import InvalidInputError, error_line
+from anomalib_defect_plugins.core.image_io import Size
+from anomalib_defect_plugins.core.supervision import Supervision
 from anomalib_defect_plugins.data import DefectFolder
 from anomalib_defect_plugins.data.dataclasses import GOOD
 from anomalib_defect_plugins.demo.services.uploads import Photo
 from anomalib_defect_plugins.inference.run_model import LoadedModel, Thresholds, TorchModel
-from anomalib_defect_plugins.models.htpgan import HtpGan
-from anomalib_defect_plugins.models.htpgan.torch_model import MIN_STD
+from anomalib_defect_plugins.models.components.defect_model import DefectModel
+from anomalib_defect_plugins.plugins.bridge import registered
+from anomalib_defect_plugins.plugins.manager import Kind
 
 logger = logging.getLogger(__name__)
 
-LONGEST = 4
-"""Greatest proportion of the sides that a model is made for; longer photos are squeezed."""
+MAX_ASPECT_RATIO = 4
+"""Maximum ratio of the sides of a model's images; longer photos are squeezed."""
 
-LEAST_SIDE = 64
-"""Least side of the square whose area a model is made for, in pixels."""
+MIN_SIDE = 64
+"""Minimum side of the square with the area of a model's images, in pixels."""
 
-SHOWN = 96
-"""Greatest side of the photo as a scale sees it, where it is shown, in pixels."""
+MIN_STD = 1.5 / 255
+"""Minimum standard deviation of a photo that shows a texture."""
 
-MOST_WAITING = 16
-"""Trainings in line at most."""
+PREVIEW_SIDE = 96
+"""Maximum side of the previews of a photo, in pixels."""
 
-START = 3300
-"""Pixels that cost as much as what each step takes whatever the size."""
+MAX_WAITING = 16
+"""Maximum number of unfinished trainings."""
+
+STEP_OVERHEAD = 3300
+"""Cost of a step that does not depend on the image size, in pixels."""
 
 TRAINER: dict[str, Any] = {
     "accelerator": "auto",
@@ -50,18 +58,15 @@ TRAINER: dict[str, Any] = {
     "enable_progress_bar": False,
 }
 
-Size = tuple[int, int]
-"""Height and width, in pixels."""
-
 
 @dataclass(frozen=True)
-class Recipe:
-    """How a model is trained.
+class TrainingSettings:
+    """Settings of a training.
 
     Args:
-        side: Side of the square whose area the photo is resized to, in pixels.
-        scales: Scales of the pyramid.
-        iterations: Steps a scale.
+        side: Side of the square with the area that the photo is resized to, in pixels.
+        scales: Scales of the image pyramid.
+        iterations: Training steps per scale.
     """
 
     side: int
@@ -70,91 +75,94 @@ class Recipe:
 
 
 @dataclass(frozen=True)
-class Progress:
-    """How far a training is.
+class TrainingProgress:
+    """Progress of a training.
 
     Args:
         state: ``waiting``, ``running``, ``done``, ``stopped`` or ``failed``.
-        sizes: Height and width of each scale.
-        done: Scales that are trained.
-        share: Share of the work that is done, in [0, 1].
-        seconds: How long it has been going on.
-        photo: What is learnt, for each scale as it sees it: (h, w, 3), uint8.
-        error: Why it failed.
+        sizes: Size of each scale.
+        done: Number of trained scales.
+        share: Finished fraction of the work, in [0, 1].
+        seconds: Elapsed time.
+        previews: The photo at each scale, shape (h, w, 3), uint8.
+        error: Reason of a failure.
     """
 
     state: str
-    sizes: list[Size]
+    sizes: Sequence[Size]
     done: int
     share: float
     seconds: float
-    photo: list[np.ndarray]
+    previews: Sequence[npt.NDArray[np.uint8]]
     error: str = ""
 
     @property
     def is_over(self) -> bool:
-        """Whether nothing more happens."""
+        """Whether the training has ended."""
         return self.state in {"done", "stopped", "failed"}
 
 
-class Stopped(Exception):  # noqa: N818 - no error
-    """Someone has stopped the training."""
+class TrainingStopped(Exception):  # noqa: N818 - not an error
+    """Raised in the training thread when a user stops the training."""
 
 
 class Training:
-    """A training, which begins when :meth:`run` is called.
+    """A training, which :meth:`run` runs.
 
     Args:
-        photo: The surface without a defect.
-        recipe: How it is trained.
+        photo: Photo of the surface without a defect.
+        settings: Settings.
 
     Attributes:
         name: Name of the photo.
-        model: The trained model; ``None`` until it is there.
+        model_name: Name of the model.
+        model: The trained model; ``None`` until it is trained.
+        sizes: Size of each scale.
 
     Raises:
-        InvalidInputError: The photo is of one tone.
+        InvalidInputError: If the photo has no texture, or no one-shot model is registered.
     """
 
-    def __init__(self, photo: Photo, recipe: Recipe) -> None:
+    def __init__(self, photo: Photo, settings: TrainingSettings) -> None:
         self.name = photo.name
         self.model: LoadedModel | None = None
-        self._pixels: np.ndarray | None = photo.pixels
-        self._net = _make_model(photo.pixels, recipe)
-        self.sizes = list(self._net.model.sizes)
-        self._iterations = recipe.iterations
-        self._at = 0, 0
-        self._photo = [_small(photo.pixels, size) for size in self.sizes]
+        net = _create_model(photo.pixels, settings)
+        self.model_name = type(net).__name__
+        self.sizes = list(cast(Sequence[Size], net.model.sizes))
+        self._data: tuple[DefectModel, npt.NDArray[np.uint8]] | None = (net, photo.pixels)
+        self._iterations = settings.iterations
+        self._position = 0, 0
+        self._previews = [_preview(photo.pixels, size) for size in self.sizes]
         self._state, self._error = "waiting", ""
-        self._began = self._ended = 0.0
+        self._started = self._ended = 0.0
         self._stop = threading.Event()
         self._lock = threading.Lock()
 
     def stop(self) -> None:
-        """Stop it, or let it never begin; a trained model stays."""
+        """Stop the training, or cancel it if it has not started; a trained model is kept."""
         with self._lock:
             self._stop.set()
             if self._state == "waiting":
                 self._end("stopped")
 
-    def progress(self) -> Progress:
-        """Say how far it is."""
-        scale, step = self._at
-        costs = np.array([START + sum(h * w for h, w in self.sizes[: n + 1]) for n in range(len(self.sizes))], float)
+    def progress(self) -> TrainingProgress:
+        """Return the progress."""
+        scale, step = self._position
+        costs = np.array([STEP_OVERHEAD + sum(h * w for h, w in self.sizes[: n + 1]) for n in range(len(self.sizes))])
         share = (costs[:scale].sum() + costs[scale : scale + 1].sum() * step / self._iterations) / costs.sum()
-        seconds = (self._ended or time.monotonic()) - self._began if self._began else 0.0
+        seconds = (self._ended or time.monotonic()) - self._started if self._started else 0.0
         done = scale + (step == self._iterations)
-        return Progress(self._state, self.sizes, done, float(share), seconds, self._photo, self._error)
+        return TrainingProgress(self._state, self.sizes, done, float(share), seconds, self._previews, self._error)
 
     def run(self) -> None:
-        """Train; whatever goes wrong is in the progress."""
+        """Train; errors are reported in the progress."""
         with self._lock:
-            if self._stop.is_set():
+            if self._stop.is_set() or self._data is None:
                 return
-            self._state, self._began = "running", time.monotonic()
+            self._state, self._started = "running", time.monotonic()
         try:
-            self.model = self._train()
-        except Stopped:
+            self.model = self._train(*self._data)
+        except TrainingStopped:
             self._end("stopped")
         except Exception as error:
             line = error_line(error)
@@ -165,27 +173,37 @@ class Training:
         else:
             self._end("done")
 
+    def report(self, scale: int, steps: int) -> None:
+        """Record the number of finished steps of a scale.
+
+        Raises:
+            TrainingStopped: If the training is to stop.
+        """
+        self._position = scale, steps
+        if self._stop.is_set():
+            raise TrainingStopped
+
     def _end(self, state: str) -> None:
-        """End, and keep nothing but what was learnt."""
+        """End the training and release the photo and the network."""
         self._ended = time.monotonic()
-        self._pixels = self._net = None
+        self._data = None
         self._state = state
 
-    def _train(self) -> LoadedModel:
-        net = self._net
+    def _train(self, net: DefectModel, pixels: npt.NDArray[np.uint8]) -> LoadedModel:
         with tempfile.TemporaryDirectory(prefix="anomalib-defects-photo-") as folder:
             path = Path(folder, GOOD, "photo.png")
             path.parent.mkdir()
-            Image.fromarray(self._pixels).save(path)
+            Image.fromarray(pixels).save(path)
             data = DefectFolder(folder, mask_dir=None, val_split_mode="none", num_workers=0)
-            trainer = Trainer(default_root_dir=folder, callbacks=[_Watch(self)], **TRAINER, **net.trainer_arguments)
+            callbacks: list[Callback] = [_ReportProgress(self)]
+            trainer = Trainer(default_root_dir=folder, callbacks=callbacks, **TRAINER, **net.trainer_arguments)
             trainer.fit(net, datamodule=data)
-        net.trainer = None  # which holds on to data and losses
+        net.trainer = None  # it refers to data and losses
         return TorchModel(net.cpu().eval().requires_grad_(False), Thresholds(0.5, 0.5))
 
 
-class _Watch(Callback):
-    """Tells a training how far it is, and ends it when it is to stop.
+class _ReportProgress(Callback):
+    """Reports the progress after each step.
 
     Args:
         training: The training.
@@ -194,93 +212,108 @@ class _Watch(Callback):
     def __init__(self, training: Training) -> None:
         self.training = training
 
-    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *more: object) -> None:
-        """Count the step."""
-        del trainer
-        self.training._at = pl_module.current_epoch, int(more[2]) + 1
-        if self.training._stop.is_set():
-            raise Stopped
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: object, batch: object, batch_idx: int
+    ) -> None:
+        """Report a step; an epoch is a scale."""
+        del trainer, outputs, batch
+        self.training.report(pl_module.current_epoch, batch_idx + 1)
 
 
-class Line:
-    """Trainings one after another, in the order in which they came."""
+class TrainingQueue:
+    """Runs trainings one after another, in the order of submission."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._waiting: deque[Training] = deque()
+        self._trainings: deque[Training] = deque()
         self._worker: threading.Thread | None = None
 
-    def enter(self, training: Training) -> None:
-        """Have it train when those before it are through.
+    def submit(self, training: Training) -> None:
+        """Run a training when those before it have ended.
 
         Raises:
-            InvalidInputError: ``MOST_WAITING`` are in line already.
+            InvalidInputError: If ``MAX_WAITING`` trainings are unfinished.
         """
         with self._lock:
-            if sum(not other.progress().is_over for other in self._waiting) >= MOST_WAITING:
-                msg = f"{MOST_WAITING} others wait for their training already; come back in some minutes"
+            if sum(not other.progress().is_over for other in self._trainings) >= MAX_WAITING:
+                msg = f"{MAX_WAITING} other trainings are waiting already; come back in some minutes"
                 raise InvalidInputError(msg)
-            self._waiting.append(training)
+            self._trainings.append(training)
             if self._worker is None:
-                # As a daemon, so that the server can be stopped in the middle of it.
+                # A daemon, so that the server can stop during a training.
                 self._worker = threading.Thread(target=self._work, name="one-photo", daemon=True)
                 self._worker.start()
 
-    def ahead(self, training: Training) -> int:
-        """Count those that train or wait before it."""
+    def count_ahead(self, training: Training) -> int:
+        """Return the number of unfinished trainings before this one."""
         with self._lock:
-            before = list(self._waiting)
-        before = before[: before.index(training)] if training in before else []
-        return sum(not other.progress().is_over for other in before)
+            trainings = list(self._trainings)
+        ahead = trainings[: trainings.index(training)] if training in trainings else []
+        return sum(not other.progress().is_over for other in ahead)
 
     def _work(self) -> None:
         while True:
             with self._lock:
-                if not self._waiting:
+                if not self._trainings:
                     self._worker = None
                     return
-                training = self._waiting[0]
+                training = self._trainings[0]
             training.run()
             with self._lock:
-                self._waiting.popleft()
+                self._trainings.popleft()
 
 
-def _make_model(pixels: np.ndarray, recipe: Recipe) -> HtpGan:
-    image = _tensor(pixels)
-    if image.std() < MIN_STD:
-        msg = "the photo is of one tone, so there is nothing to learn from it; give one that shows the surface"
+def one_shot_model() -> type[DefectModel]:
+    """Return the first registered model that learns from one normal image.
+
+    Raises:
+        InvalidInputError: If there is none.
+    """
+    for cls in registered(Kind.MODEL).values():
+        if issubclass(cls, DefectModel) and cls.supervision is Supervision.ONE_SHOT:
+            return cls
+    msg = "no one-shot model is registered; 'anomalib-defects list' shows which models are disabled or failed"
+    raise InvalidInputError(msg)
+
+
+def _create_model(pixels: npt.NDArray[np.uint8], settings: TrainingSettings) -> DefectModel:
+    if _to_tensor(pixels).std() < MIN_STD:
+        msg = "the photo is of one tone, so there is nothing to learn from it; use one that shows the surface"
         raise InvalidInputError(msg)
+    create: Callable[..., DefectModel] = one_shot_model()
+    height, width, _ = pixels.shape
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        net = HtpGan(
-            image_size=model_size(*pixels.shape[:2], recipe.side),
-            num_scales=recipe.scales,
-            iterations_per_scale=recipe.iterations,
+        net = create(
+            image_size=model_size(height, width, settings.side),
+            num_scales=settings.scales,
+            iterations_per_scale=settings.iterations,
             threshold="reference",
             evaluator=False,
             visualizer=False,
         )
-    net.seed.fill_(0)  # equal photos give equal models
+    net.seed.fill_(0)  # equal photos result in equal models
     return net
 
 
 def model_size(height: int, width: int, side: int) -> Size:
-    """Give the size that a model is made for: the area of a square, in the proportions of the photo.
+    """Return the size of a model's images: the area of a square, with the aspect ratio of the photo.
 
     Args:
-        height: Of the photo, in pixels.
-        width: Of the photo.
-        side: Of the square; a smaller photo is not made larger.
+        height: Height of the photo in pixels.
+        width: Width of the photo in pixels.
+        side: Side of the square in pixels; a smaller photo is not enlarged.
     """
-    side = max(LEAST_SIDE, min(side, (height * width) ** 0.5))
-    root = min(LONGEST, max(1 / LONGEST, height / width)) ** 0.5
-    return round(side * root), round(side / root)
+    side_length = max(MIN_SIDE, min(side, (height * width) ** 0.5))
+    root = min(MAX_ASPECT_RATIO, max(1 / MAX_ASPECT_RATIO, height / width)) ** 0.5
+    return round(side_length * root), round(side_length / root)
 
 
-def _small(pixels: np.ndarray, size: Size) -> np.ndarray:
-    height, width = (min(side, SHOWN) for side in size)
+def _preview(pixels: npt.NDArray[np.uint8], size: Size) -> npt.NDArray[np.uint8]:
+    height, width = (min(side, PREVIEW_SIDE) for side in size)
     return np.asarray(Image.fromarray(pixels).resize((width, height), Image.Resampling.BICUBIC))
 
 
-def _tensor(pixels: np.ndarray) -> Tensor:
-    return to_dtype(to_image(pixels), torch.float32, scale=True).as_subclass(Tensor)
+def _to_tensor(pixels: npt.NDArray[np.uint8]) -> Tensor:
+    image: Tensor = to_dtype(to_image(pixels), torch.float32, scale=True)
+    return image.as_subclass(Tensor)

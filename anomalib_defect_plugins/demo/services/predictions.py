@@ -1,145 +1,147 @@
-"""What a model says of images, kept so that a threshold can be moved without asking it again."""
+"""Predictions on photos, kept so that the threshold can be changed without running the model again."""
 
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import matplotlib as mpl
 import numpy as np
+import numpy.typing as npt
 from PIL import Image
 
 from anomalib_defect_plugins.core.errors import InvalidInputError
+from anomalib_defect_plugins.core.image_io import Size
 from anomalib_defect_plugins.demo.services.regions import Region, find_regions, outline
 from anomalib_defect_plugins.demo.services.uploads import Photo
 from anomalib_defect_plugins.inference.run_model import LoadedModel, Thresholds
-from anomalib_defect_plugins.report.images import as_uri
+from anomalib_defect_plugins.report.images import data_uri
 
-SIDE = 768
-"""Longer side of what is shown, and of the maps that thresholds are applied to, in pixels."""
+DISPLAY_SIDE = 768
+"""Maximum longer side of displayed photos, and of the anomaly maps that thresholds are applied to, in pixels."""
 
-OUTLINE = 0, 200, 255
-"""Colour of the border of a mask, which is not among those of the map."""
+OUTLINE_COLOUR = 0, 200, 255
+"""Colour of the outline of a mask; it does not occur in the colour map."""
 
-CLEAR = 0.25
-"""Share of the range of a map up to which nothing of the image is hidden: that high is normal."""
+CLEAR_SHARE = 0.25
+"""Fraction of the range of an anomaly map, from its low end, that is drawn fully transparent."""
 
-NOTHING = "data:,"
-"""A picture of nothing."""
+EMPTY_URI = "data:,"
+"""Data URI of an empty picture."""
 
 
-class Found(NamedTuple):
-    """An image at a threshold.
+class ThresholdResult(NamedTuple):
+    """A prediction at a threshold.
 
     Args:
-        mask: (h, w), bool.
-        regions: Its regions, the largest first.
-        is_defective: Whether the score is above the threshold.
+        mask: Pixels above the threshold, shape (h, w), bool.
+        regions: Connected regions of the mask, largest first.
+        is_defective: Whether the score is above the threshold for scores.
     """
 
-    mask: np.ndarray
+    mask: npt.NDArray[np.bool_]
     regions: list[Region]
     is_defective: bool
 
 
-class Limits(NamedTuple):
-    """Least and greatest threshold that makes a difference."""
+class ThresholdRange(NamedTuple):
+    """Lowest and highest threshold that makes a difference."""
 
     low: float
     high: float
 
 
-class Shown(NamedTuple):
-    """An image as it is shown.
+class DisplayedPhoto(NamedTuple):
+    """A photo for display.
 
     Args:
-        name: Name of its file.
-        size: Height and width of the file.
-        shown: Height and width of the picture.
-        picture: As a data URI.
+        name: File name.
+        size: Size of the file.
+        display_size: Size of the displayed picture.
+        uri: The picture as a data URI.
     """
 
     name: str
-    size: tuple[int, int]
-    shown: tuple[int, int]
-    picture: str
+    size: Size
+    display_size: Size
+    uri: str
 
 
 @dataclass(frozen=True)
-class Look:
-    """What a model says of an image.
+class PhotoPrediction:
+    """Prediction on one photo.
 
     Args:
-        photo: The image.
-        score: Its score.
-        heat: Its map, (h, w), float32.
-        seconds: What the model took.
-        thresholds: Those of the model.
+        photo: The photo.
+        score: Anomaly score.
+        anomaly_map: Anomaly map, shape (h, w), float32.
+        seconds: Inference time.
+        thresholds: Thresholds of the model.
     """
 
-    photo: Shown
+    photo: DisplayedPhoto
     score: float
-    heat: np.ndarray
+    anomaly_map: npt.NDArray[np.float32]
     seconds: float
     thresholds: Thresholds
 
-    def at(self, threshold: float) -> Found:
-        """Apply a threshold of pixels; that of images moves by as much.
+    def apply_threshold(self, threshold: float) -> ThresholdResult:
+        """Apply a threshold to the anomaly map, and to the score; see :meth:`score_threshold`.
 
         Args:
-            threshold: In the units of the map.
+            threshold: Threshold in the units of the anomaly map.
         """
-        wide = Image.fromarray(self.heat).resize(self.photo.shown[::-1], Image.Resampling.BILINEAR)
-        mask, regions = find_regions(np.asarray(wide), threshold, self.photo.size)
-        return Found(mask, regions, self.score > self.score_threshold(threshold))
+        height, width = self.photo.display_size
+        resized = Image.fromarray(self.anomaly_map).resize((width, height), Image.Resampling.BILINEAR)
+        mask, regions = find_regions(np.asarray(resized), threshold, self.photo.size)
+        return ThresholdResult(mask, regions, self.score > self.score_threshold(threshold))
 
     def score_threshold(self, threshold: float) -> float:
-        """Give the threshold of images that goes with one of pixels."""
+        """Return the threshold for scores, shifted from the model's own by as much as ``threshold`` is for maps."""
         return self.thresholds.image + threshold - self.thresholds.pixel
 
-    def colours(self, limits: Limits) -> str:
-        """Give the map as a picture, the more opaque the higher it is; as a data URI."""
-        values = np.clip((self.heat - limits.low) / (limits.high - limits.low), 0, 1)
+    def heat_map_uri(self, limits: ThresholdRange) -> str:
+        """Return the anomaly map as a data URI, more opaque where it is higher."""
+        values = np.clip((self.anomaly_map - limits.low) / (limits.high - limits.low), 0, 1)
         picture = mpl.colormaps["inferno"](values, bytes=True)
-        picture[..., 3] = np.round(255 * np.clip((values - CLEAR) / (1 - CLEAR), 0, 1) ** 1.5)
-        return _uri(Image.fromarray(picture), "PNG", compress_level=1)
+        picture[..., 3] = np.round(255 * np.clip((values - CLEAR_SHARE) / (1 - CLEAR_SHARE), 0, 1) ** 1.5)
+        return data_uri(Image.fromarray(picture), "PNG", compress_level=1)
 
 
 @dataclass(frozen=True)
-class Looks:
-    """What a model says of several images.
+class PredictionSet:
+    """Predictions of one model on several photos, which share a threshold.
 
     Args:
-        model: What the model is called.
-        engine: What runs it.
-        looks: The images, in the order in which they came.
-        threshold: The model's own.
-        limits: Between which it can be moved.
+        model: Name of the model.
+        engine: Inference engine.
+        predictions: Predictions in the order of the photos.
+        threshold: The model's own threshold for anomaly maps.
+        limits: Range of useful thresholds.
     """
 
     model: str
     engine: str
-    looks: Sequence[Look]
+    predictions: Sequence[PhotoPrediction]
     threshold: float
-    limits: Limits
+    limits: ThresholdRange
 
-    def look(self, index: object) -> Look:
-        """Give an image.
+    def get(self, index: object) -> PhotoPrediction:
+        """Return the prediction on a photo.
 
         Raises:
-            InvalidInputError: There is none of that number.
+            InvalidInputError: If there is no photo of that index.
         """
-        if type(index) is not int or not 0 <= index < len(self.looks):
+        if type(index) is not int or not 0 <= index < len(self.predictions):
             msg = f"there is no image {str(index)[:20]!r}; choose one of the list"
             raise InvalidInputError(msg)
-        return self.looks[index]
+        return self.predictions[index]
 
 
-def look(model: LoadedModel, photo: Photo) -> Look:
-    """Let a model look at an image.
+def predict_photo(model: LoadedModel, photo: Photo) -> PhotoPrediction:
+    """Run a model on a photo.
 
     Raises:
-        InvalidInputError: It fails, or gives no map.
+        InvalidInputError: If the model fails, or its output has no finite anomaly map.
     """
     prediction = model(photo.pixels)
     if prediction.anomaly_map is None:
@@ -148,51 +150,49 @@ def look(model: LoadedModel, photo: Photo) -> Look:
     if not np.isfinite(prediction.anomaly_map).all():
         msg = f"the model's map of {photo.name} is not finite; train it again with a lower learning rate"
         raise InvalidInputError(msg)
-    return Look(_shown(photo), prediction.score, prediction.anomaly_map, prediction.seconds, model.thresholds)
+    return PhotoPrediction(
+        _displayed(photo), prediction.score, prediction.anomaly_map, prediction.seconds, model.thresholds
+    )
 
 
-def gathered(model: LoadedModel, name: str, looks: Sequence[Look]) -> Looks:
-    """Put images together, so that one threshold serves all of them.
+def collect_predictions(model: LoadedModel, name: str, predictions: Sequence[PhotoPrediction]) -> PredictionSet:
+    """Combine predictions into a set with one range of thresholds.
 
     Args:
-        model: What has looked at them.
-        name: What it is called.
-        looks: At least one.
+        model: The model.
+        name: Name of the model.
+        predictions: Its predictions, at least one.
     """
-    own = model.thresholds.pixel
-    low, high = (extreme([extreme(each.heat) for each in looks] + [own]) for extreme in (np.min, np.max))
-    # anomalib's post-processor scales to these, and they are the same for every image then.
-    limits = Limits(0.0, 1.0) if low >= 0 and high <= 1 else Limits(float(low), float(max(high, low + 1e-6)))
-    return Looks(name, model.engine, looks, own, limits)
+    threshold = model.thresholds.pixel
+    low = min(threshold, *(float(prediction.anomaly_map.min()) for prediction in predictions))
+    high = max(threshold, *(float(prediction.anomaly_map.max()) for prediction in predictions))
+    # anomalib's post-processor scales to [0, 1]; with that range, the slider is the same for all images.
+    limits = ThresholdRange(0.0, 1.0) if low >= 0 and high <= 1 else ThresholdRange(low, max(high, low + 1e-6))
+    return PredictionSet(name, model.engine, predictions, threshold, limits)
 
 
-def mask_picture(mask: np.ndarray) -> str:
-    """Give the border of a mask as a picture to lay over its image, as a data URI."""
+def mask_outline_uri(mask: npt.NDArray[np.bool_]) -> str:
+    """Return the outline of a mask as a data URI of a transparent picture."""
     border = outline(mask, max(1, round(max(mask.shape) / 400)))
     picture = Image.fromarray(border.astype(np.uint8))
-    picture.putpalette([0, 0, 0, 0, *OUTLINE, 255], "RGBA")
-    return _uri(picture, "PNG", compress_level=1)
+    picture.putpalette([0, 0, 0, 0, *OUTLINE_COLOUR, 255], "RGBA")
+    return data_uri(picture, "PNG", compress_level=1)
 
 
-def shrunk(pixels: np.ndarray, side: int) -> Image.Image:
-    """Make an image (H, W, 3), uint8, smaller if its longer side is greater than ``side``."""
+def shrink(pixels: npt.NDArray[np.uint8], side: int) -> Image.Image:
+    """Resize an image, shape (H, W, 3), uint8, if its longer side is greater than ``side``."""
     picture = Image.fromarray(pixels)
     scale = min(1, side / max(picture.size))
     width, height = (max(1, round(length * scale)) for length in picture.size)
     return picture.resize((width, height), Image.Resampling.LANCZOS)
 
 
-def photo_uri(picture: Image.Image) -> str:
-    """Give a photo as a data URI."""
-    return _uri(picture, "JPEG", quality=85)
+def jpeg_uri(picture: Image.Image) -> str:
+    """Return a picture as a data URI, JPEG."""
+    return data_uri(picture, "JPEG", quality=85)
 
 
-def _shown(photo: Photo) -> Shown:
-    picture = shrunk(photo.pixels, SIDE)
-    return Shown(photo.name, photo.size, picture.size[::-1], photo_uri(picture))
-
-
-def _uri(picture: Image.Image, kind: str, **options: int) -> str:
-    buffer = io.BytesIO()
-    picture.save(buffer, kind, **options)
-    return as_uri(buffer.getvalue(), f"image/{kind.lower()}")
+def _displayed(photo: Photo) -> DisplayedPhoto:
+    picture = shrink(photo.pixels, DISPLAY_SIDE)
+    width, height = picture.size
+    return DisplayedPhoto(photo.name, photo.size, (height, width), jpeg_uri(picture))

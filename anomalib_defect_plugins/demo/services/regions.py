@@ -1,32 +1,30 @@
-"""From a map and a threshold to a mask, and to a list of the connected regions in it; no model is asked again."""
+"""Thresholding an anomaly map: the mask and its connected regions."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass, fields
+from typing import Any, cast
 
 import numpy as np
+import numpy.typing as npt
 from scipy import ndimage
 
+from anomalib_defect_plugins.core.image_io import Size
+
 NEIGHBOURS = np.ones((3, 3))
-"""Pixels that touch at a corner are of one region, as in anomalib."""
-
-COLUMNS = ("area", "x", "y", "width", "height", "mean_score")
-"""Columns of a region: its area, left, top, width and height in pixels of the image, and the mean of the map in it."""
-
-Size = tuple[int, int]
-"""Height and width, in pixels."""
+"""Structuring element of 8-connectivity, as in anomalib."""
 
 
 @dataclass(frozen=True)
 class Region:
-    """A defect: pixels above the threshold that hang together.
+    """A connected region of pixels above the threshold, in pixels of the image.
 
     Args:
-        area: Its pixels.
-        x: Its left edge.
-        y: Its top edge.
-        width: Width of the box around it.
-        height: Height of the box.
-        mean_score: Mean of the map in it.
+        area: Number of pixels.
+        x: Left edge of the bounding box.
+        y: Top edge of the bounding box.
+        width: Width of the bounding box.
+        height: Height of the bounding box.
+        mean_score: Mean of the anomaly map in the region.
     """
 
     area: int
@@ -37,25 +35,31 @@ class Region:
     mean_score: float
 
 
-def find_regions(heat: np.ndarray, threshold: float, size: Size) -> tuple[np.ndarray, list[Region]]:
-    """Find what is above a threshold.
+REGION_COLUMNS = tuple(field.name for field in fields(Region))
+"""Columns of a table of regions."""
+
+
+def find_regions(
+    anomaly_map: npt.NDArray[np.floating[Any]], threshold: float, size: Size
+) -> tuple[npt.NDArray[np.bool_], list[Region]]:
+    """Find the pixels above a threshold.
 
     Args:
-        heat: The map, (h, w), not larger than the image.
-        threshold: A pixel is defective if the map is above it.
-        size: Of the image; areas and boxes are in its pixels, as in :func:`enlarged`.
+        anomaly_map: Anomaly map, shape (h, w), not larger than the image.
+        threshold: Threshold in the units of the map.
+        size: Size of the image; areas and boxes are in its pixels, as in :func:`enlarge_mask`.
 
     Returns:
-        The mask (h, w), bool, and its regions, the largest first.
+        The mask, shape (h, w), bool; and its regions, largest first.
     """
-    mask = heat > threshold
+    mask = anomaly_map > threshold
     labels, count = ndimage.label(mask, NEIGHBOURS)
-    rows, columns = (_shares(small, large) for small, large in zip(heat.shape, size, strict=True))
+    rows, columns = (_pixel_counts(small, large) for small, large in zip(anomaly_map.shape, size, strict=True))
     flat = labels.ravel()
     pixels = np.bincount(flat, minlength=count + 1)
     areas = np.bincount(flat, np.outer(rows, columns).ravel(), count + 1)
-    sums = np.bincount(flat, heat.ravel(), count + 1)
-    top, left = (np.concatenate([[0], np.cumsum(shares)]) for shares in (rows, columns))
+    sums = np.bincount(flat, anomaly_map.ravel(), count + 1)
+    top, left = (np.concatenate([[0], np.cumsum(counts)]) for counts in (rows, columns))
     regions = [
         Region(
             int(areas[number]),
@@ -70,33 +74,34 @@ def find_regions(heat: np.ndarray, threshold: float, size: Size) -> tuple[np.nda
     return mask, sorted(regions, key=lambda region: -region.area)
 
 
-def enlarged(mask: np.ndarray, size: Size) -> np.ndarray:
-    """Give a mask at the size of its image: each pixel takes the value of the one that lies under it."""
-    down, across = (_places(small, large) for small, large in zip(mask.shape, size, strict=True))
+def enlarge_mask(mask: npt.NDArray[np.bool_], size: Size) -> npt.NDArray[np.bool_]:
+    """Resize a mask to the size of its image, nearest neighbour."""
+    down, across = (_source_pixels(small, large) for small, large in zip(mask.shape, size, strict=True))
     return mask[down[:, None], across]
 
 
-def table(regions: Sequence[Region]) -> Iterable[list[float]]:
-    """Give the rows of a table of regions, see ``COLUMNS``."""
-    return ([getattr(region, name) for name in COLUMNS] for region in regions)
+def region_rows(regions: Sequence[Region]) -> Iterable[tuple[float, ...]]:
+    """Return the rows of a table of regions, columns as in ``REGION_COLUMNS``."""
+    return map(astuple, regions)
 
 
-def outline(mask: np.ndarray, width: int = 1) -> np.ndarray:
-    """Give the border of a mask, ``width`` pixels inside it."""
-    return mask & ~ndimage.binary_erosion(mask, NEIGHBOURS, iterations=width)
+def outline(mask: npt.NDArray[np.bool_], width: int = 1) -> npt.NDArray[np.bool_]:
+    """Return the inner border of a mask, ``width`` pixels wide."""
+    inner: npt.NDArray[np.bool_] = ndimage.binary_erosion(mask, NEIGHBOURS, iterations=width)
+    return mask & ~inner
 
 
-def ring(mask: np.ndarray, width: int = 2) -> np.ndarray:
-    """Give what surrounds a mask, ``width`` pixels wide and a pixel away from it, so that it hides nothing."""
+def ring(mask: npt.NDArray[np.bool_], width: int = 2) -> npt.NDArray[np.bool_]:
+    """Return a ring around a mask, ``width`` pixels wide and one pixel away, so that it hides nothing of the defect."""
     near, far = (ndimage.binary_dilation(mask, NEIGHBOURS, iterations=steps) for steps in (1, 1 + width))
-    return far & ~near
+    return cast(npt.NDArray[np.bool_], far & ~near)
 
 
-def _places(small: int, large: int) -> np.ndarray:
-    """For each of ``large`` pixels in a row, say which of ``small`` lies under it."""
+def _source_pixels(small: int, large: int) -> npt.NDArray[np.intp]:
+    """Return the index of the source pixel of each of ``large`` pixels that ``small`` ones are resized to."""
     return np.arange(large) * small // large
 
 
-def _shares(small: int, large: int) -> np.ndarray:
-    """For each of ``small`` pixels in a row, count those of ``large`` that it lies under."""
-    return np.bincount(_places(small, large), minlength=small)
+def _pixel_counts(small: int, large: int) -> npt.NDArray[np.intp]:
+    """Return how many of ``large`` pixels each of ``small`` ones covers."""
+    return np.bincount(_source_pixels(small, large), minlength=small)

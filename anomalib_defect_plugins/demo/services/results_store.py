@@ -1,4 +1,4 @@
-"""Reads results for the demo: by the key of a run and the number of an image, never by a path that a client gives."""
+"""Access to results by the key of a run and the index of an image, never by a path that a client sends."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -6,7 +6,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
 from anomalib_defect_plugins.core.checks import check_one_of
@@ -15,34 +15,35 @@ from anomalib_defect_plugins.demo.services import run_images
 from anomalib_defect_plugins.demo.services.cache import Cache
 from anomalib_defect_plugins.inference.run_model import LoadedModel, load_model, model_files
 from anomalib_defect_plugins.report.summary import Summary, summarize
+from anomalib_defect_plugins.results.folder import RUNS, TABLE
 from anomalib_defect_plugins.results.image_table import FILE, read_image_table
 from anomalib_defect_plugins.results.reader import read_results
-from anomalib_defect_plugins.results.record import Record
+from anomalib_defect_plugins.results.record import RunRecord
 
-KINDS: dict[str, Callable[..., np.ndarray]] = {
-    "image": run_images.read_photo,
+PICTURE_KINDS: dict[str, Callable[[RunRecord, run_images.TableRow, int | None], npt.NDArray[Any]]] = {
+    "image": run_images.read_test_image,
     "mask": run_images.read_mask,
-    "map": run_images.read_map,
-    "found": run_images.read_found,
+    "map": run_images.read_anomaly_map,
+    "pred_mask": run_images.read_pred_mask,
     "overlay": run_images.read_overlay,
 }
-"""What can be shown of an image, and what reads it."""
+"""Pictures of a test image, and the functions that read them."""
 
-TABLES, MODELS = 16, 2
-"""So many tables of images and models are kept in memory."""
+MAX_SUMMARIES, MAX_TABLES, MAX_MODELS = 64, 16, 2
+"""Summaries, tables of images and models that are kept in memory."""
 
 
 @dataclass(frozen=True)
 class RunInfo:
-    """A run that is done.
+    """A finished run.
 
     Args:
-        key: What the store knows it by: names of its results folder and of its own.
-        benchmark: Name of its results folder.
-        model: Label of the model, unique among models of other settings in the folder.
-        data: Likewise of the data.
-        supervision: Likewise of the supervision.
-        record: What its ``run.json`` says.
+        key: Key in the store: names of the results folder and of the run's folder.
+        benchmark: Name of the results folder.
+        model: Label of the model; different settings have different labels in a results folder.
+        data: Label of the data.
+        supervision: Label of the supervision.
+        record: Content of its ``run.json``.
     """
 
     key: str
@@ -50,56 +51,57 @@ class RunInfo:
     model: str
     data: str
     supervision: str
-    record: Record
+    record: RunRecord
 
     @property
     def seed(self) -> int:
-        """The seed of the run."""
-        return self.record.seed
+        """Seed of the run."""
+        return self.record.run.seed
 
     @property
     def title(self) -> str:
-        """Name of the run for people."""
+        """Name of the run for display."""
         return f"{self.model} · {self.data} · {self.supervision} · seed {self.seed}"
 
     @property
     def threshold(self) -> float | None:
-        """What the score of a defective image is above, in the units of ``images.csv``."""
+        """Image threshold in the units of the scores in ``images.csv``."""
         return self.record.thresholds.get("image")
 
     @cached_property
     def has_model(self) -> bool:
-        """Whether the run kept its model."""
+        """Whether the run has kept its model."""
         return any(path.is_file() for path in model_files(self.record.folder))
 
 
-class Store:
-    """The results below a folder, which is read again when it has changed.
+class ResultsStore:
+    """The results in a folder, which are read again when they change.
 
     Args:
-        root: A results folder as ``anomalib-defects benchmark`` writes it, or a folder of such folders. It need not
-            exist yet.
+        root: A results folder of ``anomalib-defects benchmark``, or a folder of results folders. It may not exist yet.
     """
 
     def __init__(self, root: Path) -> None:
         self.root = root.absolute()
-        self._read = Cache(64)
-        self._tables = Cache(TABLES)
-        self._models = Cache(MODELS)
+        self._summaries = Cache(MAX_SUMMARIES)
+        self._tables = Cache(MAX_TABLES)
+        self._models = Cache(MAX_MODELS)
 
     def folders(self) -> dict[str, Path]:
-        """Give the results folders by name."""
-        found = [path.parent for path in (self.root / "runs", *sorted(self.root.glob("[!.]*/runs"))) if path.is_dir()]
-        return {path.name: path for path in found}
+        """Return the results folders by name."""
+        candidates = (self.root / RUNS, *sorted(self.root.glob(f"[!.]*/{RUNS}")))
+        return {path.parent.name: path.parent for path in candidates if path.is_dir()}
 
     def summaries(self) -> dict[str, Summary]:
-        """Give what each results folder holds, by its name; folders without a finished run are left out."""
-        found = {name: self._read(name, _state(path), lambda path=path: _summary(path)) for name, path in
-                 self.folders().items()}  # fmt: skip
-        return {name: summary for name, summary in found.items() if summary is not None}
+        """Return a summary of each results folder by name; folders without a finished run are left out."""
+        summaries = {name: self._summary(name, folder) for name, folder in self.folders().items()}
+        return {name: summary for name, summary in summaries.items() if summary is not None}
+
+    def _summary(self, name: str, folder: Path) -> Summary | None:
+        return self._summaries(name, _folder_state(folder), lambda: _summarize(folder))
 
     def runs(self) -> list[RunInfo]:
-        """Give all runs that are done, in the order of their configurations."""
+        """Return all finished runs, in the order of their configurations."""
         return [
             RunInfo(f"{name}/{record.key}", name, *summary.labels[record.key], record)
             for name, summary in self.summaries().items()
@@ -107,10 +109,10 @@ class Store:
         ]
 
     def run(self, key: str) -> RunInfo:
-        """Give a run.
+        """Return a run.
 
         Raises:
-            InvalidInputError: There is none of that key.
+            InvalidInputError: If the key is unknown.
         """
         for info in self.runs():
             if info.key == key:
@@ -119,74 +121,75 @@ class Store:
         raise InvalidInputError(msg)
 
     def images(self, key: str) -> pd.DataFrame:
-        """Give the test images of a run, in the order of the test.
+        """Return the table of a run's test images, in the order of the test.
 
         Returns:
-            As :func:`~anomalib_defect_plugins.results.image_table.read_image_table`.
+            Table as in :func:`~anomalib_defect_plugins.results.image_table.read_image_table`.
 
         Raises:
-            InvalidInputError: There is no such run, or its table cannot be read.
+            InvalidInputError: If the run is unknown, or its table cannot be read.
         """
         info = self.run(key)
         folder = info.record.folder
-        return self._tables(key, _stamp(folder / FILE), lambda: read_image_table(folder, info.threshold))
+        return self._tables(key, _mtime(folder / FILE), lambda: read_image_table(folder, info.threshold))
 
-    def picture(self, key: str, index: int, kind: str, side: int | None = None) -> np.ndarray:
-        """Give a picture of a test image.
+    def picture(self, key: str, index: int, kind: str, side: int | None = None) -> npt.NDArray[Any]:
+        """Return a picture of a test image.
 
         Args:
-            key: The run.
-            index: Number of the image in ``images``.
-            kind: ``image``; ``mask``: the ground truth; ``map``; ``found``: where the map is above the threshold;
-                ``overlay``: the map over the image.
-            side: Longer side in pixels; by default that of the image, or of the map for ``map`` and ``found``.
+            key: Key of the run.
+            index: Index of the image in :meth:`images`.
+            kind: ``image``, ``mask`` (ground truth), ``map``, ``pred_mask`` (map above the threshold) or ``overlay``
+                (map over the image).
+            side: Maximum longer side in pixels; by default that of the image, or of the map for ``map`` and
+                ``pred_mask``.
 
         Returns:
-            ``image`` and ``overlay``: (H, W, 3), uint8. ``mask`` and ``found``: (H, W), bool. ``map``: (H, W), float32,
-            in the units of the scores.
+            ``image`` and ``overlay``: shape (H, W, 3), uint8. ``mask`` and ``pred_mask``: shape (H, W), bool. ``map``:
+            shape (H, W), float32, in the units of the scores.
 
         Raises:
-            InvalidInputError: There is no such run, image or kind.
-            MissingDataError: It was not kept, or the file is gone.
+            InvalidInputError: If the run, the image or the kind is unknown.
+            MissingDataError: If the file was not kept or does not exist.
         """
-        check_one_of("kind of the picture", kind, KINDS)
+        check_one_of("kind of the picture", kind, PICTURE_KINDS)
         info, row = self.run(key), self._row(key, index)
-        return KINDS[kind](info.record, row, side)
+        return PICTURE_KINDS[kind](info.record, row, side)
 
     def model(self, key: str) -> LoadedModel:
-        """Give the model of a run, ready to look at images.
+        """Return the model of a run for prediction.
 
         Raises:
-            InvalidInputError: There is no such run, or the model cannot be loaded.
-            MissingDataError: The run kept no model.
+            InvalidInputError: If the run is unknown, or its model cannot be loaded.
+            MissingDataError: If the run has kept no model.
         """
         info = self.run(key)
-        state = tuple(_stamp(path) for path in model_files(info.record.folder))
+        state = tuple(_mtime(path) for path in model_files(info.record.folder))
         return self._models(key, state, lambda: load_model(info.record))
 
     def _row(self, key: str, index: int) -> dict[str, Any]:
         table = self.images(key)
         if type(index) is not int or not 0 <= index < len(table):
-            msg = f"there is no image {str(index)[:20]!r} in the run; give a number from 0 to {len(table) - 1}"
+            msg = f"there is no image {str(index)[:20]!r} in the run; choose a number from 0 to {len(table) - 1}"
             raise InvalidInputError(msg)
-        return table.iloc[index].to_dict()
+        return {str(name): value for name, value in table.iloc[index].items()}
 
 
-def _stamp(path: Path) -> int | None:
+def _mtime(path: Path) -> int | None:
     try:
         return path.stat().st_mtime_ns
     except OSError:
         return None
 
 
-def _state(folder: Path) -> tuple[int | None, ...]:
-    """What changes whenever a run ends: the benchmark puts it into ``runs`` and writes the table anew."""
-    return _stamp(folder / "runs"), _stamp(folder / "results.csv")
+def _folder_state(folder: Path) -> tuple[int | None, ...]:
+    """Return what changes when a run ends: the benchmark moves it into the folder of runs and rewrites the table."""
+    return _mtime(folder / RUNS), _mtime(folder / TABLE)
 
 
-def _summary(folder: Path) -> Summary | None:
+def _summarize(folder: Path) -> Summary | None:
     try:
         results = read_results(folder)
-    except (InvalidInputError, MissingDataError):  # nothing has ended yet
+    except (InvalidInputError, MissingDataError):  # no run has ended yet
         return None
     return summarize(results) if results.done or results.failed else None

@@ -1,33 +1,34 @@
-"""Images that people hand in: limits of bytes and pixels, guarded decoding, one line for whatever is wrong."""
+"""Reading of uploaded images: limits on bytes and pixels, guarded decoding, one-line errors."""
 
 import base64
 import io
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 from PIL import Image
 
 from anomalib_defect_plugins.core.errors import InvalidInputError, MissingDataError
-from anomalib_defect_plugins.core.image_io import read_image
+from anomalib_defect_plugins.core.image_io import Size, read_image
 
-MOST_FILES = 24
-"""Images at a time."""
+MAX_FILES = 24
+"""Maximum number of images per upload."""
 
-MOST_BYTES = 24 * 2**20
-"""Size of a file."""
+MAX_BYTES = 24 * 2**20
+"""Maximum size of a file."""
 
-MOST_PIXELS = 40_000_000
-"""Pixels of an image, which decoding takes four bytes each for."""
+MAX_PIXELS = 40_000_000
+"""Maximum pixels of an image; decoding takes four bytes for each."""
 
-LEAST_SIDE = 32
-"""Shorter side of an image in pixels: less of it says nothing of a surface."""
+MIN_SIDE = 32
+"""Minimum shorter side of an image in pixels."""
 
-SIDE = 2048
-"""Longer side that images are looked at with, in pixels; greater ones are made smaller first."""
+MAX_SIDE = 2048
+"""Longer side that larger images are resized to, in pixels."""
 
-ENDINGS = {
+FORMATS = {
     ".png": "PNG",
     ".jpg": "JPEG",
     ".jpeg": "JPEG",
@@ -38,117 +39,116 @@ ENDINGS = {
     ".ppm": "PPM",
     ".pgm": "PPM",
 }
-"""Endings of names, and the format that each stands for. No other is decoded."""
+"""Accepted suffixes and their formats; no other format is decoded."""
 
-ADVICE = "give a photo as PNG, JPEG, TIFF, BMP or WebP"
+ADVICE = "use a photo as PNG, JPEG, TIFF, BMP or WebP"
 
+PAINTED_PREFIX = "data:image/png;base64,"
+"""Start of the data URI of a painted region."""
 
-PAINT = "data:image/png;base64,"
-"""What begins all that is painted on the page."""
-
-MOST_PAINT = 4 * 2**20
-"""Length of what is painted, at most."""
+MAX_PAINTED_LENGTH = 4 * 2**20
+"""Maximum length of the data URI of a painted region."""
 
 
 class Photo(NamedTuple):
-    """An image that someone has handed in.
+    """An uploaded image.
 
     Args:
-        name: Name of its file, without folders.
-        pixels: (H, W, 3), uint8, at most ``SIDE`` pixels a side.
-        size: Height and width of the file in pixels.
+        name: File name, without folders.
+        pixels: Pixels, shape (H, W, 3), uint8, at most ``MAX_SIDE`` pixels a side.
+        size: Size of the file.
     """
 
     name: str
-    pixels: np.ndarray
-    size: tuple[int, int]
+    pixels: npt.NDArray[np.uint8]
+    size: Size
 
 
 def read_upload(path: str | Path) -> Photo:
-    """Read an image that someone has uploaded.
+    """Read an uploaded image.
 
-    Nothing is decoded before its size is known. As everywhere in this package, an orientation in the metadata is not
-    followed, an alpha channel is dropped, and of several pages the first counts.
+    Its size is checked before it is decoded. As everywhere in this package, an orientation tag is not applied, an alpha
+    channel is dropped, and only the first page of a file is read.
 
     Args:
-        path: Where the server has put it.
+        path: Path on the server.
 
     Raises:
-        MissingDataError: It is gone.
-        InvalidInputError: It is too large, no image, damaged, or has the ending of another format.
+        MissingDataError: If the file does not exist.
+        InvalidInputError: If it is too large, damaged, not an image, or its suffix is that of another format.
     """
     path = Path(path)
     _check_file(path)
-    width, height = _check_head(path)
-    scale = min(1, SIDE / max(width, height))
+    width, height = _check_header(path)
+    scale = min(1, MAX_SIDE / max(width, height))
     size = (max(1, round(height * scale)), max(1, round(width * scale)))
     try:
         values, _, _ = read_image(path, size)
-    except Exception as error:  # decoders raise errors of many kinds on a broken file
+    except Exception as error:  # decoders raise many kinds of errors for a damaged file
         reason = " ".join(str(error).split())[:120] or type(error).__name__
-        msg = f"{path.name} cannot be decoded ({reason}); save it again, or give another photo"
+        msg = f"{path.name} cannot be decoded ({reason}); save it again, or use another photo"
         raise InvalidInputError(msg) from error
     return Photo(path.name, (255 * values.transpose(1, 2, 0)).round().astype(np.uint8), (height, width))
 
 
-def png(pixels: np.ndarray) -> bytes:
-    """Write an image (H, W, 3) or (H, W), uint8, as PNG."""
+def encode_png(pixels: npt.NDArray[np.uint8]) -> bytes:
+    """Encode an image, shape (H, W, 3) or (H, W), uint8, as PNG."""
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, "PNG")
     return buffer.getvalue()
 
 
-def read_paint(painted: object, size: tuple[int, int]) -> np.ndarray:
-    """Read where someone has painted on an image.
+def read_painted_region(painted: object, size: Size) -> npt.NDArray[np.bool_]:
+    """Read the region that a user has painted on an image.
 
     Args:
-        painted: A PNG as large as the image, as a data URI: clear where there is no paint. Nothing if all of it is.
-        size: Height and width of the image.
+        painted: PNG of the image's size as a data URI, transparent where nothing is painted; empty if nothing is.
+        size: Size of the image.
 
     Returns:
-        (H, W), bool.
+        Region, shape (H, W), bool.
 
     Raises:
-        InvalidInputError: It is none.
+        InvalidInputError: If it cannot be read.
     """
     if not painted:
         return np.zeros(size, bool)
     try:
-        return _opacity(painted, size) > 127
-    except Exception as error:  # decoders raise errors of many kinds on a broken file
-        msg = "what was painted cannot be read; paint it again"
+        return _alpha_channel(painted, size) > 127
+    except Exception as error:  # decoders raise many kinds of errors for a damaged file
+        msg = "the painted region cannot be read; paint it again"
         raise InvalidInputError(msg) from error
 
 
 def check_count(paths: Sequence[str]) -> None:
-    """Refuse more images than are looked at in one go.
+    """Check the number of images.
 
     Raises:
-        InvalidInputError: There are more than ``MOST_FILES``.
+        InvalidInputError: If there are more than ``MAX_FILES``.
     """
-    if len(paths) > MOST_FILES:
-        msg = f"{len(paths)} images are too many at a time; give {MOST_FILES} at most ('anomalib-defects inspect' "
-        raise InvalidInputError(msg + "looks at folders of any size)")
+    if len(paths) > MAX_FILES:
+        msg = f"{len(paths)} images are too many at a time; choose {MAX_FILES} at most ('anomalib-defects inspect' "
+        raise InvalidInputError(msg + "takes folders of any size)")
 
 
 def check_pixels(name: str, width: int, height: int) -> None:
-    """Refuse an image by its size.
+    """Check the size of an image.
 
     Raises:
-        InvalidInputError: It has more than ``MOST_PIXELS``, or a side of less than ``LEAST_SIDE``.
+        InvalidInputError: If it has more than ``MAX_PIXELS`` pixels, or a side shorter than ``MIN_SIDE``.
     """
-    if width * height > MOST_PIXELS:
-        msg = f"{name} has {width}x{height} pixels, more than {MOST_PIXELS // 10**6} million; make it smaller"
+    if width * height > MAX_PIXELS:
+        msg = f"{name} has {width}x{height} pixels, more than {MAX_PIXELS // 10**6} million; make it smaller"
         raise InvalidInputError(msg)
-    if min(width, height) < LEAST_SIDE:
-        msg = f"{name} has {width}x{height} pixels; give an image of {LEAST_SIDE} a side or more"
+    if min(width, height) < MIN_SIDE:
+        msg = f"{name} has {width}x{height} pixels; use an image of {MIN_SIDE} pixels a side or more"
         raise InvalidInputError(msg)
 
 
-def _opacity(painted: str, size: tuple[int, int]) -> np.ndarray:
-    if not painted.startswith(PAINT) or len(painted) > MOST_PAINT:
-        raise ValueError(painted[:40])
-    content = base64.b64decode(painted[len(PAINT) :], validate=True)
+def _alpha_channel(painted: object, size: Size) -> npt.NDArray[Any]:
+    if not isinstance(painted, str) or not painted.startswith(PAINTED_PREFIX) or len(painted) > MAX_PAINTED_LENGTH:
+        raise ValueError(str(painted)[:40])
+    content = base64.b64decode(painted[len(PAINTED_PREFIX) :], validate=True)
     with Image.open(io.BytesIO(content), formats=("PNG",)) as image:
         if image.size != size[::-1]:
             raise ValueError(image.size)
@@ -156,33 +156,34 @@ def _opacity(painted: str, size: tuple[int, int]) -> np.ndarray:
 
 
 def _check_file(path: Path) -> None:
-    if path.suffix.lower() not in ENDINGS:
-        msg = f"{path.name} is no photo by the end of its name; {ADVICE}"
+    if path.suffix.lower() not in FORMATS:
+        msg = f"{path.name} does not have the suffix of a photo; {ADVICE}"
         raise InvalidInputError(msg)
     if not path.is_file():
-        msg = f"{path.name} is not here any more; upload it again"
+        msg = f"{path.name} is no longer on the server; upload it again"
         raise MissingDataError(msg)
     size = path.stat().st_size
-    if size > MOST_BYTES:
-        msg = f"{path.name} has {size / 2**20:.0f} MB, more than {MOST_BYTES // 2**20}; make it smaller"
+    if size > MAX_BYTES:
+        msg = f"{path.name} has {size / 2**20:.0f} MB, more than {MAX_BYTES // 2**20}; make it smaller"
         raise InvalidInputError(msg)
 
 
-def _check_head(path: Path) -> tuple[int, int]:
-    """Give width and height, of which the head of the file tells."""
-    wanted = ENDINGS[path.suffix.lower()]
+def _check_header(path: Path) -> Size:
+    """Check format and size by the header of the file, and return width and height."""
+    expected = FORMATS[path.suffix.lower()]
     try:
-        with Image.open(path, formats=sorted(set(ENDINGS.values()))) as image:
-            # Many telephones add a second picture to a JPEG file.
-            found, (width, height) = {"MPO": "JPEG"}.get(image.format, image.format), image.size
+        with Image.open(path, formats=sorted(set(FORMATS.values()))) as image:
+            # Many phones add a second picture to a JPEG file, which Pillow reads as MPO.
+            actual = "JPEG" if image.format == "MPO" else image.format
+            width, height = image.size
     except Image.DecompressionBombError as error:
-        msg = f"{path.name} has more than {MOST_PIXELS // 10**6} million pixels; make it smaller"
+        msg = f"{path.name} has more than {MAX_PIXELS // 10**6} million pixels; make it smaller"
         raise InvalidInputError(msg) from error
-    except Exception as error:  # decoders raise errors of many kinds on a broken file
-        msg = f"{path.name} is no {wanted} image, or is damaged; {ADVICE}"
+    except Exception as error:  # decoders raise many kinds of errors for a damaged file
+        msg = f"{path.name} is not a {expected} image, or is damaged; {ADVICE}"
         raise InvalidInputError(msg) from error
-    if found != wanted:
-        msg = f"{path.name} holds a {found} image, not {wanted}; give it the right ending"
+    if actual != expected:
+        msg = f"{path.name} is a {actual} image, not {expected}; correct its suffix"
         raise InvalidInputError(msg)
     check_pixels(path.name, width, height)
     return width, height

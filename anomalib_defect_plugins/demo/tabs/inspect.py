@@ -1,67 +1,70 @@
-"""The tab where someone's own images are looked at with a model of the results folder."""
+"""The Inspect tab: runs a trained model of the results on uploaded images."""
 
 from collections.abc import Sequence
 from typing import Any
 
 import gradio as gr
 import numpy as np
+import numpy.typing as npt
 
 from anomalib_defect_plugins.core.errors import InvalidInputError
-from anomalib_defect_plugins.demo.components.anomaly_viewer import DIRECT, QUIET, Updates, Viewer, offer
-from anomalib_defect_plugins.demo.services.results_store import Store
-from anomalib_defect_plugins.demo.services.uploads import png
-from anomalib_defect_plugins.demo.user_errors import told
+from anomalib_defect_plugins.demo.components.anomaly_viewer import AnomalyViewer
+from anomalib_defect_plugins.demo.components.listeners import QUEUED, UNQUEUED, Updates
+from anomalib_defect_plugins.demo.components.served_files import serve_file
+from anomalib_defect_plugins.demo.services.results_store import ResultsStore
+from anomalib_defect_plugins.demo.services.uploads import encode_png
+from anomalib_defect_plugins.demo.user_errors import show_user_errors
 
-EXAMPLES = 3
-"""Test images of each kind that are taken as examples."""
+EXAMPLES_PER_LABEL = 3
+"""Maximum number of example images per label."""
 
 NO_MODEL = (
-    "<p>There is no trained model in the results yet. Make the embedded ones on the first tab, run "
-    "<code>anomalib-defects benchmark</code>, or train one from a single photo on the next tab.</p>"
+    "<p>There are no trained models in the results yet. Run the built-in benchmark on the Results tab or "
+    "<code>anomalib-defects benchmark</code>, or train a model on the One photo tab.</p>"
 )
 
 
-def add_tab(store: Store, tab: gr.Tab) -> None:
-    """Add what is in the tab.
+def add_tab(store: ResultsStore, tab: gr.Tab) -> None:
+    """Add the contents of the tab.
 
     Args:
-        store: The results.
+        store: Store of the results.
         tab: The tab.
     """
-    Inspect(store, tab)
+    InspectTab(store, tab)
 
 
-class Inspect:
-    """The tab.
+class InspectTab:
+    """Contents of the tab.
 
     Args:
-        store: The results.
-        tab: The tab; going to it shows which models there are by then.
+        store: Store of the results.
+        tab: The tab; selecting it updates the list of models.
     """
 
-    def __init__(self, store: Store, tab: gr.Tab) -> None:
+    def __init__(self, store: ResultsStore, tab: gr.Tab) -> None:
         self.store = store
-        self.missing = gr.HTML(NO_MODEL, visible=False, apply_default_css=False)
-        # Hidden until it is known which models there are: without one, images could not be looked at.
+        self.no_model = gr.HTML(NO_MODEL, visible=False, apply_default_css=False)
+        # Hidden until the models are known, so that no image is uploaded without a model.
         self.model = gr.Dropdown([], label="Trained model", visible=False)
         with gr.Row(equal_height=False, visible=False) as self.body:
             with gr.Column(scale=3, min_width=280):
                 self.photos = gr.File(
                     file_count="multiple", file_types=["image"], label="Images to inspect", height=220
                 )
-                examples = gr.Button("Take some of its test images", size="sm")
+                examples = gr.Button("Use test images of this model", size="sm")
             with gr.Column(scale=8, min_width=300):
-                self.viewer = Viewer("inspect")
-        tab.select(self.open, self.model, [self.missing, self.body, self.model], **DIRECT)
-        self.model.focus(self.offer, None, self.model, **DIRECT)
-        examples.click(self.take, self.model, self.photos, **QUIET)
+                self.viewer = AnomalyViewer("inspect")
+        tab.select(self.open, self.model, [self.no_model, self.body, self.model], **UNQUEUED)
+        self.model.focus(self.refresh_models, None, self.model, **UNQUEUED)
+        examples.click(self.load_examples, self.model, self.photos, **QUEUED)
         gr.on(
             [self.photos.change, self.model.input],
-            self.look,
+            self.predict,
             [self.photos, self.model],
             self.viewer.outputs,
             api_visibility="private",
-            show_progress_on=[self.viewer.hint, self.viewer.verdict],
+            show_progress_on=[self.viewer.placeholder, self.viewer.prediction],
             trigger_mode="always_last",
             concurrency_id="models",
             concurrency_limit=2,
@@ -72,47 +75,52 @@ class Inspect:
         several = len({run.benchmark for run in runs}) > 1
         return [(f"{run.title} · {run.benchmark}" if several else run.title, run.key) for run in runs]
 
-    def open(self, chosen: str | None) -> Updates:
-        """Offer the models that there are, for someone who has just come to the tab; what is chosen stays."""
+    def open(self, selected: str | None) -> Updates:
+        """Update the list of models when the tab is selected; the current selection is kept."""
         choices = self._choices()
         keys = [key for _, key in choices]
-        value = chosen if chosen in keys else next(iter(keys), None)
+        value = selected if selected in keys else next(iter(keys), None)
         return {
-            self.missing: gr.update(visible=not choices),
+            self.no_model: gr.update(visible=not choices),
             self.body: gr.update(visible=bool(choices)),
             self.model: gr.update(choices=choices, value=value, visible=bool(choices)),
         }
 
-    def offer(self) -> Any:
-        """Offer the models that have come since; what is chosen stays."""
+    def refresh_models(self) -> Any:
+        """Update the list of models; the current selection is kept."""
         return gr.update(choices=self._choices())
 
-    @told
-    def take(self, key: str | None) -> list[str]:
-        """Give some of the test images of a model's run: defective ones and normal ones."""
-        images = self.store.images(_chosen(key))
-        rows = [index for label in (True, False) for index in _spread(np.flatnonzero(images.label == label))]
-        names = {index: f"{'defective' if images.label[index] else 'normal'}_{index:05}.png" for index in rows}
-        return [offer(name, png(self.store.picture(key, index, "image"))) for index, name in names.items()]
+    @show_user_errors
+    def load_examples(self, key: str | None) -> list[str]:
+        """Return some defective and some normal test images of the model's run."""
+        key = _require_model(key)
+        images = self.store.images(key)
+        paths = []
+        for label, name in ((True, "defective"), (False, "normal")):
+            for index in _evenly_spaced(np.flatnonzero(images.label == label)):
+                png = encode_png(self.store.picture(key, index, "image"))
+                paths.append(serve_file(f"{name}_{index:05}.png", png))
+        return paths
 
-    @told
-    def look(self, paths: Sequence[str] | None, key: str | None) -> Updates:
-        """Look at images; those that cannot be are told of, each in a line."""
+    @show_user_errors
+    def predict(self, paths: Sequence[str] | None, key: str | None) -> Updates:
+        """Run the selected model on images; images that fail are reported one by one."""
         if not paths:
             return self.viewer.hide()
-        return self.viewer.look(self.store.model(_chosen(key)), self.store.run(key).title, paths)
+        key = _require_model(key)
+        return self.viewer.predict(self.store.model(key), self.store.run(key).title, paths)
 
 
-def _chosen(key: str | None) -> str:
+def _require_model(key: str | None) -> str:
     if key is None:
-        msg = "no model is chosen; choose one of the list"
+        msg = "no model is selected; select one from the list"
         raise InvalidInputError(msg)
     return key
 
 
-def _spread(rows: np.ndarray) -> list[int]:
-    """Give some of the rows, evenly spread."""
+def _evenly_spaced(rows: npt.NDArray[np.intp]) -> list[int]:
+    """Return at most ``EXAMPLES_PER_LABEL`` of the rows, evenly spaced."""
     if not len(rows):
         return []
-    places = np.linspace(0, len(rows) - 1, min(EXAMPLES, len(rows))).round().astype(int)
+    places = np.linspace(0, len(rows) - 1, min(EXAMPLES_PER_LABEL, len(rows))).round().astype(int)
     return [int(rows[place]) for place in places]

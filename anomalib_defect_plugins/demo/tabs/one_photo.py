@@ -1,167 +1,41 @@
-"""The tab where HTP-GAN learns a surface from one photo, and then looks at others."""
+"""The One photo tab: trains a model on one photo of a surface and inspects other photos with it."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import gradio as gr
 from PIL import Image
 
 from anomalib_defect_plugins.core.checks import check_one_of
 from anomalib_defect_plugins.core.errors import InvalidInputError
-from anomalib_defect_plugins.demo.components.anomaly_viewer import DIRECT, HOURS, QUIET, Updates, Viewer, offer, style
-from anomalib_defect_plugins.demo.components.benchmark_figures import TEMPLATES
+from anomalib_defect_plugins.demo.components.anomaly_viewer import AnomalyViewer
+from anomalib_defect_plugins.demo.components.listeners import QUEUED, STATE_TTL_S, UNQUEUED, Updates
+from anomalib_defect_plugins.demo.components.served_files import serve_file
+from anomalib_defect_plugins.demo.resources import asset, render_template
 from anomalib_defect_plugins.demo.services.example_images import brick, defective_brick
-from anomalib_defect_plugins.demo.services.one_photo_training import Line, Progress, Recipe, Training
-from anomalib_defect_plugins.demo.services.predictions import photo_uri
-from anomalib_defect_plugins.demo.services.results_store import Store
-from anomalib_defect_plugins.demo.services.uploads import png, read_upload
-from anomalib_defect_plugins.demo.user_errors import told
+from anomalib_defect_plugins.demo.services.one_photo_training import (
+    Training,
+    TrainingProgress,
+    TrainingQueue,
+    TrainingSettings,
+)
+from anomalib_defect_plugins.demo.services.predictions import jpeg_uri
+from anomalib_defect_plugins.demo.services.results_store import ResultsStore
+from anomalib_defect_plugins.demo.services.uploads import encode_png, read_upload
+from anomalib_defect_plugins.demo.user_errors import show_user_errors
 
-RECIPES = {
-    "Quick (128 pixels, some 20 seconds)": Recipe(128, 4, 60),
-    "Standard (256 pixels, 2 to 3 minutes)": Recipe(256, 7, 100),
+PRESETS = {
+    "Quick (128 pixels, about 20 seconds)": TrainingSettings(128, 4, 60),
+    "Standard (256 pixels, 2 to 3 minutes)": TrainingSettings(256, 7, 100),
 }
-"""What can be chosen, and the default last."""
+"""Training settings to choose from; the last is the default."""
 
-RAISE = "The photo that was learnt from looks more normal than any other: raise the threshold until flawless ones are."
+THRESHOLD_HINT = (
+    "<p>The training photo scores lower than any other photo. Raise the threshold until defect-free photos are "
+    "predicted normal.</p>"
+)
 
-PERIOD = 0.5
-"""Seconds between two looks at a training."""
-
-
-def add_tab(store: Store, tab: gr.Tab) -> None:
-    """Add what is in the tab.
-
-    Args:
-        store: The results, of which nothing is needed.
-        tab: The tab, of which nothing is needed either.
-    """
-    del store, tab
-    OnePhoto()
-
-
-class OnePhoto:
-    """The tab.
-
-    Attributes:
-        line: The trainings of all users.
-    """
-
-    def __init__(self) -> None:
-        self.line = Line()
-        self.training = gr.State(None, time_to_live=3600 * HOURS, delete_callback=_stop)
-        with gr.Row(equal_height=False):
-            with gr.Column(scale=2, min_width=280):
-                photo = gr.File(file_types=["image"], label="One photo of the surface without a defect", height=150)
-                example = gr.Button("Take an example: bricks", size="sm")
-                recipe = gr.Radio(list(RECIPES), value=list(RECIPES)[-1], label="How thoroughly")
-                with gr.Row(elem_classes="buttons"):
-                    self.train = gr.Button("Train", variant="primary")
-                    self.stop = gr.Button("Stop", variant="stop", visible=False)
-            with gr.Column(scale=3, min_width=300):
-                sheet = style("training")
-                self.said = gr.HTML(
-                    _write(None), css_template=sheet, js_on_load=None, apply_default_css=False, elem_id="training"
-                )
-        self.hint = gr.HTML(f"<p>{RAISE}</p>", visible=False, js_on_load=None, apply_default_css=False)
-        with gr.Row(equal_height=False, visible=False) as self.after:
-            with gr.Column(scale=3, min_width=280):
-                self.photos = gr.File(
-                    file_count="multiple", file_types=["image"], label="Photos to inspect", height=220
-                )
-                examples = gr.Button("Take examples with drawn defects", size="sm")
-            with gr.Column(scale=8, min_width=300):
-                self.viewer = Viewer("photo")
-        self.timer = gr.Timer(PERIOD, active=False)
-        self.outputs = [self.training, self.said, self.train, self.stop, self.timer, self.hint, self.after]
-        self._connect(photo, recipe, {example: (self.take, photo), examples: (self.take_defects, self.photos)})
-
-    def _connect(self, photo: gr.File, recipe: gr.Radio, examples: Updates) -> None:
-        outputs = [*self.outputs, self.photos, *self.viewer.outputs]
-        self.train.click(self.begin, [photo, recipe, self.training], outputs, **QUIET)
-        self.stop.click(self.end, self.training, self.outputs, **QUIET)
-        self.timer.tick(self.tick, self.training, self.outputs, **DIRECT)
-        for button, (take, files) in examples.items():
-            button.click(take, None, files, **QUIET)
-        self.photos.change(
-            self.look,
-            [self.photos, self.training],
-            self.viewer.outputs,
-            api_visibility="private",
-            show_progress_on=[self.viewer.hint, self.viewer.verdict],
-            trigger_mode="always_last",
-            concurrency_id="models",
-            concurrency_limit=2,
-        )
-
-    @told
-    def begin(self, path: str | None, recipe: str, former: Training | None) -> Updates:
-        """Begin to train, or wait in line for it."""
-        if not path:
-            msg = "there is no photo yet; give one of the surface without a defect, or take the example"
-            raise InvalidInputError(msg)
-        check_one_of("how thoroughly", recipe, RECIPES)
-        training = Training(read_upload(path), RECIPES[recipe])
-        self.line.enter(training)
-        _stop(former)
-        return {**self._show(training), self.photos: None, **self.viewer.hide()}
-
-    @told
-    def end(self, training: Training | None) -> Updates:
-        """Stop training."""
-        _stop(training)
-        return self._show(training)
-
-    @told
-    def tick(self, training: Training | None) -> Updates:
-        """Show how far the training is."""
-        return self._show(training)
-
-    def _show(self, training: Training | None) -> Updates:
-        progress = training and training.progress()
-        busy = progress is not None and not progress.is_over
-        return {
-            self.training: training,
-            self.said: _write(progress, self.line.ahead(training) if training else 0),
-            self.train: gr.update(visible=not busy),
-            self.stop: gr.update(visible=busy),
-            self.timer: gr.update(active=busy),
-            self.hint: gr.update(visible=progress is not None and progress.state == "done"),
-            self.after: gr.update(visible=progress is not None and progress.state == "done"),
-        }
-
-    @told
-    def look(self, paths: Sequence[str] | None, training: Training | None) -> Updates:
-        """Look at photos with the trained model."""
-        if not paths:
-            return self.viewer.hide()
-        if training is None or training.model is None:
-            msg = "there is no trained model any more; train again"
-            raise InvalidInputError(msg)
-        return self.viewer.look(training.model, f"HTP-GAN on {training.name}", paths)
-
-    def take(self) -> str:
-        """Give a photo of bricks."""
-        return offer("brick.png", png(brick()))
-
-    def take_defects(self) -> list[str]:
-        """Give other photos of these bricks, with drawn defects and without."""
-        return [offer(f"brick_{kind}.png", png(pixels)) for kind, pixels in defective_brick().items()]
-
-
-def _stop(training: Training | None) -> None:
-    if training is not None:
-        training.stop()
-
-
-def _write(progress: Progress | None, ahead: int = 0) -> str:
-    named: dict[str, Any] = {"progress": progress}
-    if progress is not None:
-        named |= {"title": TITLES[progress.state], "about": _about(progress, ahead)}
-        named |= {"percent": round(100 * progress.share)}
-        named |= {"pictures": [photo_uri(Image.fromarray(picture)) for picture in progress.photo]}
-    return TEMPLATES.get_template("training.html").render(**named)
-
+POLL_INTERVAL_S = 0.5
+"""Interval at which the progress of a training is shown."""
 
 TITLES = {
     "waiting": "Waiting",
@@ -170,18 +44,169 @@ TITLES = {
     "stopped": "Stopped",
     "failed": "Training failed",
 }
+"""Title of each state of a training."""
 
 
-def _about(progress: Progress, ahead: int) -> str:
-    """Say what a person wants to know besides the state."""
+def add_tab(store: ResultsStore, tab: gr.Tab) -> None:
+    """Add the contents of the tab.
+
+    Args:
+        store: Store of the results; unused.
+        tab: The tab; unused.
+    """
+    del store, tab
+    OnePhotoTab()
+
+
+class OnePhotoTab:
+    """Contents of the tab.
+
+    Attributes:
+        queue: The trainings of all users.
+    """
+
+    def __init__(self) -> None:
+        self.queue = TrainingQueue()
+        self.training = gr.State(None, time_to_live=STATE_TTL_S, delete_callback=_stop)
+        with gr.Row(equal_height=False):
+            with gr.Column(scale=2, min_width=280):
+                photo = gr.File(file_types=["image"], label="Photo of the defect-free surface", height=150)
+                example = gr.Button("Use the example photo", size="sm")
+                preset = gr.Radio(list(PRESETS), value=list(PRESETS)[-1], label="Training preset")
+                with gr.Row(elem_classes="buttons"):
+                    self.train_button = gr.Button("Train", variant="primary")
+                    self.stop_button = gr.Button("Stop", variant="stop", visible=False)
+            with gr.Column(scale=3, min_width=300):
+                self.progress = gr.HTML(
+                    _render_progress(None),
+                    css_template=asset("training_progress.css"),
+                    js_on_load=None,
+                    apply_default_css=False,
+                    elem_id="training",
+                )
+        self.hint = gr.HTML(THRESHOLD_HINT, visible=False, js_on_load=None, apply_default_css=False)
+        with gr.Row(equal_height=False, visible=False) as self.inspection:
+            with gr.Column(scale=3, min_width=280):
+                self.photos = gr.File(
+                    file_count="multiple", file_types=["image"], label="Photos to inspect", height=220
+                )
+                defective_examples = gr.Button("Use example photos with defects", size="sm")
+            with gr.Column(scale=8, min_width=300):
+                self.viewer = AnomalyViewer("photo")
+        self.timer = gr.Timer(POLL_INTERVAL_S, active=False)
+        self.outputs = [
+            *(self.training, self.progress, self.train_button, self.stop_button),
+            *(self.timer, self.hint, self.inspection),
+        ]
+        example.click(self.load_example, None, photo, **QUEUED)
+        defective_examples.click(self.load_defective_examples, None, self.photos, **QUEUED)
+        self._connect(photo, preset)
+
+    def _connect(self, photo: gr.File, preset: gr.Radio) -> None:
+        outputs = [*self.outputs, self.photos, *self.viewer.outputs]
+        self.train_button.click(self.start, [photo, preset, self.training], outputs, **QUEUED)
+        self.stop_button.click(self.stop, self.training, self.outputs, **QUEUED)
+        self.timer.tick(self.poll, self.training, self.outputs, **UNQUEUED)
+        self.photos.change(
+            self.predict,
+            [self.photos, self.training],
+            self.viewer.outputs,
+            api_visibility="private",
+            show_progress_on=[self.viewer.placeholder, self.viewer.prediction],
+            trigger_mode="always_last",
+            concurrency_id="models",
+            concurrency_limit=2,
+        )
+
+    @show_user_errors
+    def start(self, path: str | None, preset: str, previous: Training | None) -> Updates:
+        """Queue a training, and stop the user's previous one."""
+        if not path:
+            msg = "there is no photo yet; upload one of the defect-free surface, or use the example photo"
+            raise InvalidInputError(msg)
+        check_one_of("training preset", preset, PRESETS)
+        training = Training(read_upload(path), PRESETS[preset])
+        self.queue.submit(training)
+        _stop(previous)
+        return {**self._show(training), self.photos: None, **self.viewer.hide()}
+
+    @show_user_errors
+    def stop(self, training: Training | None) -> Updates:
+        """Stop the training."""
+        _stop(training)
+        return self._show(training)
+
+    @show_user_errors
+    def poll(self, training: Training | None) -> Updates:
+        """Show the progress of the training."""
+        return self._show(training)
+
+    def _show(self, training: Training | None) -> Updates:
+        progress = None if training is None else training.progress()
+        active = progress is not None and not progress.is_over
+        done = progress is not None and progress.state == "done"
+        return {
+            self.training: training,
+            self.progress: _render_progress(progress, self.queue.count_ahead(training) if training else 0),
+            self.train_button: gr.update(visible=not active),
+            self.stop_button: gr.update(visible=active),
+            self.timer: gr.update(active=active),
+            self.hint: gr.update(visible=done),
+            self.inspection: gr.update(visible=done),
+        }
+
+    @show_user_errors
+    def predict(self, paths: Sequence[str] | None, training: Training | None) -> Updates:
+        """Run the trained model on photos."""
+        if not paths:
+            return self.viewer.hide()
+        if training is None or training.model is None:
+            msg = "the trained model is no longer available; train again"
+            raise InvalidInputError(msg)
+        return self.viewer.predict(training.model, f"{training.model_name} on {training.name}", paths)
+
+    def load_example(self) -> str:
+        """Return the example photo."""
+        return serve_file("brick.png", encode_png(brick()))
+
+    def load_defective_examples(self) -> list[str]:
+        """Return photos of the example's surface with and without drawn defects."""
+        return [serve_file(f"brick_{kind}.png", encode_png(pixels)) for kind, pixels in defective_brick().items()]
+
+
+def _stop(training: Training | None) -> None:
+    if training is not None:
+        training.stop()
+
+
+def _render_progress(progress: TrainingProgress | None, ahead: int = 0) -> str:
+    if progress is None:
+        return render_template("training_progress.html", progress=None)
+    return render_template(
+        "training_progress.html",
+        progress=progress,
+        title=TITLES[progress.state],
+        details=_details(progress, ahead),
+        percent=round(100 * progress.share),
+        scale_uris=[jpeg_uri(Image.fromarray(pixels)) for pixels in progress.previews],
+    )
+
+
+def _details(progress: TrainingProgress, ahead: int) -> str:
+    """Describe queue position, error or progress.
+
+    Args:
+        progress: TrainingProgress of the training.
+        ahead: Number of trainings ahead in the queue.
+    """
     if progress.state == "waiting":
-        return f"{ahead} {'training' if ahead == 1 else 'trainings'} of others before this one"
+        return f"{ahead} {'training' if ahead == 1 else 'trainings'} ahead in the queue"
     if progress.state == "failed":
         return progress.error
-    passed = f"{progress.done} of {len(progress.sizes)} scales, {_minutes(progress.seconds)}"
+    elapsed = f"{progress.done} of {len(progress.sizes)} scales, {_minutes(progress.seconds)}"
     if progress.state == "running" and progress.share > 0.02:
-        return f"{passed}, about {_minutes(progress.seconds * (1 / progress.share - 1))} left"
-    return passed
+        return f"{elapsed}, about {_minutes(progress.seconds * (1 / progress.share - 1))} left"
+    return elapsed
 
 
 def _minutes(seconds: float) -> str:

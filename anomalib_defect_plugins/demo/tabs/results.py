@@ -1,4 +1,4 @@
-"""The tab of results: the benchmark's figures, and two of its runs on the same test images."""
+"""The Results tab: tables and plots of a benchmark, and two of its runs on the same test images."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -7,163 +7,156 @@ import gradio as gr
 
 from anomalib_defect_plugins.core.checks import check_one_of
 from anomalib_defect_plugins.demo.components.benchmark_figures import (
-    TEMPLATES,
-    Choice,
+    Filters,
     Selection,
+    render_heat_maps,
+    render_pareto_plot,
+    render_table,
     select,
-    show_categories,
-    show_plot,
-    show_table,
 )
-from anomalib_defect_plugins.demo.components.run_comparison import OF, SHOWN, Pair, show_walk
-from anomalib_defect_plugins.demo.resources import asset
-from anomalib_defect_plugins.demo.services.benchmark_process import Maker
+from anomalib_defect_plugins.demo.components.listeners import UNQUEUED, Updates
+from anomalib_defect_plugins.demo.components.run_comparison import (
+    ERROR_SOURCES,
+    IMAGE_FILTERS,
+    RunPair,
+    render_comparison,
+)
+from anomalib_defect_plugins.demo.resources import asset, render_template
+from anomalib_defect_plugins.demo.services.benchmark_process import BenchmarkProcess
 from anomalib_defect_plugins.demo.services.cache import Cache
-from anomalib_defect_plugins.demo.services.results_store import RunInfo, Store
-from anomalib_defect_plugins.demo.user_errors import told, written
-from anomalib_defect_plugins.report import TEMPLATES as REPORT_TEMPLATES
-from anomalib_defect_plugins.report.labels import figure_title
+from anomalib_defect_plugins.demo.services.results_store import ResultsStore, RunInfo
+from anomalib_defect_plugins.demo.user_errors import render_user_errors, show_user_errors
+from anomalib_defect_plugins.report.assets import SORT_SCRIPT
+from anomalib_defect_plugins.report.labels import metric_title
 from anomalib_defect_plugins.report.summary import Summary
 
 VIEWS: dict[str, Callable[[Selection], str]] = {
-    "Table": show_table,
-    "Accuracy and latency": show_plot,
-    "Categories": show_categories,
+    "Table": render_table,
+    "Accuracy and latency": render_pareto_plot,
+    "Categories": render_heat_maps,
 }
-"""What is shown of the figures."""
+"""Renderer of each view."""
 
-FIGURES = ("image_AUROC", "image_F1Score", "pixel_AUROC", "pixel_AUPRO", "pixel_IoU")
-"""Figures that are shown at first, of those that there are."""
+DEFAULT_METRICS = ("image_AUROC", "image_F1Score", "pixel_AUROC", "pixel_AUPRO", "pixel_IoU")
+"""Metrics that are selected initially, as far as the benchmark has them."""
 
-FILTERS = {"Models": 2, "Data": 2, "Supervision": 2, "Metrics": 3}
-"""Filters, and how wide each is beside the others."""
+FILTER_WIDTHS = {"Models": 2, "Data": 2, "Supervision": 2, "Metrics": 3}
+"""Relative width of each filter."""
 
-DRAWN = 32
-"""So many tables and plots are kept: drawing takes a second, and most people want the same ones."""
+MAX_CACHED_VIEWS = 32
+"""Rendered views kept in memory: rendering takes a second, and most users look at the same ones."""
 
-PERIOD = 1.0
-"""Seconds between two looks at a process that makes results."""
-
-WALK = asset("walk.js")
-
-SORT = (REPORT_TEMPLATES / "sort.js").read_text(encoding="utf-8")
-
-TABLE = asset("table.js")
-TABLE = TABLE.replace("SORT", SORT.replace("document.query", "element.query"))
-
-DIRECT: dict[str, Any] = {"queue": False, "api_visibility": "private", "show_progress": "hidden"}
-"""Listeners that answer at once."""
-
-Updates = dict[Any, Any]
-"""New values by component."""
+POLL_INTERVAL_S = 1.0
+"""Interval at which the progress of a benchmark is shown."""
 
 
-def add_tab(store: Store, tab: gr.Tab) -> None:
-    """Add what is in the tab.
+def add_tab(store: ResultsStore, tab: gr.Tab) -> None:
+    """Add the contents of the tab.
 
     Args:
-        store: The results.
-        tab: The tab, of which nothing is needed: it is the first one.
+        store: Store of the results.
+        tab: The tab; unused, since this is the first one, which is open from the start.
     """
     del tab
-    making = Making(Maker(store.root / "embedded"))
+    benchmark = BuiltInBenchmark(BenchmarkProcess(store.root / "embedded"))
     with gr.Column(visible=False) as body:
-        figures, walk = Figures(store), Walk(store)
-    seen = gr.State(0)
-    outputs = [seen, body, *making.outputs, *figures.outputs, *walk.outputs]
-    direct = {**DIRECT, "outputs": outputs}
+        figures, comparison = BenchmarkFigures(store), RunComparison(store)
+    known_runs = gr.State(0)
+    outputs = [known_runs, body, *benchmark.outputs, *figures.outputs, *comparison.outputs]
+    options = {**UNQUEUED, "outputs": outputs}
 
     def open_tab() -> Updates:
-        """Fill the tab, for someone who has just come."""
+        """Fill the tab for a new user."""
         count = len(store.runs())
-        filled = {**figures.open(), **walk.open()} if count else {}
-        return {seen: count, body: gr.update(visible=count > 0), **making.look(count), **filled}
+        filled = {**figures.open(), **comparison.open()} if count else {}
+        return {known_runs: count, body: gr.update(visible=count > 0), **benchmark.show_progress(count), **filled}
 
-    def tick(known: int, *chosen: Any) -> Updates:
-        """Look how far the making is; the first results open the tab, and later ones come among its choices."""
+    def poll(known: int, *selected: Any) -> Updates:
+        """Show the progress of the benchmark; its first results fill the tab, later ones extend the choices."""
         count = len(store.runs())
         if count and not known:
-            return {**open_tab(), **walk.first()}
-        offered = {**figures.offer(*chosen), **walk.offer()} if count != known else {}
-        return {seen: count, **making.look(count), **offered}
+            return {**open_tab(), **comparison.show_initial()}
+        refreshed = {**figures.refresh(*selected), **comparison.refresh()} if count != known else {}
+        return {known_runs: count, **benchmark.show_progress(count), **refreshed}
 
-    # The images come after the table, for whoever waits for the page.
-    gr.on(None, open_tab, **direct).then(walk.look, **walk.looking)
-    making.timer.tick(tick, [seen, *figures.chosen], **direct)
+    # The images are loaded after the table, so that the page appears early.
+    gr.on(None, open_tab, **options).then(comparison.show_first, **comparison.show_options)
+    benchmark.timer.tick(poll, [known_runs, *figures.selected], **options)
 
 
-class Making:
-    """A place to make results where there are none.
+class BuiltInBenchmark:
+    """Controls to run the built-in benchmark when there are no results.
 
     Args:
-        maker: What makes them.
+        process: The benchmark process.
     """
 
-    def __init__(self, maker: Maker) -> None:
-        self.maker = maker
-        with gr.Column(visible=False, elem_classes="making") as self.offer:
-            self.said = gr.HTML(apply_default_css=False)
+    def __init__(self, process: BenchmarkProcess) -> None:
+        self.process = process
+        with gr.Column(visible=False, elem_classes="benchmark-progress") as self.body:
+            self.progress = gr.HTML(apply_default_css=False)
             with gr.Row(elem_classes="buttons"):
-                self.make = gr.Button("Make the embedded results", variant="primary", scale=0, min_width=290)
-                self.stop = gr.Button("Stop", variant="stop", scale=0, min_width=120)
-        self.timer = gr.Timer(PERIOD, active=False)
-        self.outputs = [self.offer, self.said, self.make, self.stop, self.timer]
-        self.make.click(self.begin, None, self.outputs, **DIRECT)
-        self.stop.click(self.end, None, self.outputs, **DIRECT)
+                self.start_button = gr.Button("Run the built-in benchmark", variant="primary", scale=0, min_width=290)
+                self.stop_button = gr.Button("Stop", variant="stop", scale=0, min_width=120)
+        self.timer = gr.Timer(POLL_INTERVAL_S, active=False)
+        self.outputs = [self.body, self.progress, self.start_button, self.stop_button, self.timer]
+        self.start_button.click(self.start, None, self.outputs, **UNQUEUED)
+        self.stop_button.click(self.stop, None, self.outputs, **UNQUEUED)
 
-    def begin(self) -> Updates:
-        """Begin, or go on with what is missing."""
-        self.maker.start()
-        return self.look(0)
+    def start(self) -> Updates:
+        """Start the benchmark, or continue it with the missing runs."""
+        self.process.start()
+        return self.show_progress(0)
 
-    def end(self) -> Updates:
-        """Stop; what is done is kept."""
-        self.maker.stop()
-        return self.look(0)
+    def stop(self) -> Updates:
+        """Stop the benchmark; finished runs are kept."""
+        self.process.stop()
+        return self.show_progress(0)
 
-    def look(self, count: int) -> Updates:
-        """Show how far it is.
+    def show_progress(self, count: int) -> Updates:
+        """Show the progress of the benchmark.
 
         Args:
-            count: How many runs there are; with some, and nothing going on, nothing is offered.
+            count: Number of runs in the results; with some, the controls are hidden unless the benchmark is active.
         """
-        progress = self.maker.progress()
+        progress = self.process.progress()
         running = progress.state in {"running", "stopping"}
-        said = TEMPLATES.get_template("making.html").render(progress=progress, folder=self.maker.out.parent.name)
+        folder = self.process.out.parent.name
         return {
-            self.offer: gr.update(visible=not count or progress.state not in {"idle", "done"}),
-            self.said: said,
-            self.make: gr.update(visible=not running),
-            self.stop: gr.update(visible=running, interactive=progress.state == "running"),
+            self.body: gr.update(visible=not count or progress.state not in {"idle", "done"}),
+            self.progress: render_template("benchmark_progress.html", progress=progress, folder=folder),
+            self.start_button: gr.update(visible=not running),
+            self.stop_button: gr.update(visible=running, interactive=progress.state == "running"),
             self.timer: gr.update(active=running),
         }
 
 
-class Figures:
-    """The figures of the benchmark.
+class BenchmarkFigures:
+    """Table and plots of a benchmark, with filters.
 
     Args:
-        store: The results.
+        store: Store of the results.
     """
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: ResultsStore) -> None:
         self.store = store
-        self.drawn = Cache(DRAWN)
+        self.rendered = Cache(MAX_CACHED_VIEWS)
         gr.HTML("<h2>Benchmark</h2>", elem_classes="demo-section", apply_default_css=False)
         self.benchmark = gr.Dropdown([], label="Results folder", visible=False)
         with gr.Row(elem_classes="filters"):
-            filters = [
-                gr.Dropdown([], multiselect=True, label=f"{name} (none: all)", min_width=140, scale=scale)
-                for name, scale in FILTERS.items()
+            self.filters = [
+                gr.Dropdown([], multiselect=True, label=f"{name} (none: all)", min_width=140, scale=width)
+                for name, width in FILTER_WIDTHS.items()
             ]
         self.view = gr.Radio(list(VIEWS), value=next(iter(VIEWS)), label="View")
-        self.shown = gr.HTML(js_on_load=TABLE, apply_default_css=False, elem_id="figures")
-        self.filters = filters
-        self.chosen = [self.view, self.benchmark, *filters]
-        self.outputs = [self.benchmark, *filters, self.shown]
-        self.benchmark.input(self.turn, [self.view, self.benchmark], [*filters, self.shown], **DIRECT)
-        changes = [it.input for it in (self.view, *filters)]
-        gr.on(changes, self.draw, self.chosen, self.shown, trigger_mode="always_last", **DIRECT)
+        script = f"{SORT_SCRIPT}\n{asset('benchmark_table.js')}"
+        self.figure = gr.HTML(js_on_load=script, apply_default_css=False, elem_id="figures")
+        self.selected = [self.view, self.benchmark, *self.filters]
+        self.outputs = [self.benchmark, *self.filters, self.figure]
+        filled = [*self.filters, self.figure]
+        self.benchmark.input(self.select_benchmark, [self.view, self.benchmark], filled, **UNQUEUED)
+        changes = [self.view.input, *(dropdown.input for dropdown in self.filters)]
+        gr.on(changes, self.draw, self.selected, self.figure, trigger_mode="always_last", **UNQUEUED)
 
     def open(self) -> Updates:
         """Show the table of the first results folder."""
@@ -173,37 +166,38 @@ class Figures:
         return {self.benchmark: folders, **self._fill(next(iter(VIEWS)), summary)}
 
     def _fill(self, view: str, summary: Summary) -> Updates:
-        """Set the filters as they are at first, and show what they leave."""
-        wanted = [name for name in FIGURES if name in summary.figures]
-        values = ([], [], [], wanted)
+        """Reset the filters and render the view."""
+        metrics = [name for name in DEFAULT_METRICS if name in summary.metrics]
+        values: list[list[str]] = [[], [], [], metrics]
         updates = [
             gr.update(choices=choices, value=value) for choices, value in zip(_choices(summary), values, strict=True)
         ]
-        shown = self._write(view, summary, Choice(figures=tuple(wanted)))
-        return {**dict(zip(self.filters, updates, strict=True)), self.shown: shown}
+        figure = self._render(view, summary, Filters(metrics=tuple(metrics)))
+        return {**dict(zip(self.filters, updates, strict=True)), self.figure: figure}
 
-    def _write(self, view: str, summary: Summary, choice: Choice) -> str:
-        return self.drawn((view, summary.results.folder, choice), summary, lambda: VIEWS[view](select(summary, choice)))
+    def _render(self, view: str, summary: Summary, filters: Filters) -> str:
+        key = view, summary.results.folder, filters
+        return self.rendered(key, summary, lambda: VIEWS[view](select(summary, filters)))
 
-    @told
-    def turn(self, view: str, benchmark: str) -> Updates:
+    @show_user_errors
+    def select_benchmark(self, view: str, benchmark: str) -> Updates:
         """Show another results folder."""
         return self._fill(view, self._summary(view, benchmark))
 
-    def offer(self, view: str, benchmark: str, *filters: Sequence[str]) -> Updates:
-        """Show what has come since, and offer it among the choices; what is chosen stays."""
+    def refresh(self, view: str, benchmark: str, *filters: Sequence[str]) -> Updates:
+        """Add new results to the view and to the choices; the current selection is kept."""
         summaries = self.store.summaries()
         folders = gr.update(choices=list(summaries), visible=len(summaries) > 1)
-        updates = [gr.update(choices=it) for it in _choices(self._summary(view, benchmark))]
-        shown = self.draw(view, benchmark, *filters)
-        return {self.benchmark: folders, self.shown: shown, **dict(zip(self.filters, updates, strict=True))}
+        updates = [gr.update(choices=choices) for choices in _choices(self._summary(view, benchmark))]
+        figure = self.draw(view, benchmark, *filters)
+        return {self.benchmark: folders, self.figure: figure, **dict(zip(self.filters, updates, strict=True))}
 
-    @written
+    @render_user_errors
     def draw(self, view: str, benchmark: str | None, *filters: Sequence[str]) -> str:
-        """Show what the filters leave."""
+        """Render what matches the filters."""
         if benchmark is None:
             return ""
-        return self._write(view, self._summary(view, benchmark), Choice(*map(tuple, filters)))
+        return self._render(view, self._summary(view, benchmark), Filters(*map(tuple, filters)))
 
     def _summary(self, view: str, benchmark: str) -> Summary:
         summaries = self.store.summaries()
@@ -213,90 +207,96 @@ class Figures:
 
 
 def _choices(summary: Summary) -> list[Sequence[Any]]:
-    figures = [(figure_title(name), name) for name in summary.figures]
-    return [summary.models, summary.data, summary.supervisions, figures]
+    metrics = [(metric_title(name), name) for name in summary.metrics]
+    return [summary.models, summary.data, summary.supervisions, metrics]
 
 
-class Walk:
+class RunComparison:
     """Two runs on the same test images.
 
     Args:
-        store: The results.
+        store: Store of the results.
     """
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: ResultsStore) -> None:
         self.store = store
-        gr.HTML("<h2>The same images, two models</h2>", elem_classes="demo-section", apply_default_css=False)
+        gr.HTML("<h2>Compare two models</h2>", elem_classes="demo-section", apply_default_css=False)
         with gr.Row(elem_classes="filters long"):
-            self.data, self.a, self.b = (gr.Dropdown([], label=it) for it in ("Tested on", "Model A", "Model B"))
+            self.data, self.a, self.b = (gr.Dropdown([], label=name) for name in ("Test data", "Model A", "Model B"))
         with gr.Row(elem_classes="filters"):
-            show = gr.Radio([(text, key) for key, text in SHOWN.items()], value="all", label="Show")
-            of = gr.Radio([(text, key) for key, text in OF.items()], value="either", label="Errors of")
-        self.shown = gr.HTML(js_on_load=WALK, apply_default_css=False, elem_id="walk")
-        self.outputs = [self.data, self.a, self.b, self.shown]
-        pair = [self.a, self.b, show, of]
-        self.looking = {**DIRECT, "inputs": pair, "outputs": self.shown, "trigger_mode": "always_last"}
-        self.data.input(self.turn, self.data, [self.a, self.b], **DIRECT).then(self.look, **self.looking)
-        gr.on([it.input for it in pair], self.look, **self.looking)
-        # An event that Gradio puts off loses what it says, so the script itself waits for the answer.
-        self.shown.walk(self.step, **{**self.looking, "trigger_mode": "multiple"})
+            show = gr.Radio([(label, key) for key, label in IMAGE_FILTERS.items()], value="all", label="Show")
+            errors_of = gr.Radio(
+                [(label, key) for key, label in ERROR_SOURCES.items()], value="either", label="Errors of"
+            )
+        script = asset("run_comparison.js")
+        self.image = gr.HTML(js_on_load=script, apply_default_css=False, elem_id="run-comparison")
+        self.outputs = [self.data, self.a, self.b, self.image]
+        inputs = [self.a, self.b, show, errors_of]
+        self.show_options = {**UNQUEUED, "inputs": inputs, "outputs": self.image, "trigger_mode": "always_last"}
+        selected = self.data.input(self.select_data, self.data, [self.a, self.b], **UNQUEUED)
+        selected.then(self.show_first, **self.show_options)
+        changes = [self.a.input, self.b.input, show.input, errors_of.input]
+        gr.on(changes, self.show_first, **self.show_options)
+        # Gradio drops the data of an event that it defers, so the script itself waits for the answer.
+        self.image.navigate(self.show_image, **{**self.show_options, "trigger_mode": "multiple"})
 
     def open(self) -> Updates:
-        """Choose the first data, and two runs on it."""
+        """Select the first data and two runs on it."""
         data = self._data()
-        return {self.data: gr.update(choices=data, value=data[0]), **self.turn(data[0])}
+        return {self.data: gr.update(choices=data, value=data[0]), **self.select_data(data[0])}
 
-    def offer(self) -> Updates:
-        """Offer what has come since; what is chosen stays."""
+    def refresh(self) -> Updates:
+        """Add new data to the choices; the current selection is kept."""
         return {self.data: gr.update(choices=self._data())}
 
     def _data(self) -> list[str]:
         return list(dict.fromkeys(run.data for run in self.store.runs()))
 
-    def first(self) -> Updates:
-        """Show the first image of the first two runs."""
-        a, b = _first_pair(self._runs(self._data()[0]))
-        return {self.shown: self.look(a, b, "all", "either")}
+    def show_initial(self) -> Updates:
+        """Show the first image of the initially selected runs."""
+        a, b = _default_pair(self._runs(self._data()[0]))
+        return {self.image: self.show_first(a, b, "all", "either")}
 
     def _runs(self, data: str) -> list[RunInfo]:
         return [run for run in self.store.runs() if run.data == data]
 
-    def turn(self, data: str) -> Updates:
-        """Choose two runs on some data."""
+    def select_data(self, data: str) -> Updates:
+        """Select two runs on a data set."""
         runs = self._runs(data)
         several = len({run.benchmark for run in runs}) > 1
         choices = [(_label(run, several), run.key) for run in runs]
-        a, b = _first_pair(runs)
+        a, b = _default_pair(runs)
         return {self.a: gr.update(choices=choices, value=a), self.b: gr.update(choices=choices, value=b)}
 
-    @written
-    def look(self, a: str | None, b: str | None, show: str, of: str) -> str:
-        """Show the first of the images that are chosen."""
-        return self._write(a, b, show, of, 0)
+    @render_user_errors
+    def show_first(self, a: str | None, b: str | None, show: str, errors_of: str) -> str:
+        """Render the first of the selected images."""
+        return self._render(a, b, show, errors_of, 0)
 
-    @written
-    def step(self, a: str | None, b: str | None, show: str, of: str, event: gr.EventData) -> str:
-        """Show the image of the place that was asked for."""
-        place = event._data.get("at") if isinstance(event._data, dict) else None
-        return self._write(a, b, show, of, place)
+    @render_user_errors
+    def show_image(self, a: str | None, b: str | None, show: str, errors_of: str, event: gr.EventData) -> str:
+        """Render the image at the position that the event requests."""
+        position = event._data.get("position") if isinstance(event._data, dict) else None
+        return self._render(a, b, show, errors_of, position)
 
-    def _write(self, a: str | None, b: str | None, show: str, of: str, place: Any) -> str:
+    def _render(self, a: str | None, b: str | None, show: str, errors_of: str, position: Any) -> str:
         if a is None or b is None:
             return ""
-        return show_walk(Pair(self.store, self.store.run(a), self.store.run(b), show, of), place)
+        pair = RunPair(self.store, self.store.run(a), self.store.run(b), show, errors_of)
+        return render_comparison(pair, position)
 
 
-def _label(run: RunInfo, several: bool) -> str:
-    return f"{run.model} · {run.supervision} · seed {run.seed}" + (f" · {run.benchmark}" if several else "")
+def _label(run: RunInfo, with_benchmark: bool) -> str:
+    return f"{run.model} · {run.supervision} · seed {run.seed}" + (f" · {run.benchmark}" if with_benchmark else "")
 
 
-def _first_pair(runs: Sequence[RunInfo]) -> tuple[str | None, str | None]:
-    """Choose the first run, and beside it the first of another model, rather one of the same supervision and seed."""
+def _default_pair(runs: Sequence[RunInfo]) -> tuple[str | None, str | None]:
+    """Choose the first run and the first of another model, if possible with the same supervision and seed."""
     if not runs:
         return None, None
     first = runs[0]
 
-    def likeness(run: RunInfo) -> tuple[bool, bool, bool]:
+    def preference(run: RunInfo) -> tuple[bool, bool, bool]:
         return run.model != first.model, run.supervision == first.supervision, run.seed == first.seed
 
-    return first.key, max(runs, key=likeness).key
+    return first.key, max(runs, key=preference).key

@@ -1,4 +1,4 @@
-"""The tab where someone paints a region on a normal image, has defects made in it, and saves them for a training."""
+"""The Synthesise tab: draws defects in a painted region of a normal image and saves them as training data."""
 
 import io
 import secrets
@@ -6,137 +6,153 @@ from typing import Any
 
 import gradio as gr
 import numpy as np
+import numpy.typing as npt
 from PIL import Image
 
 from anomalib_defect_plugins.core.errors import InvalidInputError, UserError
-from anomalib_defect_plugins.demo.components.anomaly_viewer import DIRECT, HOURS, QUIET, Updates, offer, style
-from anomalib_defect_plugins.demo.components.benchmark_figures import TEMPLATES
-from anomalib_defect_plugins.demo.resources import asset
-from anomalib_defect_plugins.demo.services.defect_collection import FOLDER, Collection, Piece, zipped
-from anomalib_defect_plugins.demo.services.defect_sources import Sources
+from anomalib_defect_plugins.demo.components.listeners import QUEUED, STATE_TTL_S, UNQUEUED, Updates
+from anomalib_defect_plugins.demo.components.served_files import serve_file
+from anomalib_defect_plugins.demo.resources import asset, render_template
+from anomalib_defect_plugins.demo.services.defect_collection import (
+    SYNTHETIC_FOLDER,
+    CollectedDefect,
+    DefectCollection,
+    zip_folder,
+)
+from anomalib_defect_plugins.demo.services.defect_sources import DefectSources
 from anomalib_defect_plugins.demo.services.example_images import brick
-from anomalib_defect_plugins.demo.services.predictions import NOTHING, OUTLINE, photo_uri, shrunk
+from anomalib_defect_plugins.demo.services.predictions import EMPTY_URI, OUTLINE_COLOUR, jpeg_uri, shrink
 from anomalib_defect_plugins.demo.services.regions import ring
-from anomalib_defect_plugins.demo.services.results_store import Store
-from anomalib_defect_plugins.demo.services.uploads import png, read_paint, read_upload
-from anomalib_defect_plugins.demo.user_errors import told
+from anomalib_defect_plugins.demo.services.results_store import ResultsStore
+from anomalib_defect_plugins.demo.services.uploads import encode_png, read_painted_region, read_upload
+from anomalib_defect_plugins.demo.user_errors import show_user_errors
 
-SIDE = 768
-"""Longer side that normal images are brought to, in pixels."""
+MAX_SIDE = 768
+"""Longer side of the normal image in pixels; larger images are resized."""
 
-SMALL = 240
-"""Longer side of the pictures of what was made, in pixels."""
+THUMBNAIL_SIDE = 240
+"""Longer side of the thumbnails of generated images, in pixels."""
 
-FIRST = "procedural"
-"""What makes defects at first: it always can, where a Defect-GAN may have been trained for too short a time."""
+DEFAULT_SOURCE = "procedural"
+"""Initial source of defects. It always works; a trained source may have been trained too briefly."""
 
-HINT = "<p>Paint on a normal image here, and defects are made where the paint is.</p>"
+PLACEHOLDER = "<p>The normal image appears here. Paint on it where the defects should be.</p>"
 
-Work = tuple[str, np.ndarray]
-"""Name and pixels, (H, W, 3), uint8, of the normal image."""
+NormalImage = tuple[str, npt.NDArray[np.uint8]]
+"""Name and pixels, shape (H, W, 3)."""
 
 
-def add_tab(store: Store, tab: gr.Tab) -> None:
-    """Add what is in the tab.
+def add_tab(store: ResultsStore, tab: gr.Tab) -> None:
+    """Add the contents of the tab.
 
     Args:
-        store: The results, whose trained Defect-GANs are offered, and below which is saved.
+        store: Store of the results; it provides trained sources, and defects are saved below its folder.
         tab: The tab.
     """
-    Synthesis(store, tab)
+    SynthesizeTab(store, tab)
 
 
-class Synthesis:
-    """The tab.
+class SynthesizeTab:
+    """Contents of the tab.
 
     Args:
-        store: The results.
-        tab: The tab; going to it shows what can make defects by then.
+        store: Store of the results.
+        tab: The tab; selecting it updates the list of sources.
     """
 
-    def __init__(self, store: Store, tab: gr.Tab) -> None:
+    def __init__(self, store: ResultsStore, tab: gr.Tab) -> None:
         self.store = store
-        self.sources = Sources(store)
-        self.work = gr.State(None, time_to_live=3600 * HOURS)
-        self.made = gr.State(None, time_to_live=3600 * HOURS)
+        self.sources = DefectSources(store)
+        self.normal_image = gr.State(None, time_to_live=STATE_TTL_S)
+        self.collection = gr.State(None, time_to_live=STATE_TTL_S)
         with gr.Row():
-            self.source = gr.Dropdown(self._choices(), value=FIRST, label="Made by", scale=2, min_width=320)
-            known = list(self.sources.get(FIRST).categories)
-            self.category = gr.Dropdown(known, value=known[0], label="Category of the defects", min_width=240)
+            self.source = gr.Dropdown(
+                self._choices(), value=DEFAULT_SOURCE, label="Defect source", scale=2, min_width=320
+            )
+            categories = list(self.sources.get(DEFAULT_SOURCE).categories)
+            self.category = gr.Dropdown(categories, value=categories[0], label="Defect category", min_width=240)
         with gr.Row(equal_height=False):
             with gr.Column(scale=3, min_width=280):
                 photo = gr.File(file_types=["image"], label="Normal image", height=150)
-                example = gr.Button("Take an example", size="sm")
-                count = gr.Slider(1, 16, 4, step=1, precision=0, label="Images to make")
+                example = gr.Button("Use an example", size="sm")
+                count = gr.Slider(1, 16, 4, step=1, precision=0, label="Number of images")
                 seed = gr.Number(0, precision=0, minimum=0, maximum=2**31, label="Seed")
-                make = gr.Button("Make defects", variant="primary")
+                generate = gr.Button("Generate defects", variant="primary")
             with gr.Column(scale=8, min_width=300):
-                self.hint = gr.HTML(HINT, css_template=style("hint"), js_on_load=None, apply_default_css=False)
-                with gr.Column(visible=False) as self.board:
-                    self.canvas = _canvas()
-                self.shown = gr.HTML(
-                    _write(None),
-                    css_template=style("made"),
-                    js_on_load=None,
-                    apply_default_css=False,
-                    elem_id="made",
-                )
-                with gr.Row(elem_classes="buttons", visible=False) as self.saving:
-                    name = gr.Textbox("painted", label="Name of the folder", max_length=60, scale=3, min_width=160)
-                    save = gr.Button("Save as a folder", min_width=140)
-                    again = gr.Button("Start over", min_width=120)
-                self.saved = gr.HTML(apply_default_css=False, js_on_load=None, elem_id="saved")
-                self.zip = gr.DownloadButton("Download as ZIP", visible=False)
+                self._add_canvas()
+                self._add_gallery()
         self._connect(tab, photo, example)
-        outputs = [self.made, self.shown, self.saving, self.saved, self.zip]
-        make.click(
-            self.make,
-            [self.work, self.canvas, self.source, self.category, count, seed, self.made],
-            outputs,
+        generate.click(
+            self.generate,
+            [self.normal_image, self.canvas, self.source, self.category, count, seed, self.collection],
+            self.outputs,
             api_visibility="private",
-            show_progress_on=self.shown,
+            show_progress_on=self.gallery,
             concurrency_id="models",
             concurrency_limit=2,
         )
-        save.click(self.save, [self.made, name], [self.saved, self.zip], api_visibility="private")
-        again.click(self.start_over, None, outputs, **DIRECT)
+
+    def _add_canvas(self) -> None:
+        style = asset("placeholder.css")
+        self.placeholder = gr.HTML(PLACEHOLDER, css_template=style, js_on_load=None, apply_default_css=False)
+        with gr.Column(visible=False) as self.canvas_column:
+            self.canvas = _mask_painter()
+
+    def _add_gallery(self) -> None:
+        self.gallery = gr.HTML(
+            _render_gallery(None),
+            css_template=asset("synthetic_images.css"),
+            js_on_load=None,
+            apply_default_css=False,
+            elem_id="synthetic-images",
+        )
+        with gr.Row(elem_classes="buttons", visible=False) as self.save_row:
+            name = gr.Textbox("painted", label="Folder name", max_length=60, scale=3, min_width=160)
+            save = gr.Button("Save folder", min_width=140)
+            clear = gr.Button("Start over", min_width=120)
+        self.saved = gr.HTML(apply_default_css=False, js_on_load=None, elem_id="saved-folder")
+        self.zip = gr.DownloadButton("Download as ZIP", visible=False)
+        self.outputs = [self.collection, self.gallery, self.save_row, self.saved, self.zip]
+        save.click(self.save, [self.collection, name], [self.saved, self.zip], api_visibility="private")
+        clear.click(self.clear, None, self.outputs, **UNQUEUED)
 
     def _connect(self, tab: gr.Tab, photo: gr.File, example: gr.Button) -> None:
-        gr.on([tab.select, self.source.focus], self.offer, None, self.source, **DIRECT)
-        self.source.input(self.turn, self.source, self.category, **QUIET)
-        photo.change(self.take, [photo, self.work], [self.work, self.hint, self.board, self.canvas], **QUIET)
-        example.click(self.take_example, self.source, photo, **QUIET)
+        gr.on([tab.select, self.source.focus], self.refresh_sources, None, self.source, **UNQUEUED)
+        self.source.input(self.select_source, self.source, self.category, **QUEUED)
+        shown = [self.normal_image, self.placeholder, self.canvas_column, self.canvas]
+        photo.change(self.load_photo, [photo, self.normal_image], shown, **QUEUED)
+        example.click(self.load_example, self.source, photo, **QUEUED)
 
     def _choices(self) -> list[tuple[str, str]]:
         return [(title, name) for name, title in self.sources.titles().items()]
 
-    def offer(self) -> Any:
-        """Offer what has come since; what is chosen stays."""
+    def refresh_sources(self) -> Any:
+        """Update the list of sources; the current selection is kept."""
         return gr.update(choices=self._choices())
 
-    @told
-    def turn(self, source: str) -> Any:
-        """Offer what a source can make."""
-        known = self.sources.get(source).categories
-        return gr.update(choices=list(known), value=known[0])
+    @show_user_errors
+    def select_source(self, source: str) -> Any:
+        """Update the list of categories for a source."""
+        categories = self.sources.get(source).categories
+        return gr.update(choices=list(categories), value=categories[0])
 
-    @told
-    def take(self, path: str | None, former: Work | None) -> Updates:
-        """Show a normal image to paint on."""
+    @show_user_errors
+    def load_photo(self, path: str | None, previous: NormalImage | None) -> Updates:
+        """Show a normal image on the canvas."""
         if path is None:
-            return {self.work: former}
+            return {self.normal_image: previous}
         photo = read_upload(path)
-        picture = shrunk(photo.pixels, SIDE)
+        image = shrink(photo.pixels, MAX_SIDE)
         return {
-            self.work: (photo.name, np.asarray(picture)),
-            self.hint: gr.update(visible=False),
-            self.board: gr.update(visible=True),
-            self.canvas: gr.HTML(photo=photo_uri(picture), width=picture.width, height=picture.height),
+            self.normal_image: (photo.name, np.asarray(image)),
+            self.placeholder: gr.update(visible=False),
+            self.canvas_column: gr.update(visible=True),
+            self.canvas: gr.HTML(photo=jpeg_uri(image), width=image.width, height=image.height),
         }
 
-    @told
-    def take_example(self, source: str | None) -> str:
-        """Give a normal test image of the data that a Defect-GAN was trained with, or a photo of bricks."""
+    @show_user_errors
+    def load_example(self, source: str | None) -> str:
+        """Return a normal test image of the run that trained the source, else of any run, else a photo of bricks."""
         runs = [run for run in self.store.runs() if run.key == source] or self.store.runs()
         for run in runs:
             try:
@@ -145,80 +161,82 @@ class Synthesis:
                 pixels = self.store.picture(run.key, int(normal[secrets.randbelow(len(normal))]), "image")
             except (UserError, ValueError):
                 continue
-            return offer("normal.png", png(pixels))
-        return offer("brick.png", png(brick()))
+            return serve_file("normal.png", encode_png(pixels))
+        return serve_file("brick.png", encode_png(brick()))
 
-    @told
-    def make(
+    @show_user_errors
+    def generate(
         self,
-        work: Work | None,
+        normal_image: NormalImage | None,
         painted: str,
-        source: str,
+        source_name: str,
         category: str,
         count: int,
         seed: int,
-        made: Collection | None,
+        collection: DefectCollection | None,
     ) -> Updates:
-        """Make defects, and add them to what was made before."""
-        if work is None:
-            msg = "there is no normal image yet; give one, or take an example"
+        """Draw defects and add them to the collection."""
+        if normal_image is None:
+            msg = "there is no normal image yet; upload one, or use an example"
             raise InvalidInputError(msg)
-        made = made or Collection()
-        made.check_room(count)
-        name, pixels = work
-        region = read_paint(painted, pixels.shape[:2])
-        maker = self.sources.get(source)
-        for number in range(len(made.pieces), len(made.pieces) + count):
-            made.add(name, pixels, maker.make(pixels, region, category, (seed, number)), category, maker.title, seed)
-        return self._show(made)
+        collection = collection or DefectCollection()
+        collection.check_room(count)
+        name, pixels = normal_image
+        region = read_painted_region(painted, pixels.shape[:2])
+        source = self.sources.get(source_name)
+        for number in range(len(collection.defects), len(collection.defects) + count):
+            defect = source.draw(pixels, region, category, (seed, number))
+            collection.add(name, pixels, defect, category, source.title, seed)
+        return self._show(collection)
 
-    def _show(self, made: Collection | None) -> Updates:
+    def _show(self, collection: DefectCollection | None) -> Updates:
         return {
-            self.made: made,
-            self.shown: _write(made),
-            self.saving: gr.update(visible=made is not None),
+            self.collection: collection,
+            self.gallery: _render_gallery(collection),
+            self.save_row: gr.update(visible=collection is not None),
             self.saved: "",
             self.zip: gr.update(visible=False, value=None),
         }
 
-    @told
-    def save(self, made: Collection | None, name: str) -> Updates:
-        """Save what was made as a folder, and offer it as one file."""
-        folder = (made or Collection()).save(self.store.root, name)
-        place = f"{self.store.root.name}/{FOLDER}/{folder.name}"
-        text = TEMPLATES.get_template("saved.html").render(place=place, count=len(made.pieces))
-        return {self.saved: text, self.zip: gr.update(visible=True, value=zipped(folder, secrets.token_hex(16)))}
+    @show_user_errors
+    def save(self, collection: DefectCollection | None, name: str) -> Updates:
+        """Save the collection to a folder and offer it as a ZIP file."""
+        collection = collection or DefectCollection()
+        folder = collection.save(self.store.root, name)
+        relative = f"{self.store.root.name}/{SYNTHETIC_FOLDER}/{folder.name}"
+        text = render_template("saved_folder.html", folder=relative, count=len(collection.defects))
+        return {self.saved: text, self.zip: gr.update(visible=True, value=zip_folder(folder, secrets.token_hex(16)))}
 
-    def start_over(self) -> Updates:
-        """Let go of what was made; what was saved stays."""
+    def clear(self) -> Updates:
+        """Clear the collection; saved folders are kept."""
         return self._show(None)
 
 
-def _canvas() -> gr.HTML:
+def _mask_painter() -> gr.HTML:
     return gr.HTML(
         "",
-        html_template=asset("paint.html"),
-        css_template=style("paint"),
-        js_on_load=asset("paint.js"),
+        html_template=asset("mask_painter.html"),
+        css_template=asset("mask_painter.css"),
+        js_on_load=asset("mask_painter.js"),
         apply_default_css=False,
-        elem_id="painted",
-        photo=NOTHING,
+        elem_id="mask-painter",
+        photo=EMPTY_URI,
         width=1,
         height=1,
     )
 
 
-def _write(made: Collection | None) -> str:
-    pieces = made.pieces if made else []
-    pictures = [_picture(piece) for piece in pieces]
-    return TEMPLATES.get_template("made.html").render(pieces=list(zip(pieces, pictures, strict=True)))
+def _render_gallery(collection: DefectCollection | None) -> str:
+    defects = collection.defects if collection else []
+    return render_template("synthetic_images.html", defects=[(defect, _thumbnail_uri(defect)) for defect in defects])
 
 
-def _picture(piece: Piece) -> str:
-    """Draw an image of the collection with the border of its mask, as a data URI."""
-    image, mask = (Image.open(io.BytesIO(file)) for file in (piece.image, piece.mask))
-    size = [round(SMALL / max(image.size) * length) for length in image.size]
+def _thumbnail_uri(defect: CollectedDefect) -> str:
+    """Draw a thumbnail with the outline of its mask, as a data URI."""
+    image, mask = (Image.open(io.BytesIO(file)) for file in (defect.image, defect.mask))
+    scale = THUMBNAIL_SIDE / max(image.size)
+    size = round(scale * image.width), round(scale * image.height)
     pixels = np.array(image.resize(size, Image.Resampling.LANCZOS))
-    covered = np.asarray(mask.resize(size, Image.Resampling.NEAREST)) > 0
-    pixels[ring(covered)] = OUTLINE
-    return photo_uri(Image.fromarray(pixels))
+    resized_mask = np.asarray(mask.resize(size, Image.Resampling.NEAREST)) > 0
+    pixels[ring(resized_mask)] = OUTLINE_COLOUR
+    return jpeg_uri(Image.fromarray(pixels))

@@ -1,9 +1,10 @@
-"""Training on one photo: one after another, each on its own, to be stopped at any time."""
+"""Training on one photo: one training after another, independent of each other, stopped at any time."""
 
 import time
 from collections.abc import Callable
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 
 pytest.importorskip("gradio", reason="gradio is not installed")
@@ -12,11 +13,17 @@ import gradio as gr
 
 from anomalib_defect_plugins.core.errors import InvalidInputError
 from anomalib_defect_plugins.demo.services.example_images import brick, defective_brick
-from anomalib_defect_plugins.demo.services.one_photo_training import MOST_WAITING, Line, Recipe, Training, model_size
+from anomalib_defect_plugins.demo.services.one_photo_training import (
+    MAX_WAITING,
+    Training,
+    TrainingQueue,
+    TrainingSettings,
+    model_size,
+)
 from anomalib_defect_plugins.demo.services.uploads import Photo
-from anomalib_defect_plugins.demo.tabs.one_photo import RECIPES, OnePhoto
+from anomalib_defect_plugins.demo.tabs.one_photo import PRESETS, OnePhotoTab
 
-TINY, ENDLESS = Recipe(64, 2, 2), Recipe(64, 2, 100_000)
+TINY, ENDLESS = TrainingSettings(64, 2, 2), TrainingSettings(64, 2, 100_000)
 
 
 def photo(seed: int = 0) -> Photo:
@@ -27,93 +34,96 @@ def photo(seed: int = 0) -> Photo:
 def wait_for(condition: Callable[[], bool], seconds: float = 120) -> None:
     until = time.monotonic() + seconds
     while not condition():
-        assert time.monotonic() < until, "it does not come"
+        assert time.monotonic() < until, "timeout"
         time.sleep(0.01)
 
 
-def trained(seed: int = 0) -> Training:
-    training = Training(photo(seed), TINY)
-    training.run()
-    return training
+def predict(training: Training, photo: Photo) -> npt.NDArray[np.float32]:
+    assert training.model is not None
+    anomaly_map = training.model(photo.pixels).anomaly_map
+    assert anomaly_map is not None
+    return anomaly_map
 
 
-def test_a_model_is_made_in_the_proportions_of_the_photo():
+def test_the_model_has_the_aspect_ratio_of_the_photo() -> None:
     # 128 x 128 = 16384 = 91 x 181 = 64 x 256, about
     assert model_size(1000, 1000, 128) == (128, 128)
     assert model_size(1000, 2000, 128) == (91, 181)
     assert model_size(100, 2000, 128) == (64, 256)  # no longer than four to one
-    assert model_size(70, 90, 256) == (70, 90)  # a small photo is not made larger
+    assert model_size(70, 90, 256) == (70, 90)  # a small photo is not enlarged
     assert model_size(32, 32, 256) == (64, 64)
 
 
-def test_a_training_tells_of_each_scale_and_ends_with_a_model():
+def test_a_training_reports_its_progress_and_ends_with_a_model() -> None:
     training = Training(photo(), TINY)
     assert training.progress().state == "waiting"
     training.run()
     progress = training.progress()
     assert (progress.state, progress.done, progress.share) == ("done", 2, 1)
-    assert [picture.shape[:2] for picture in progress.photo] == progress.sizes
-    prediction = training.model(photo(1).pixels)
-    assert prediction.anomaly_map.shape == progress.sizes[-1]
-    assert 0 <= prediction.anomaly_map.min() <= prediction.anomaly_map.max() <= 1
+    assert [picture.shape[:2] for picture in progress.previews] == progress.sizes
+    anomaly_map = predict(training, photo(1))
+    assert anomaly_map.shape == progress.sizes[-1]
+    assert 0 <= anomaly_map.min() <= anomaly_map.max() <= 1
+    assert training.model is not None
     assert training.model.thresholds == (0.5, 0.5)
 
 
-def test_trainings_do_not_mix():
-    alone = trained().model(photo(2).pixels).anomaly_map
-    line, trainings = Line(), [Training(photo(seed), TINY) for seed in (0, 1)]
+def test_trainings_are_independent_of_each_other() -> None:
+    alone = Training(photo(0), TINY)
+    alone.run()
+    expected = predict(alone, photo(2))
+    queue, trainings = TrainingQueue(), [Training(photo(seed), TINY) for seed in (0, 1)]
     for training in trainings:
-        line.enter(training)
+        queue.submit(training)
     wait_for(lambda: all(training.progress().is_over for training in trainings))
-    maps = [training.model(photo(2).pixels).anomaly_map for training in trainings]
-    np.testing.assert_array_equal(maps[0], alone)
-    assert np.abs(maps[1] - alone).max() > 0.01
+    maps = [predict(training, photo(2)) for training in trainings]
+    np.testing.assert_array_equal(maps[0], expected)
+    assert np.abs(maps[1] - expected).max() > 0.01
 
 
-def test_a_second_training_waits_until_the_first_is_stopped():
-    line, first, second, third = Line(), *(Training(photo(seed), ENDLESS) for seed in range(3))
+def test_a_second_training_waits_until_the_first_is_stopped() -> None:
+    queue, first, second, third = TrainingQueue(), *(Training(photo(seed), ENDLESS) for seed in range(3))
     for training in (first, second, third):
-        line.enter(training)
+        queue.submit(training)
     wait_for(lambda: first.progress().share > 0)
     assert [training.progress().state for training in (second, third)] == ["waiting", "waiting"]
-    assert [line.ahead(training) for training in (first, second, third)] == [0, 1, 2]
+    assert [queue.count_ahead(training) for training in (first, second, third)] == [0, 1, 2]
     second.stop()  # before its turn
     assert second.progress().state == "stopped"
-    assert line.ahead(third) == 1
+    assert queue.count_ahead(third) == 1
     first.stop()
     wait_for(lambda: third.progress().share > 0)
     assert first.progress().state == "stopped"
     assert second.progress().share == 0
     third.stop()
     wait_for(lambda: third.progress().is_over)
-    assert line.ahead(third) == 0
+    assert queue.count_ahead(third) == 0
 
 
-def test_a_line_that_is_full_is_told_of():
-    line, trainings = Line(), [Training(photo(), ENDLESS) for _ in range(MOST_WAITING + 2)]
-    for training in trainings[:MOST_WAITING]:
-        line.enter(training)
-    with pytest.raises(InvalidInputError, match="16 others wait for their training already"):
-        line.enter(trainings[MOST_WAITING])
+def test_a_full_queue_refuses_a_training() -> None:
+    queue, trainings = TrainingQueue(), [Training(photo(), ENDLESS) for _ in range(MAX_WAITING + 2)]
+    for training in trainings[:MAX_WAITING]:
+        queue.submit(training)
+    with pytest.raises(InvalidInputError, match="16 other trainings are waiting already"):
+        queue.submit(trainings[MAX_WAITING])
     trainings[1].stop()
-    line.enter(trainings[-1])
+    queue.submit(trainings[-1])
     for training in trainings:
         training.stop()
     wait_for(lambda: all(training.progress().is_over for training in trainings))
 
 
-def test_what_is_stopped_keeps_neither_photo_nor_network():
+def test_a_stopped_training_releases_photo_and_network() -> None:
     training = Training(photo(), ENDLESS)
     training.stop()
     assert training.progress().state == "stopped"
-    assert training._pixels is None
-    assert training._net is None
+    assert training._data is None
 
 
-def test_a_training_that_fails_says_why(monkeypatch: pytest.MonkeyPatch):
+def test_a_failed_training_reports_the_reason(monkeypatch: pytest.MonkeyPatch) -> None:
     training = Training(photo(), TINY)
 
-    def fail() -> None:
+    def fail(*_: object) -> None:
         msg = "d_loss is nan at scale 1 of 2: lower the learning rates"
         raise InvalidInputError(msg)
 
@@ -123,26 +133,26 @@ def test_a_training_that_fails_says_why(monkeypatch: pytest.MonkeyPatch):
     assert training.progress().error == "d_loss is nan at scale 1 of 2: lower the learning rates"
 
 
-def test_a_photo_of_one_tone_is_refused():
+def test_a_photo_of_one_tone_is_refused() -> None:
     flat = Photo("flat.png", np.full((64, 64, 3), 99, np.uint8), (64, 64))
     with pytest.raises(InvalidInputError, match="the photo is of one tone"):
         Training(flat, TINY)
 
 
-def test_the_default_is_the_thorough_one_and_fits_an_example():
-    assert list(RECIPES.values())[-1] == Recipe(256, 7, 100)
+def test_the_default_preset_is_the_last_one_and_the_examples_have_its_size() -> None:
+    assert list(PRESETS.values())[-1] == TrainingSettings(256, 7, 100)
     assert brick().shape == (256, 256, 3)
     examples = defective_brick()
     normal = examples.pop("normal")
     assert all((pixels != normal).any() for pixels in examples.values())
 
 
-def test_the_tab_asks_for_what_is_missing_in_one_line():
+def test_the_tab_reports_missing_input() -> None:
     with gr.Blocks():
-        tab = OnePhoto()
+        tab = OnePhotoTab()
     with pytest.raises(gr.Error, match="there is no photo yet"):
-        tab.begin(None, next(iter(RECIPES)), None)
-    with pytest.raises(gr.Error, match="how thoroughly is 'x'"):
-        tab.begin("photo.png", "x", None)
+        tab.start(None, next(iter(PRESETS)), None)
+    with pytest.raises(gr.Error, match="training preset is 'x'"):
+        tab.start("photo.png", "x", None)
     with pytest.raises(gr.Error, match="train again"):
-        tab.look(["photo.png"], None)
+        tab.predict(["photo.png"], None)

@@ -1,31 +1,41 @@
-"""Mask, regions and verdict at a threshold, from a map that is kept."""
+"""Mask, regions and predicted label at a threshold, from a stored anomaly map."""
 
 import time
+from typing import Any
 
 import numpy as np
 import pytest
 
 from anomalib_defect_plugins.core.errors import InvalidInputError
-from anomalib_defect_plugins.demo.services.predictions import gathered, look, mask_picture
-from anomalib_defect_plugins.demo.services.regions import COLUMNS, Region, enlarged, find_regions, outline, table
+from anomalib_defect_plugins.demo.services.predictions import collect_predictions, mask_outline_uri, predict_photo
+from anomalib_defect_plugins.demo.services.regions import (
+    REGION_COLUMNS,
+    Region,
+    enlarge_mask,
+    find_regions,
+    outline,
+    region_rows,
+)
 from anomalib_defect_plugins.demo.services.uploads import Photo
 from anomalib_defect_plugins.inference.run_model import LoadedModel, Thresholds
 
-HEAT = np.zeros((4, 6), np.float32)
-HEAT[0, 0], HEAT[1, 1] = 0.6, 0.8  # touch at a corner
-HEAT[2:4, 4:6] = 0.9
+approx: Any = pytest.approx
+
+ANOMALY_MAP = np.zeros((4, 6), np.float32)
+ANOMALY_MAP[0, 0], ANOMALY_MAP[1, 1] = 0.6, 0.8  # touch at a corner
+ANOMALY_MAP[2:4, 4:6] = 0.9
 
 
 class Constant(LoadedModel):
-    """Gives the same map and score for any image, and counts how often it is asked."""
+    """Returns the same map and score for any image, and counts its calls."""
 
-    def __init__(self, heat: np.ndarray, score: float, thresholds: tuple[float, float] = (0.5, 0.5)) -> None:
+    def __init__(self, anomaly_map: np.ndarray, score: float, thresholds: tuple[float, float] = (0.5, 0.5)) -> None:
         super().__init__("nothing", Thresholds(*thresholds))
-        self.heat, self.score, self.asked = heat, score, 0
+        self.anomaly_map, self.score, self.calls = anomaly_map, score, 0
 
     def _infer(self, images: np.ndarray) -> dict[str, np.ndarray]:
-        self.asked += 1
-        return {"pred_score": np.array([self.score], np.float32), "anomaly_map": self.heat[None, None]}
+        self.calls += 1
+        return {"pred_score": np.array([self.score], np.float32), "anomaly_map": self.anomaly_map[None, None]}
 
 
 def photo(height: int = 64, width: int = 96) -> Photo:
@@ -33,28 +43,30 @@ def photo(height: int = 64, width: int = 96) -> Photo:
     return Photo("plate.png", pixels, (height, width))
 
 
-def test_regions_are_listed_the_largest_first_with_area_box_and_mean():
-    mask, regions = find_regions(HEAT, 0.5, HEAT.shape)
+def test_regions_are_listed_largest_first_with_area_box_and_mean() -> None:
+    mask, regions = find_regions(ANOMALY_MAP, 0.5, ANOMALY_MAP.shape)
     assert mask.sum() == 6
-    assert regions == [Region(4, 4, 2, 2, 2, pytest.approx(0.9)), Region(2, 0, 0, 2, 2, pytest.approx(0.7))]
-    assert next(iter(table(regions))) == [4, 4, 2, 2, 2, pytest.approx(0.9)]
-    assert COLUMNS[0] == "area"
+    assert regions == [Region(4, 4, 2, 2, 2, approx(0.9)), Region(2, 0, 0, 2, 2, approx(0.7))]
+    assert next(iter(region_rows(regions))) == (4, 4, 2, 2, 2, approx(0.9))
+    assert REGION_COLUMNS[0] == "area"
 
 
-def test_a_higher_threshold_leaves_less():
-    assert [len(find_regions(HEAT, threshold, HEAT.shape)[1]) for threshold in (0.5, 0.7, 0.85, 0.95)] == [2, 2, 1, 0]
+def test_a_higher_threshold_leaves_fewer_regions() -> None:
+    assert [
+        len(find_regions(ANOMALY_MAP, threshold, ANOMALY_MAP.shape)[1]) for threshold in (0.5, 0.7, 0.85, 0.95)
+    ] == [2, 2, 1, 0]
 
 
-def test_areas_and_boxes_are_in_pixels_of_the_image():
+def test_areas_and_boxes_are_in_pixels_of_the_image() -> None:
     # Each pixel of the map lies under 3 x 2 of the image.
-    _, regions = find_regions(HEAT, 0.5, (12, 12))
-    assert regions[0] == Region(24, 8, 6, 4, 6, pytest.approx(0.9))
+    _, regions = find_regions(ANOMALY_MAP, 0.5, (12, 12))
+    assert regions[0] == Region(24, 8, 6, 4, 6, approx(0.9))
 
 
 @pytest.mark.parametrize("size", [(4, 6), (9, 7), (37, 101)])
-def test_areas_add_up_to_the_mask_that_is_downloaded(size: tuple[int, int]):
-    mask, regions = find_regions(HEAT, 0.5, size)
-    whole = enlarged(mask, size)
+def test_areas_add_up_to_the_enlarged_mask(size: tuple[int, int]) -> None:
+    mask, regions = find_regions(ANOMALY_MAP, 0.5, size)
+    whole = enlarge_mask(mask, size)
     assert whole.shape == size
     assert whole.sum() == sum(region.area for region in regions)
     for region in regions:
@@ -65,55 +77,59 @@ def test_areas_add_up_to_the_mask_that_is_downloaded(size: tuple[int, int]):
         assert box[:, -1].any()
 
 
-def test_the_outline_is_the_border_of_the_mask():
+def test_the_outline_is_the_border_of_the_mask() -> None:
     mask = np.zeros((7, 7), bool)
     mask[1:6, 1:6] = True
     assert outline(mask).sum() == 16
     assert not outline(mask)[2:5, 2:5].any()
 
 
-def test_the_threshold_moves_verdict_and_mask_without_asking_the_model():
-    model = Constant(HEAT, 0.7)
-    looks = gathered(model, "constant", [look(model, photo())])
-    found = {threshold: looks.look(0).at(threshold) for threshold in (0.3, 0.65, 0.75, 0.95)}
-    assert [it.is_defective for it in found.values()] == [True, True, False, False]
-    shares = [it.mask.mean() for it in found.values()]
+def test_the_threshold_changes_label_and_mask_without_running_the_model() -> None:
+    model = Constant(ANOMALY_MAP, 0.7)
+    predictions = collect_predictions(model, "constant", [predict_photo(model, photo())])
+    results = {threshold: predictions.get(0).apply_threshold(threshold) for threshold in (0.3, 0.65, 0.75, 0.95)}
+    assert [result.is_defective for result in results.values()] == [True, True, False, False]
+    shares = [result.mask.mean() for result in results.values()]
     assert shares == sorted(shares, reverse=True)
     assert len(set(shares)) == 4
-    assert model.asked == 1
-    assert looks.limits == (0, 1)
-    assert looks.threshold == 0.5
+    assert model.calls == 1
+    assert predictions.limits == (0, 1)
+    assert predictions.threshold == 0.5
 
 
-def test_scores_that_are_not_scaled_have_limits_and_thresholds_of_their_own():
-    model = Constant(10 * HEAT, 7, thresholds=(8, 5))
-    looks = gathered(model, "constant", [look(model, photo())])
-    assert looks.limits == pytest.approx((0, 9))
-    assert looks.threshold == 5
-    # The model's own verdict at its own threshold; both move by as much.
-    assert [looks.look(0).at(threshold).is_defective for threshold in (5, 4.1, 3.9)] == [False, False, True]
+def test_scores_that_are_not_normalized_have_other_limits_and_thresholds() -> None:
+    model = Constant(10 * ANOMALY_MAP, 7, thresholds=(8, 5))
+    predictions = collect_predictions(model, "constant", [predict_photo(model, photo())])
+    assert predictions.limits == approx((0, 9))
+    assert predictions.threshold == 5
+    # At the model's own threshold, its own label; the threshold for scores is shifted by as much.
+    assert [predictions.get(0).apply_threshold(threshold).is_defective for threshold in (5, 4.1, 3.9)] == [
+        False,
+        False,
+        True,
+    ]
 
 
 @pytest.mark.parametrize("index", [-1, 1, "0", None, True, 0.0])
-def test_an_image_that_is_not_there_is_told_of(index: object):
-    model = Constant(HEAT, 0.7)
-    looks = gathered(model, "constant", [look(model, photo())])
+def test_an_unknown_image_is_refused(index: object) -> None:
+    model = Constant(ANOMALY_MAP, 0.7)
+    predictions = collect_predictions(model, "constant", [predict_photo(model, photo())])
     with pytest.raises(InvalidInputError, match="there is no image"):
-        looks.look(index)
+        predictions.get(index)
 
 
-def test_a_map_that_is_not_finite_is_told_of():
+def test_a_map_that_is_not_finite_is_refused() -> None:
     with pytest.raises(InvalidInputError, match=r"map of plate\.png is not finite"):
-        look(Constant(np.where(HEAT > 0, np.nan, HEAT), 0.5), photo())
+        predict_photo(Constant(np.where(ANOMALY_MAP > 0, np.nan, ANOMALY_MAP), 0.5), photo())
 
 
-def test_a_threshold_is_drawn_within_a_fraction_of_the_time_that_is_allowed():
+def test_a_threshold_is_applied_in_a_fraction_of_the_allowed_time() -> None:
     rng = np.random.default_rng(0)
     model = Constant(rng.random((256, 256), np.float32), 0.7)
-    looks = gathered(model, "constant", [look(model, photo(3000, 4000))])
+    predictions = collect_predictions(model, "constant", [predict_photo(model, photo(3000, 4000))])
     least = float("inf")
     for _ in range(5):  # the machine may be busy
         start = time.thread_time()
-        mask_picture(looks.look(0).at(0.6).mask)  # thousands of regions
+        mask_outline_uri(predictions.get(0).apply_threshold(0.6).mask)  # thousands of regions
         least = min(least, time.thread_time() - start)
     assert least < 0.15
