@@ -56,7 +56,7 @@ def imports(path: Path, known: Mapping[str, Path]) -> Iterator[str]:
 
 def folder(module: str) -> str:
     """The folder or module directly below the package that a module belongs to."""
-    return (module.split(".") + [PACKAGE])[1] if module != PACKAGE else PACKAGE
+    return PACKAGE if module == PACKAGE else module.split(".")[1]
 
 
 def layer(name: str) -> int:

@@ -74,7 +74,7 @@ def test_an_exported_graph_agrees_with_its_checkpoint() -> None:
 def test_a_results_folder_is_read(tmp_path: Path) -> None:
     folder = shutil.copytree(FORMER / "benchmark_results", tmp_path / "results")
     results = read_results(folder)
-    assert {record.model.name for record in results.done} == {"Sidn", "OneStage"}
+    assert {record.run.model.name for record in results.done} == {"Sidn", "OneStage"}
     for record in results.done:
         stored = json.loads((record.folder / "run.json").read_text())
         assert record.metrics == stored["figures"]

@@ -1,4 +1,4 @@
-"""Every data set under every supervision regime: nothing leaks, counts are as asked for, masks fit labels."""
+"""Every data set under every supervision regime: no split leaks, numbers are as given, masks agree with labels."""
 
 import warnings
 from collections.abc import Callable
@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from anomalib.data import AnomalibDataModule, AnomalibDataset
 from anomalib.data.utils import LabelName
-from layouts import (
+from datamodules import set_up
+from dataset_layouts import (
     write_codebrim,
     write_crack_forest,
     write_dagm2007,
@@ -32,7 +33,7 @@ from anomalib_defect_plugins.data import (
     WithDefects,
     WoodDefects,
 )
-from anomalib_defect_plugins.data.training_set import with_defect_types
+from anomalib_defect_plugins.data.training_set import published_defects, with_defect_types
 from anomalib_defect_plugins.testing import folder_datamodule, write_folder_data
 
 MakeBase = Callable[[], AnomalibDataModule]
@@ -88,7 +89,7 @@ def defect_folder(root: Path) -> MakeBase:
 
 
 LARGER = Resize((48, 64))
-"""Defects are drawn on images of 32 pixels a side or more."""
+"""Synthetic defects need images of at least 32 pixels a side."""
 
 DATA: dict[str, Callable[[Path], MakeBase]] = {
     "TextureDefects": lambda root: lambda: TextureDefects(root, image_size=64),
@@ -118,16 +119,16 @@ GENERATORS = {"noise", "procedural"}
 
 
 @pytest.fixture(scope="module", params=list(DATA))
-def make_base(request, tmp_path_factory) -> Callable[[], AnomalibDataModule]:
+def make_base(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[], AnomalibDataModule]:
     return DATA[request.param](tmp_path_factory.mktemp("data"))
 
 
 def ready(datamodule: AnomalibDataModule) -> AnomalibDataModule:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        datamodule.prepare_data()
-        datamodule.setup()
-    return datamodule
+        return set_up(datamodule)
 
 
 def defects(dataset: AnomalibDataset) -> set[str]:
@@ -135,19 +136,19 @@ def defects(dataset: AnomalibDataset) -> set[str]:
 
 
 def available(base: AnomalibDataModule) -> AnomalibDataset:
-    published = getattr(base, "train_defects", None)
+    published = published_defects(base)
     return base.test_data if published is None else published
 
 
 def wrap(make_base: MakeBase, regime: str, seed: int = 1) -> WithDefects:
     arguments = dict(REGIMES[regime])
     if available(ready(make_base())).task == "classification" and set(arguments) & {"real", "per_type"}:
-        arguments["masks"] = False  # there are none to be had
+        arguments["masks"] = False  # the data set has none
     return ready(WithDefects(make_base(), seed=seed, **arguments))
 
 
 @pytest.mark.parametrize("regime", list(REGIMES))
-def test_training_has_the_defects_asked_for_and_shares_none_with_evaluation(make_base, regime):
+def test_training_has_the_given_defects_and_shares_none_with_evaluation(make_base: MakeBase, regime: str) -> None:
     arguments = REGIMES[regime]
     base, datamodule = ready(make_base()), wrap(make_base, regime)
     chosen = defects(datamodule.train_data)
@@ -168,16 +169,16 @@ def test_training_has_the_defects_asked_for_and_shares_none_with_evaluation(make
     assert set(base.train_data.samples.image_path) <= set(train.image_path)
 
 
-def test_the_seed_decides_the_split(make_base):
+def test_the_split_depends_on_the_seed(make_base: MakeBase) -> None:
     splits = [tuple(sorted(defects(wrap(make_base, "three real", seed).train_data))) for seed in (1, 1, 2, 3, 4)]
     assert splits[0] == splits[1]
     assert len(set(splits)) > 2 or len(splits[0]) == len(defects(available(ready(make_base()))))
 
 
 @pytest.mark.parametrize("regime", [name for name, arguments in REGIMES.items() if arguments.get("masks", True)])
-def test_defective_training_samples_have_a_mask_and_normal_ones_none(make_base, regime):
+def test_masks_of_training_samples_agree_with_their_labels(make_base: MakeBase, regime: str) -> None:
     datamodule = wrap(make_base, regime)
-    wanted = defects(datamodule.train_data)
+    defective = defects(datamodule.train_data)
     if not datamodule.masks:
         pytest.skip("the data set has no masks")
     table = datamodule.train_data.samples
@@ -185,11 +186,11 @@ def test_defective_training_samples_have_a_mask_and_normal_ones_none(make_base, 
     for row in [*np.flatnonzero(table.label_index == LabelName.ABNORMAL), *normal]:
         item = datamodule.train_data[int(row)]
         assert bool(item.gt_mask.any()) == bool(item.gt_label) == (item.defect_type != "good")
-        assert bool(item.gt_label) == (item.image_path in wanted)
+        assert bool(item.gt_label) == (item.image_path in defective)
 
 
 @pytest.mark.parametrize("regime", [name for name, arguments in REGIMES.items() if "synthetic" in arguments])
-def test_synthetic_defects_have_masks_too_and_are_drawn_on_normal_images(make_base, regime):
+def test_synthetic_defects_have_masks_and_are_drawn_on_normal_images(make_base: MakeBase, regime: str) -> None:
     datamodule = wrap(make_base, regime)
     real, drawn = defects(datamodule.train_data), set()
     for batch in islice(datamodule.train_dataloader(), 3):
