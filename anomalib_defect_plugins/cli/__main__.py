@@ -1,4 +1,4 @@
-"""``python -m anomalib_defect_plugins.cli`` is the ``anomalib-defects`` command."""
+"""``python -m anomalib_defect_plugins.cli`` runs the ``anomalib-defects`` command."""
 
 import sys
 

@@ -1,22 +1,27 @@
-"""Data modules on the command line: found by name, built from options, set up with one-line errors."""
+"""Data modules on the command line: found by name, created from options, set up with one-line errors."""
 
 import argparse
 import contextlib
 import inspect
 import sys
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from anomalib_defect_plugins.core.environment import TRACEBACK_VARIABLE
 from anomalib_defect_plugins.core.errors import InvalidInputError, find_user_error
+from anomalib_defect_plugins.plugins import bridge
 from anomalib_defect_plugins.plugins.manager import Kind
 
 if TYPE_CHECKING:
     from anomalib.data import AnomalibDataModule
-    from rich.table import Table
 
 
 def find_datamodule(name: str) -> "type[AnomalibDataModule]":
+    """Return the data module of that name, of anomalib or a plugin.
+
+    Raises:
+        InvalidInputError: If there is none, or it is one of videos.
+    """
     from anomalib.data.datamodules.base.video import AnomalibVideoDataModule
 
     known = _datamodules()
@@ -26,11 +31,11 @@ def find_datamodule(name: str) -> "type[AnomalibDataModule]":
     if name in known:
         msg = f"{name} holds videos; 'anomalib-defects data' shows data modules of images"
     else:
-        msg = f"there is no data module {name!r}; {_advise(name, sorted(of_images))}"
+        msg = f"there is no data module {name!r}; {_suggest(name, sorted(of_images))}"
     raise InvalidInputError(msg)
 
 
-def _advise(name: str, known: Sequence[str]) -> str:
+def _suggest(name: str, known: Sequence[str]) -> str:
     import difflib
 
     lower = {other.lower(): other for other in known}
@@ -41,35 +46,41 @@ def _advise(name: str, known: Sequence[str]) -> str:
 
 
 def _datamodules() -> "dict[str, type[AnomalibDataModule]]":
-    """Every data module that anomalib finds by name."""
-    from anomalib_defect_plugins.plugins import bridge
-
+    """Return the data modules that anomalib finds by name."""
     registered = bridge.registered(Kind.DATA)
     from anomalib.data import AnomalibDataModule
 
-    def below(cls: type) -> Iterator[type]:
-        # Asked as the command line asks it: classes of plugins that failed are hidden.
-        for sub in cls.__subclasses__():
-            yield sub
-            yield from below(sub)
+    classes = {cls.__name__: cls for cls in _subclasses(AnomalibDataModule) if not inspect.isabstract(cls)}
+    return cast("dict[str, type[AnomalibDataModule]]", classes | registered)
 
-    return {cls.__name__: cls for cls in below(AnomalibDataModule) if not inspect.isabstract(cls)} | registered
+
+def _subclasses(cls: type) -> Iterator[type]:
+    """Yield the subclasses that anomalib's command line sees; those of failed plugins are hidden."""
+    subclasses: list[type] = cls.__subclasses__()
+    for subclass in subclasses:
+        yield subclass
+        yield from _subclasses(subclass)
 
 
 def make_datamodule(cls: "type[AnomalibDataModule]", arguments: Sequence[str]) -> "AnomalibDataModule":
+    """Create a data module from options such as ``--data.root R`` or ``--root R``.
+
+    Raises:
+        argparse.ArgumentError: If an option is unknown or invalid.
+    """
     from jsonargparse import ArgumentParser
 
     parser = ArgumentParser(exit_on_error=False)
     parser.add_class_arguments(cls, "data", fail_untyped=False)
-    given = [
+    words = [
         f"--data.{word[2:]}" if word.startswith("--") and not word.startswith("--data.") else word for word in arguments
     ]
-    return parser.instantiate_classes(parser.parse_args(given)).data
+    return cast("AnomalibDataModule", parser.instantiate_classes(parser.parse_args(words)).data)
 
 
 @contextlib.contextmanager
-def _in_one_line(name: str) -> Iterator[None]:
-    """Make one line of what data modules, ours and others', raise about their arguments and files."""
+def _one_line_errors(name: str) -> Iterator[None]:
+    """Turn errors of a data module about its arguments and files into one line."""
     try:
         yield
     except (argparse.ArgumentError, OSError, RuntimeError, TypeError, ValueError) as error:
@@ -86,22 +97,22 @@ def _in_one_line(name: str) -> Iterator[None]:
 def set_up(
     cls: "type[AnomalibDataModule]", name: str, arguments: Sequence[str], seed: int | None = None
 ) -> "AnomalibDataModule":
-    """Make a data module and set it up; ``seed`` is for its splits if it has none of its own."""
-    # What a data module prints while it downloads is no part of the answer.
-    with contextlib.redirect_stdout(sys.stderr), _in_one_line(name):
+    """Create a data module and set it up.
+
+    Args:
+        cls: Class of the data module.
+        name: Name for error messages.
+        arguments: Options from the command line.
+        seed: Seed of its splits, unless the options set one.
+
+    Raises:
+        InvalidInputError: If it cannot be set up.
+    """
+    # Standard output is for the result; data modules print while they download.
+    with contextlib.redirect_stdout(sys.stderr), _one_line_errors(name):
         datamodule = make_datamodule(cls, arguments)
         if datamodule.seed is None:
             datamodule.seed = seed
         datamodule.prepare_data()
         datamodule.setup()
     return datamodule
-
-
-def print_table(table: "Table") -> None:
-    from rich.console import Console
-
-    console = Console()
-    if not console.is_terminal:
-        # A pipe has no width of its own, and grep wants a row in one line.
-        console = Console(width=console.measure(table, options=console.options.update(max_width=10_000)).maximum)
-    console.print(table)

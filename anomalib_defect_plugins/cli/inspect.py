@@ -1,4 +1,4 @@
-"""TODO anomalib_defect_plugins/cli/inspect.py."""
+"""``anomalib-defects inspect``: inspect many images with an exported model."""
 
 import argparse
 import sys
@@ -6,51 +6,53 @@ import time
 from pathlib import Path
 
 from anomalib_defect_plugins.core.errors import InvalidInputError
-from anomalib_defect_plugins.inference.inspect_folder import RUNNERS, inspect
+from anomalib_defect_plugins.inference.inspect_folder import RUNNERS, inspect_images
 
 
 def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    """Add the command to ``anomalib-defects``."""
+    """Add the subcommand."""
     about = (
-        "Look at all images of a folder, or of a list, with a model that 'anomalib export --export_type openvino' has "
-        "written. The table has a row for each image, in order: path, score, verdict (1: defective), width, height, "
-        "seconds, error. A run that was stopped goes on where it was when it is started again."
+        "Inspect all images of a folder or a list with a model exported by 'anomalib export --export_type openvino'. "
+        "The table has a row for each image, in order: path, score, pred_label (1: defective), width, height, seconds, "
+        "error. An interrupted run is resumed by the same command."
     )
     command = commands.add_parser(
-        "inspect", help="look at many images with an exported model", description=about, allow_abbrev=False
+        "inspect", help="inspect many images with an exported model", description=about, allow_abbrev=False
     )
     command.add_argument("model", metavar="MODEL.xml", type=Path, help="OpenVINO graph of a model")
     command.add_argument(
         "images",
         metavar="FOLDER_OR_LIST",
         type=Path,
-        help="folder, searched with all its subfolders in sorted order; or text file with the path of an image a line",
+        help="folder, searched with its subfolders in sorted order; or text file with one image path per line",
     )
-    command.add_argument("--out", metavar="FILE.parquet", type=Path, required=True, help="the table; must not exist")
+    command.add_argument("--out", metavar="FILE.parquet", type=Path, required=True, help="table; must not exist")
     command.add_argument("--maps", metavar="DIR", type=Path, help="folder for anomaly maps: PNG, named by row")
-    command.add_argument("--threshold", type=float, help="score above which an image is defective; the model's own")
-    command.add_argument("--batch", type=int, default=1, help="images given to the model at once")
     command.add_argument(
-        "--precision", choices=("f32", "bf16", "f16"), help="precision to compute in; OpenVINO's choice"
+        "--threshold", type=float, help="score above which an image is defective; default: the model's own"
     )
-    command.add_argument("--runner", choices=RUNNERS, default="local", help="where the work is done")
-    command.add_argument("--address", help="of the Ray cluster; without it, Ray starts on this machine")
+    command.add_argument("--batch", type=int, default=1, help="images per batch; default: 1")
+    command.add_argument(
+        "--precision", choices=("f32", "bf16", "f16"), help="inference precision; default: OpenVINO's choice"
+    )
+    command.add_argument("--runner", choices=RUNNERS, default="local", help="where to run; default: local")
+    command.add_argument("--address", help="address of the Ray cluster; by default Ray is started on this machine")
     command.set_defaults(run=_run)
 
 
 def _run(options: argparse.Namespace) -> int:
-    from anomalib_defect_plugins.inference.openvino import Settings
+    from anomalib_defect_plugins.inference.openvino import InspectSettings
 
     maps = options.maps and options.maps.absolute()
-    settings = Settings(options.threshold, options.batch, options.precision, maps)
+    settings = InspectSettings(options.threshold, options.batch, options.precision, maps)
     if options.address and options.runner != "ray":
         msg = f"--address {options.address} is that of a Ray cluster; add --runner ray"
         raise InvalidInputError(msg)
     start = time.perf_counter()
-    counts = inspect(options.model, options.images, options.out, settings, options.runner, options.address)
+    counts = inspect_images(options.model, options.images, options.out, settings, options.runner, options.address)
     rate = counts["inspected"] / (time.perf_counter() - start)
     earlier = counts["images"] - counts["inspected"]
-    found = f"{counts['images']} images, {counts['defective']} defective, {counts['error']} with an error"
-    before = f" ({earlier} of them earlier)" if earlier else ""
-    sys.stdout.write(f"{found}{before}; {rate:.1f} images a second\ntable: {options.out}\n")
+    summary = f"{counts['images']} images, {counts['defective']} defective, {counts['error']} with an error"
+    note = f" ({earlier} of them earlier)" if earlier else ""
+    sys.stdout.write(f"{summary}{note}; {rate:.1f} images a second\ntable: {options.out}\n")
     return 0

@@ -1,4 +1,4 @@
-"""``anomalib-defects list``: every plugin, what it registers, and whether it loaded."""
+"""``anomalib-defects list``: list every plugin, what it registers and whether it loaded."""
 
 import argparse
 import json
@@ -6,34 +6,33 @@ import sys
 from collections.abc import Iterator
 from enum import Enum
 
-from anomalib_defect_plugins.cli.datamodules import print_table
+from anomalib_defect_plugins.cli.tables import print_table
+from anomalib_defect_plugins.plugins import bridge
 from anomalib_defect_plugins.plugins.manager import Kind, Plugin, Registration, State
 
 COLUMNS = ("name", "kind", "supervision", "paper", "distribution", "version", "state")
 
 
 def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    """Add the subcommand to the parser."""
+    """Add the subcommand."""
     command = commands.add_parser("list", help="show every plugin, what it registers and whether it loaded")
     command.add_argument("--json", action="store_true", help="print JSON instead of a table")
     command.set_defaults(run=_run)
 
 
 def _run(options: argparse.Namespace) -> int:
-    from anomalib_defect_plugins.plugins.bridge import loaded_plugins
-
-    rows = [row for plugin in loaded_plugins() for row in describe(plugin)]
+    rows = [row for plugin in bridge.loaded_plugins() for row in describe(plugin)]
     if options.json:
         sys.stdout.write(json.dumps(rows, indent=2) + "\n")
     else:
-        _print_table(rows)
+        _print_rows(rows)
     return 0
 
 
 def describe(plugin: Plugin) -> Iterator[dict[str, str | None]]:
-    """One row for each class that a loaded plugin brings; one for the plugin itself if it brings none."""
-    brought: list[Registration | None] = list(plugin.registrations) if plugin.state is State.LOADED else []
-    for item in brought or [None]:
+    """Yield a row for each class that a loaded plugin registers, or one row for the plugin itself."""
+    registrations: list[Registration | None] = list(plugin.registrations) if plugin.state is State.LOADED else []
+    for item in registrations or [None]:
         yield {
             "name": item.name if item else plugin.name,
             "kind": item.kind.value if item else None,
@@ -49,10 +48,10 @@ def describe(plugin: Plugin) -> Iterator[dict[str, str | None]]:
 
 def _supervision(cls: type) -> str | None:
     declared = getattr(cls, "supervision", None)
-    return declared.value if isinstance(declared, Enum) else None
+    return str(declared.value) if isinstance(declared, Enum) else None
 
 
-def _print_table(rows: list[dict[str, str | None]]) -> None:
+def _print_rows(rows: list[dict[str, str | None]]) -> None:
     from rich.table import Table
     from rich.text import Text
 

@@ -10,22 +10,22 @@ from anomalib_defect_plugins.core.environment import show_traceback
 from anomalib_defect_plugins.core.errors import error_line
 
 COMMANDS = (list_plugins, data, synthesize, benchmark, report, inspect, demo, new)
-"""The subcommands, in the order of ``--help``."""
+"""Modules of the subcommands, in the order of ``--help``."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command.
 
     Args:
-        arguments: what stands after the name of the command; by default that of this process.
+        arguments: Arguments after the name of the command; by default those of this process.
 
     Returns:
-        The exit status: 0, or 1 after an error that is printed in one line.
+        Exit status: 0, or 1 after an error that is printed as one line.
     """
-    options = _parse(arguments)
+    options = parse_arguments(arguments)
     disable_telemetry()
     try:
-        return options.run(options)
+        return int(options.run(options))
     except Exception as error:
         line = error_line(error)
         if line is None or show_traceback():
@@ -34,8 +34,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
 
 
-def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = _parser()
+def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """Parse the arguments; subcommands with a ``rest`` get the unknown ones, for their data module."""
+    parser = _create_parser()
     options, rest = parser.parse_known_args(arguments)
     if "rest" in options:
         options.rest = rest
@@ -44,7 +45,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     return options
 
 
-def _parser() -> argparse.ArgumentParser:
+def _create_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="anomalib-defects", description="Surface-defect methods for anomalib.")
     parser.add_argument("--version", action=_PrintVersion)
     commands = parser.add_subparsers(title="commands", dest="command", required=True)
@@ -54,7 +55,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 class _PrintVersion(argparse.Action):
-    """Looks the version up only when it is asked for."""
+    """Looks the version up only when it is printed."""
 
     def __init__(self, option_strings: list[str], dest: str) -> None:
         super().__init__(option_strings, dest, nargs=0, help="show the version and exit")

@@ -1,4 +1,4 @@
-"""The command ``anomalib-defects new``."""
+"""``anomalib-defects new``: write a package with a plugin to start from."""
 
 import argparse
 import sys
@@ -6,21 +6,21 @@ from pathlib import Path
 
 
 def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    """Add the command."""
+    """Add the subcommand."""
     about = (
-        "Write a package with a plugin: a model that trains as it is, a test that holds it to the contract of all "
-        "models, a README. Install it, and anomalib and this command know its model by name."
+        "Write a package with a plugin: a model that can be trained, a test that checks the contract of all models, "
+        "and a README. Once it is installed, anomalib and this command find its model by name."
     )
     command = commands.add_parser(
-        "new", help="write a package with a plugin of your own", description=about, allow_abbrev=False
+        "new", help="write a package with a plugin to start from", description=about, allow_abbrev=False
     )
     command.add_argument("name", metavar="NAME", help="name of the package, such as my-method; its model is my_method")
-    command.add_argument("--out", type=Path, metavar="DIR", help="folder to write, which must not exist; NAME here")
-    command.add_argument("--author", metavar="AUTHOR", help="who wrote it, for pyproject.toml")
-    command.set_defaults(run=_new)
+    command.add_argument("--out", type=Path, metavar="DIR", help="folder to create; default: NAME")
+    command.add_argument("--author", metavar="AUTHOR", help="author for pyproject.toml")
+    command.set_defaults(run=_run)
 
 
-def _new(options: argparse.Namespace) -> int:
+def _run(options: argparse.Namespace) -> int:
     from anomalib_defect_plugins.scaffold.package import Names, write_package
 
     names = Names.of(options.name)

@@ -1,4 +1,4 @@
-"""The command ``anomalib-defects report``."""
+"""``anomalib-defects report``: write tables, plots and a web page of a benchmark's results."""
 
 import argparse
 import sys
@@ -6,20 +6,20 @@ from pathlib import Path
 
 
 def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    """Add the command."""
+    """Add the subcommand."""
     about = (
-        "Write report.md, index.html (one page that needs no other file) and plots of a results folder. Every figure "
-        "is the mean over the seeds with its spread; what is not clearly the best is not called so."
+        "Write report.md, index.html (a self-contained page) and plots of a results folder. Every metric is a mean "
+        "over the seeds with its spread; a model is marked as the best only if the difference is clear."
     )
     command = commands.add_parser(
-        "report", help="write tables, plots and a page of a benchmark's results", description=about, allow_abbrev=False
+        "report", help="write tables, plots and a web page of a benchmark", description=about, allow_abbrev=False
     )
-    command.add_argument("results", type=Path, metavar="RESULTS", help="folder that 'benchmark' wrote to")
-    command.add_argument("--out", type=Path, metavar="DIR", help="folder to write to; RESULTS/report by default")
-    command.set_defaults(run=_report)
+    command.add_argument("results", type=Path, metavar="RESULTS", help="results folder of 'anomalib-defects benchmark'")
+    command.add_argument("--out", type=Path, metavar="DIR", help="folder for the report; default: RESULTS/report")
+    command.set_defaults(run=_run)
 
 
-def _report(options: argparse.Namespace) -> int:
+def _run(options: argparse.Namespace) -> int:
     from anomalib_defect_plugins.report import write_report
 
     sys.stdout.write(f"report: {write_report(options.results, options.out)}\n")

@@ -1,12 +1,12 @@
-"""Switches the telemetry of OpenVINO and NNCF off."""
+"""Disables the telemetry of OpenVINO and NNCF."""
 
 import sys
 from types import ModuleType
 
 
 def disable_telemetry() -> None:
-    """Stop OpenVINO and NNCF from sending usage data. Call before either is imported.
+    """Prevent OpenVINO and NNCF from sending usage data; to be called before either is imported.
 
-    Both fall back to sending nothing if ``openvino_telemetry`` lacks the names they import.
+    Both send nothing if ``openvino_telemetry`` lacks the names that they import from it.
     """
     sys.modules.setdefault("openvino_telemetry", ModuleType("openvino_telemetry"))

@@ -36,7 +36,7 @@ class Register(Protocol):
 def register_models(register: Register) -> None:
     """Register subclasses of ``anomalib.models.components.AnomalibModule``.
 
-    The optional class attributes ``supervision: Supervision`` and ``paper: str`` are shown by ``anomalib-defects list``.
+    ``anomalib-defects list`` shows the optional class attributes ``supervision: Supervision`` and ``paper: str``.
     anomalib's ``get_model(name)`` and ``list_models()`` see direct subclasses only.
     """
 

@@ -1,11 +1,11 @@
-"""Makes a data set of synthetic defects with a trained Defect-GAN; the work behind ``anomalib-defects synthesize``."""
+"""Data sets of synthetic defects from a trained model; the work of ``anomalib-defects synthesize``."""
 
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal, cast
 
 import numpy as np
 import torch
@@ -23,44 +23,45 @@ from torchvision.transforms.v2.functional import resize
 
 from anomalib_defect_plugins.core.defect_generator import VISIBLE
 from anomalib_defect_plugins.core.errors import ConfigurationError, InvalidInputError
+from anomalib_defect_plugins.core.image_io import Size
 from anomalib_defect_plugins.data.dataclasses import SEPARATOR, split_types
 from anomalib_defect_plugins.data.dataset import reading
 from anomalib_defect_plugins.data.datasets.defect_folder import MASKS
 from anomalib_defect_plugins.data.summary import datasets_of
 from anomalib_defect_plugins.data.training_set import with_defect_types
-from anomalib_defect_plugins.models.defectgan import DefectGan
-from anomalib_defect_plugins.models.defectgan.categories import UNNAMED
-from anomalib_defect_plugins.models.defectgan.synthesis import LARGEST, defect_masks, load, reached
-from anomalib_defect_plugins.synthesis.folder import RESTORED, SyntheticFolder, check_folder_name
+from anomalib_defect_plugins.synthesis.defect_synthesizer import DefectSynthesizer, load_synthesizer
+from anomalib_defect_plugins.synthesis.folder import RESTORED, SyntheticFolder, SyntheticRow, check_folder_name
 
-ATTEMPTS = 10
-"""How often an image is drawn anew, on another normal image, when no usable defect came out."""
+MAX_ATTEMPTS = 10
+"""Normal images that are tried until a usable defect comes out."""
 
-HOPELESS = 10
-"""So many images without a usable defect, and none with one, end the run."""
-
+MAX_UNUSABLE = 10
+"""Images without a usable defect, and none with one, after which the run stops."""
 
 OTSU = "otsu"
-"""The threshold that splits a map's values such that those of both sides are most alike."""
+"""Threshold by Otsu's method, computed for each map."""
+
+UNNAMED_TYPES = {"defect", LabelName.ABNORMAL.name.lower()}
+"""Defect types in data without defect types."""
 
 
 @dataclass(frozen=True)
-class Request:
-    """What is to be made.
+class SynthesisRequest:
+    """Settings of a data set of synthetic defects.
 
     Args:
-        num: How many images; of a folder that has fewer, the others are added.
-        category: Type of their defects, or several joined by ``+``; by default each type in turn.
-        region: Image of the model's size, in which the defects are to be where it is not black; by default anywhere.
-        seed: Seed. Image i depends on it and on i alone.
-        threshold: A pixel is of a defect where the map m is above it, in (0, 1); or ``otsu``, for each map its own:
-            where maps are never low, as those of a short training, no number would tell a defect from the rest.
-        max_share: Greatest share of the image that a defect may cover, in (0, 1]; an image with a larger one is drawn
-            anew, for a map that marks nearly everything has most often collapsed. Some types do cover much, though.
-        restored: Whether the images with the defect taken away again are kept too.
+        num: Number of images; in a folder that has fewer, the missing ones are added.
+        category: Category of the defects, or several joined by ``+``; by default each category in turn.
+        region: Image of the model's size that is black where no defects may be; by default they may be anywhere.
+        seed: Random seed. Image i depends only on the seed and i.
+        threshold: Threshold of the map m for the mask, in (0, 1); or ``otsu`` to compute it for each map, which helps
+            if the maps are not low anywhere, as after a short training.
+        max_share: Maximum size of a defect, as a fraction of the image, in (0, 1]. Images with a larger one are drawn
+            again, because a map that marks nearly everything has usually collapsed; some types do cover much, though.
+        restored: Whether to keep the images with the defect removed again, too.
 
     Raises:
-        InvalidInputError: A number cannot be.
+        InvalidInputError: If a number is invalid.
     """
 
     num: int = 500
@@ -68,7 +69,7 @@ class Request:
     region: Path | None = None
     seed: int = 0
     threshold: float | Literal["otsu"] = 0.5
-    max_share: float = LARGEST
+    max_share: float = 0.5
     restored: bool = False
 
     def __post_init__(self) -> None:
@@ -88,76 +89,75 @@ class Request:
 
 
 def synthesize(
-    checkpoint: Path, datamodule: AnomalibDataModule, out: Path, request: Request, device: str | None = None
-) -> list[dict[str, Any]]:
-    """Put defects on normal training images, and write them as a data set; shows progress on standard error.
+    checkpoint: Path, datamodule: AnomalibDataModule, out: Path, request: SynthesisRequest, device: str | None = None
+) -> list[SyntheticRow]:
+    """Put defects on normal training images and write a data set, with a progress bar on standard error.
 
-    What an interrupted run has finished is kept, and a finished one is not repeated.
+    The images that an interrupted run has finished are kept.
 
     Args:
-        checkpoint: A trained Defect-GAN.
-        datamodule: Gives the normal images, set up. The augmentations of its training set are taken away.
-        out: Folder to write to: new, empty, or begun with the same settings. See ``SyntheticFolder`` for what it gets.
-        request: What is to be made.
-        device: Where the model works; by default on a GPU if there is one.
+        checkpoint: Checkpoint of a model that synthesizes defects.
+        datamodule: Data module that is set up. The augmentations of its training set are removed.
+        out: Folder to write to: new, empty, or started with the same settings; see ``SyntheticFolder``.
+        request: Settings.
+        device: Device of the model; by default a GPU if there is one.
 
     Returns:
-        The rows of the images asked for, in order; see ``COLUMNS``.
+        Rows of the requested images, in order; see ``COLUMNS``.
 
     Raises:
-        MissingDataError: There is no such checkpoint or region mask.
-        InvalidInputError: A file or an argument cannot be used, the folder is in use, or nothing can be written there.
-        ConfigurationError: Checkpoint and data do not fit.
+        MissingDataError: If the checkpoint or the region mask does not exist.
+        InvalidInputError: If a file or an argument is invalid, or the folder is in use or not writable.
+        ConfigurationError: If the checkpoint does not fit the data.
     """
-    model = load(checkpoint, device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    model = load_synthesizer(checkpoint, device or ("cuda" if torch.cuda.is_available() else "cpu"))
     _check_data(model, datamodule, checkpoint)
-    painter = Painter(model, datamodule, request)
-    settings = {"weights": _digest(checkpoint.read_bytes()), **painter.settings}
-    folder = SyntheticFolder(out, settings)
+    run = SynthesisRun(model, datamodule, request)
+    folder = SyntheticFolder(out, {"weights": _digest(checkpoint.read_bytes()), **run.settings})
     console = Console(stderr=True)
-    options = {"console": console, "transient": True, "disable": not console.is_terminal}
-    for number in track([n for n in range(request.num) if n not in folder.rows], "making images", **options):
-        painter.paint(number, folder)
-        _check_hope(folder, checkpoint, request, HOPELESS)
-    _check_hope(folder, checkpoint, request, 1)
+    missing = [number for number in range(request.num) if number not in folder.rows]
+    for number in track(missing, "making images", console=console, transient=True, disable=not console.is_terminal):
+        run.add_image(number, folder)
+        _check_usable(folder, checkpoint, request, MAX_UNUSABLE)
+    _check_usable(folder, checkpoint, request, 1)
     return [folder.rows[number] for number in range(request.num)]
 
 
-def summary_table(rows: list[dict[str, Any]]) -> Table:
-    """Make the table of what came out: a row for each category."""
+def summary_table(rows: list[SyntheticRow]) -> Table:
+    """Build the table of results: a row for each category."""
     table = Table("category", "images", "without usable defect", "mean of the map", "defect pixels")
     for category in sorted({row["category"] for row in rows}):
-        of_it = [row for row in rows if row["category"] == category]
-        usable = [row for row in of_it if row["image"]]
+        in_category = [row for row in rows if row["category"] == category]
+        usable = [row for row in in_category if row["image"]]
         share = f"{100 * float(np.mean([row['defect_share'] for row in usable])):.3g} %" if usable else "-"
-        mean = f"{float(np.mean([row['mean_map'] for row in of_it])):.3g}"
-        table.add_row(Text(category), str(len(usable)), str(len(of_it) - len(usable)), mean, share)
+        mean = f"{float(np.mean([row['mean_map'] for row in in_category])):.3g}"
+        table.add_row(Text(category), str(len(usable)), str(len(in_category) - len(usable)), mean, share)
     return table
 
 
-class Painter:
-    """Puts defects on the normal images of a data module, and hands them to a folder.
+class SynthesisRun:
+    """Puts defects on the normal images of a data module and adds the results to a folder.
 
     Args:
-        model: The trained model.
-        datamodule: The data module, set up.
-        request: What is to be made.
+        model: Trained model.
+        datamodule: Data module that is set up.
+        request: Settings.
 
     Attributes:
-        settings: Everything that the images depend on besides the weights, as plain JSON values.
+        settings: Everything besides the weights that the images depend on, as plain JSON values.
 
     Raises:
-        InvalidInputError: An unknown category, a region mask that cannot be, or no normal images.
+        InvalidInputError: If the category or the region mask is invalid, or there are no normal images.
     """
 
-    def __init__(self, model: DefectGan, datamodule: AnomalibDataModule, request: Request) -> None:
+    def __init__(self, model: DefectSynthesizer, datamodule: AnomalibDataModule, request: SynthesisRequest) -> None:
         self.model = model
         self.request = request
-        self.categories = _wanted(model.categories, request.category)
+        self.categories = _requested_categories(model.categories, request.category)
         self.region = _read_region(request.region, model.image_size)
         self.dataset = datamodule.train_data
         self.dataset.augmentations = None
-        self.sources = _sources(self.dataset, datamodule.name)
+        self.sources = _normal_rows(self.dataset, datamodule.name)
         self.settings = {
             "categories": list(model.categories),
             "image_size": list(model.image_size),
@@ -171,52 +171,54 @@ class Painter:
             "normal images": _digest("\n".join(map(self._name, self.sources)).encode()),
         }
 
-    def paint(self, number: int, folder: SyntheticFolder) -> None:
-        """Make image ``number`` and add it to the folder."""
+    def add_image(self, number: int, folder: SyntheticFolder) -> None:
+        """Synthesize image ``number`` and add it to the folder."""
         category = self.categories[number % len(self.categories)]
         control = self._control(category)
-        row = {"number": number, "category": category, "seed": self.request.seed}
+        row: SyntheticRow = {"number": number, "category": category, "seed": self.request.seed}
         row |= dict.fromkeys(("image", "mask", "normal"), "")
-        for attempt in range(ATTEMPTS):
+        for attempt in range(MAX_ATTEMPTS):
             rng = _rng(self.request.seed, number, attempt)
             source = self.sources[int(torch.randint(len(self.sources), (), generator=rng))]
-            normal = self.dataset[source].image.as_subclass(Tensor)[None]
-            image, maps = (part.cpu() for part in self.model.synthesize(normal, control, rng))
-            mask = self._mask(image, maps, reached(control, self.model.image_size), normal)
+            normal = cast(Tensor, self.dataset[source].image).as_subclass(Tensor)[None]
+            image, maps = (output.cpu() for output in self.model.synthesize(normal, control, rng))
+            mask = self._mask(image, maps, self.model.affected_region(control), normal)
             row |= {"source": self._path(source), "mean_map": float(maps.mean())}
             row |= {"defect_share": float(mask.float().mean())}
             if mask.any():
                 name = f"{category}/{number:05}.png"
                 row |= {"image": name, "mask": f"{MASKS}/{name}"}
-                row["normal"] = folder.add_normal(f"{source:05}.png", self._resized(normal)[0])
+                row["normal"] = folder.add_normal(f"{source:05}.png", self._resize(normal)[0])
                 break
         images = {row["image"]: image[0], row["mask"]: mask[0]} if row["image"] else {}
         if images and self.request.restored:
-            images[f"{RESTORED}/{number:05}.png"] = self.model.restore(image).images[0].cpu()
+            restored, _ = self.model.restore(image)
+            images[f"{RESTORED}/{number:05}.png"] = restored[0].cpu()
         folder.add(row, images)
 
     def _control(self, category: str) -> Tensor:
-        """The control map A, (1, K, H, W)."""
-        types = torch.tensor([float(name in split_types(category)) for name in self.model.categories])
-        return types[None, :, None, None] * self.region
+        """Return the control map, shape (1, K, H, W) or (1, K, 1, 1)."""
+        labels = torch.tensor([float(name in split_types(category)) for name in self.model.categories])
+        return labels[None, :, None, None] * self.region
 
     def _mask(self, image: Tensor, maps: Tensor, region: Tensor, normal: Tensor) -> Tensor:
-        """Where the defect is, (1, 1, H, W), bool; nowhere if nothing is to be seen of it."""
+        """Return the mask of the defect, shape (1, 1, H, W), bool; empty if the defect is not visible."""
         threshold = self.request.threshold
-        if threshold == OTSU:
+        if isinstance(threshold, str):
             threshold = float(threshold_otsu(maps[region].numpy()))  # type: ignore[no-untyped-call]
-        mask = defect_masks(maps * region, threshold, max_share=self.request.max_share)
-        return mask & (((image - self._resized(normal)).abs() * mask).max() > VISIBLE)
+        mask = self.model.defect_masks(maps * region, threshold, self.request.max_share)
+        return mask & (((image - self._resize(normal)).abs() * mask).max() > VISIBLE)
 
-    def _resized(self, image: Tensor) -> Tensor:
+    def _resize(self, image: Tensor) -> Tensor:
         size = list(self.model.image_size)
-        return resize(image, size, InterpolationMode.BICUBIC, antialias=True).clamp(0, 1)
+        resized: Tensor = resize(image, size, InterpolationMode.BICUBIC, antialias=True)
+        return resized.clamp(0, 1)
 
     def _path(self, row: int) -> str:
         return str(self.dataset.samples.image_path.iloc[row])
 
     def _name(self, row: int) -> str:
-        # Without the folders above, so that the data may be moved.
+        # Without the parent folders, so that the data may be moved.
         return "/".join(Path(self._path(row)).parts[-2:])
 
 
@@ -225,8 +227,8 @@ def _rng(*numbers: int) -> torch.Generator:
     return torch.Generator().manual_seed(int(mixed[0]))
 
 
-def _wanted(known: Sequence[str], category: str | None) -> list[str]:
-    """Give the categories that take turns."""
+def _requested_categories(known: Sequence[str], category: str | None) -> list[str]:
+    """Return the categories that are made in turn."""
     names = list(known) if category is None else [category]
     for name in names:
         unknown = sorted(set(name.split(SEPARATOR)) - set(known))
@@ -237,15 +239,15 @@ def _wanted(known: Sequence[str], category: str | None) -> list[str]:
     return names
 
 
-def _read_region(path: Path | None, size: tuple[int, int]) -> Tensor:
-    """Give the region, (1, 1, H, W) or, for anywhere, (1, 1, 1, 1), 0 or 1."""
+def _read_region(path: Path | None, size: Size) -> Tensor:
+    """Read the region, shape (1, 1, H, W), 0 or 1; without a path, shape (1, 1, 1, 1)."""
     if path is None:
         return torch.ones(1, 1, 1, 1)
     with reading("region mask", str(path)), Image.open(path) as image:
         region = torch.from_numpy(np.array(image.convert("L")) > 0)
     if tuple(region.shape) != tuple(size):
-        given, needed = ("x".join(map(str, shape[::-1])) for shape in (tuple(region.shape), tuple(size)))
-        msg = f"region mask {path} is {given} pixels, and the checkpoint makes images of {needed}; make it as large"
+        actual, needed = ("x".join(map(str, shape[::-1])) for shape in (tuple(region.shape), tuple(size)))
+        msg = f"region mask {path} is {actual} pixels, and the checkpoint makes images of {needed}; make it as large"
         raise InvalidInputError(msg)
     if not region.any():
         msg = f"region mask {path} is all black; mark where defects are to be"
@@ -253,35 +255,49 @@ def _read_region(path: Path | None, size: tuple[int, int]) -> Tensor:
     return region[None, None].float()
 
 
-def _sources(dataset: AnomalibDataset, name: str) -> list[int]:
-    """Give the rows of the normal images."""
-    rows = np.flatnonzero(dataset.samples.label_index == LabelName.NORMAL).tolist()
+def _normal_rows(dataset: AnomalibDataset, name: str) -> list[int]:
+    """Return the rows of the normal images."""
+    rows = cast(list[int], np.flatnonzero(dataset.samples.label_index == LabelName.NORMAL).tolist())
     if not rows:
-        msg = f"{name} has no normal image in its training set to put defects on; give data with some"
+        msg = f"{name} has no normal image in its training set to put defects on; use data with some"
         raise InvalidInputError(msg)
     return rows
 
 
-def _check_data(model: DefectGan, datamodule: AnomalibDataModule, checkpoint: Path) -> None:
-    """Refuse data whose defects are of other types, if it knows any: the result would be of no use beside it."""
+def _check_data(model: DefectSynthesizer, datamodule: AnomalibDataModule, checkpoint: Path) -> None:
+    """Check that data with named defect types has those of the model: the result is meant to complement it.
+
+    Raises:
+        ConfigurationError: If they differ.
+    """
     tables = [with_defect_types(dataset.samples) for dataset in datasets_of(datamodule).values()]
     types = {name for table in tables for types in table.defect_type.unique() for name in split_types(types)}
-    types -= {UNNAMED, LabelName.ABNORMAL.name.lower()}  # what data without types is given
-    unknown = sorted(set(model.categories) - types - {UNNAMED, LabelName.ABNORMAL.name.lower()})
+    types -= UNNAMED_TYPES
+    unknown = sorted(set(model.categories) - types - UNNAMED_TYPES)
     if types and unknown:
-        made, there = ", ".join(model.categories), ", ".join(islice(sorted(types), 20))
-        msg = f"checkpoint {checkpoint} makes defects of type {made}, but those of {datamodule.name} are {there}; "
-        raise ConfigurationError(msg + "give the data it was trained with, or data of normal images alone")
+        of_model, of_data = ", ".join(model.categories), ", ".join(islice(sorted(types), 20))
+        msg = (
+            f"checkpoint {checkpoint} makes defects of type {of_model}, but those of {datamodule.name} are {of_data}; "
+            "use the data it was trained with, or data of normal images only"
+        )
+        raise ConfigurationError(msg)
 
 
-def _check_hope(folder: SyntheticFolder, checkpoint: Path, request: Request, least: int) -> None:
-    """Stop when ``least`` images have come out, and none with a defect."""
-    if len(folder.rows) < least or any(row["image"] for row in folder.rows.values()):
+def _check_usable(folder: SyntheticFolder, checkpoint: Path, request: SynthesisRequest, count: int) -> None:
+    """Check that one image has a defect, once ``count`` images are finished.
+
+    Raises:
+        InvalidInputError: If none has.
+    """
+    if len(folder.rows) < count or any(row["image"] for row in folder.rows.values()):
         return
     mean = float(np.mean([row["mean_map"] for row in folder.rows.values()]))
-    msg = f"{checkpoint} makes no usable defects: its maps have a mean of {mean:.3g}, and above --threshold "
-    msg += f"{request.threshold} none marks something to be seen that covers --max-share {request.max_share} of the "
-    raise InvalidInputError(msg + "image at most; train longer, or choose others")
+    msg = (
+        f"{checkpoint} makes no usable defects: its maps have a mean of {mean:.3g}, and above --threshold "
+        f"{request.threshold} none marks a visible defect that covers --max-share {request.max_share} of the image at "
+        "most; train longer, or choose others"
+    )
+    raise InvalidInputError(msg)
 
 
 def _digest(data: bytes) -> str:

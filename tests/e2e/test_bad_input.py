@@ -1,4 +1,4 @@
-"""Bad input to ``anomalib train --model htpgan``: one line that says what and where, no traceback, exit code 1."""
+"""Bad input to ``anomalib train --model htpgan``: a one-line error, no traceback, exit code 1."""
 
 import json
 import re
@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 import pytest
-from layouts import write_crack_forest
+from dataset_layouts import write_crack_forest
 from PIL import Image
 from scipy.io import savemat
 
@@ -22,15 +22,15 @@ pytestmark = pytest.mark.slow
 
 ANOMALIB = str(Path(sys.executable).with_name("anomalib"))
 
-ONE_AFTER_ANOTHER = """
+RUN_COMMANDS = """
     import contextlib, io, json, pathlib, sys
 
-    anomalib, given, wanted = sys.argv[1:]
+    anomalib, commands, results_file = sys.argv[1:]
     sys.argv = [anomalib]
     from anomalib.cli.cli import main
 
     results = {}
-    for name, words in json.loads(pathlib.Path(given).read_text()).items():
+    for name, words in json.loads(pathlib.Path(commands).read_text()).items():
         sys.argv = [anomalib, *words]
         output, code = io.StringIO(), 0
         with contextlib.redirect_stdout(output), contextlib.redirect_stderr(output):
@@ -39,12 +39,12 @@ ONE_AFTER_ANOTHER = """
             except SystemExit as end:
                 code = end.code
             except BaseException:
-                sys.excepthook(*sys.exc_info())  # where Python sends what ends a process
+                sys.excepthook(*sys.exc_info())  # as the interpreter does
                 code = 1
         results[name] = [code, output.getvalue()]
-    pathlib.Path(wanted).write_text(json.dumps(results))
+    pathlib.Path(results_file).write_text(json.dumps(results))
 """
-"""Runs commands in one process, which takes a fraction of the time of as many processes."""
+"""Program that runs all commands in one process, in a fraction of the time of separate ones."""
 
 TINY = {
     "--model": "htpgan",
@@ -79,7 +79,7 @@ def texture_defects(root: Path) -> dict[str, str]:
 
 
 def nothing(_: Path) -> None:
-    """Leave the data as they are."""
+    """Leave the data unchanged."""
 
 
 def empty(name: str = ".") -> Callable[[Path], None]:
@@ -112,7 +112,7 @@ def cut_mask(root: Path) -> None:
 
 
 class Case(NamedTuple):
-    """Data, what is done to them, arguments besides, and the line that must come of it."""
+    """Data, a function that damages it, further arguments, and the expected error."""
 
     data: Callable[[Path], dict[str, str]]
     spoil: Callable[[Path], object]
@@ -128,7 +128,7 @@ CASES = {
         crack_forest,
         remove("image/201.jpg"),
         {},
-        r"\S*201\.jpg is missing; \S+ must hold image/NNN\.jpg .* from https://",
+        r"\S*201\.jpg is missing; \S+ must contain image/NNN\.jpg .* from https://",
     ),
     "a reference that is no image": Case(
         folder, write("normal/000.png"), {}, r"cannot read reference image .*normal/000\.png \(.*\); replace"
@@ -149,10 +149,10 @@ CASES = {
         {},
         r"the reference image .*000\.png is 50x31, smaller than the coarsest scale \(32 pixels\): .*--model\.min_size",
     ),
-    "a position that there is not": Case(
+    "a position out of range": Case(
         texture_defects, nothing, {"--model.reference": "40"}, r"reference is 40, but TextureDefects has 40 normal "
     ),
-    "a name that there is not": Case(
+    "an unknown name": Case(
         folder, nothing, {"--model.reference": "009.png"}, r"reference is '009\.png', but none of .*'000\.png'"
     ),
     "one scale": Case(folder, nothing, {"--model.num_scales": "1"}, r"num_scales is 1; .* 2 to 12 scales"),
@@ -172,7 +172,7 @@ CASES = {
 
 
 def command(case: Case, root: Path) -> list[str]:
-    """Make a case's data and return the command."""
+    """Write the data of a case and return the arguments of the command."""
     root.mkdir()
     arguments = TINY | case.data(root / "data") | {"--default_root_dir": str(root / "results")} | case.arguments
     case.spoil(root / "data")
@@ -180,14 +180,14 @@ def command(case: Case, root: Path) -> list[str]:
 
 
 class Result(NamedTuple):
-    """What a command left: its exit code and all that it printed."""
+    """Exit code and output of a command."""
 
     code: int
     output: str
 
 
 def check(result: Result, line: str) -> None:
-    """Check for one line of an error, at the end and without a traceback."""
+    """Check that the output ends with one line of an error, without a traceback."""
     assert result.code == 1, result.output
     assert "Traceback" not in result.output
     errors = [text for text in result.output.splitlines() if "error:" in text.lower()]
@@ -196,25 +196,25 @@ def check(result: Result, line: str) -> None:
 
 
 @pytest.fixture(scope="module")
-def results(tmp_path_factory) -> dict[str, Result]:
-    """What each case left."""
+def results(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Result]:
+    """Results of the cases by name."""
     root = tmp_path_factory.mktemp("bad_input")
     commands = {name: command(case, root / str(number)) for number, (name, case) in enumerate(CASES.items())}
-    given, wanted = root / "commands.json", root / "results.json"
-    given.write_text(json.dumps(commands))
-    program = [sys.executable, "-W", "ignore", "-c", textwrap.dedent(ONE_AFTER_ANOTHER)]
-    arguments = [*program, ANOMALIB, str(given), str(wanted)]
+    commands_file, results_file = root / "commands.json", root / "results.json"
+    commands_file.write_text(json.dumps(commands))
+    program = [sys.executable, "-W", "ignore", "-c", textwrap.dedent(RUN_COMMANDS)]
+    arguments = [*program, ANOMALIB, str(commands_file), str(results_file)]
     done = subprocess.run(arguments, capture_output=True, text=True, check=False, timeout=600, cwd=root)
     assert done.returncode == 0, done.stderr
-    return {name: Result(*result) for name, result in json.loads(wanted.read_text()).items()}
+    return {name: Result(*result) for name, result in json.loads(results_file.read_text()).items()}
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_bad_input_gets_one_line(results, name):
+def test_bad_input_gets_one_line(results: dict[str, Result], name: str) -> None:
     check(results[name], CASES[name].line)
 
 
-def test_the_installed_command_prints_that_line_and_exits_with_one(tmp_path):
+def test_the_installed_command_prints_that_line_and_exits_with_one(tmp_path: Path) -> None:
     case = CASES["a reference that is no image"]
     arguments = [ANOMALIB, *command(case, tmp_path / "case")]
     done = subprocess.run(arguments, capture_output=True, text=True, check=False, timeout=300, cwd=tmp_path)

@@ -1,4 +1,4 @@
-"""``anomalib-defects synthesize`` as a user runs it, with a Defect-GAN that has hardly been trained."""
+"""``anomalib-defects synthesize`` as a user runs it, with a Defect-GAN trained for a few steps."""
 
 import os
 import signal
@@ -6,11 +6,12 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import pytest
 import torch
-from layouts import contents
+from dataset_layouts import contents
 from PIL import Image
 
 from anomalib_defect_plugins.cli.main import main
@@ -29,17 +30,17 @@ SIDE = 64
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Images, the checkpoint ``gan.ckpt`` whose maps mark a fifth of the image, and ``other.ckpt`` of another model."""
+    """Write images, the checkpoint ``gan.ckpt`` whose maps mark a fifth of an image, and one of another model."""
     folder = tmp_path_factory.mktemp("synthesize")
     write_folder_data(folder / "data", normal=6)
     seed_all(0)
     data = WithDefects(folder_datamodule(folder / "data"), real=2)
     model = DefectGan((SIDE, SIDE), channels=4, residual_blocks=1, iterations=5, evaluator=False, visualizer=False)
     run = fit(model, data, folder / "run", {})
-    generator = model.model.generator
+    generator = cast(Any, model.model.generator)
     with torch.no_grad():
-        generator.head.weight *= 50  # the map of a network that has learnt nothing is grey
-        image, control = data.train_data[0].image[None], torch.ones(1, len(model.categories))
+        generator.head.weight *= 50  # the map of an untrained network is almost uniform
+        image, control = cast(torch.Tensor, data.train_data[0].image)[None], torch.ones(1, len(model.categories))
         maps = model.cpu().eval().synthesize(image, control, torch.Generator().manual_seed(0)).maps
         # sigmoid(50 w x): one map is enough to know how far above 0 a fifth of the pixels is.
         share = maps.quantile(0.8).clamp(1e-3, 1 - 1e-3)
@@ -64,7 +65,7 @@ def run(arguments: list[str]) -> subprocess.CompletedProcess[str]:
     return subprocess.run(arguments, capture_output=True, text=True, check=False)
 
 
-def test_a_killed_run_goes_on_and_ends_as_the_undisturbed_one(folder: Path, tmp_path: Path):
+def test_a_killed_run_is_resumed_with_the_result_of_an_undisturbed_one(folder: Path, tmp_path: Path) -> None:
     done = run(words(folder, tmp_path / "undisturbed", 60, "--restored"))
     assert done.returncode == 0, done.stderr
     assert len(read_table(tmp_path / "undisturbed")) > 30
@@ -79,7 +80,8 @@ def test_a_killed_run_goes_on_and_ends_as_the_undisturbed_one(folder: Path, tmp_
     assert contents(tmp_path / "killed") == contents(tmp_path / "undisturbed")
     data = DefectFolder(tmp_path / "killed", num_workers=0)
     data.setup()
-    assert all(item.gt_mask.any() == bool(item.gt_label) for item in data.test_data)
+    items = [cast(Any, data.test_data[index]) for index in range(len(data.test_data))]
+    assert all(item.gt_mask.any() == bool(item.gt_label) for item in items)
 
 
 @pytest.mark.parametrize(
@@ -87,17 +89,17 @@ def test_a_killed_run_goes_on_and_ends_as_the_undisturbed_one(folder: Path, tmp_
     [
         (["--category", "rust"], "there is no category 'rust'; the checkpoint knows abnormal"),
         (["--ckpt", "nothing.ckpt"], "nothing.ckpt is missing; "),
-        (["--ckpt", "{folder}/threshold"], "threshold is no checkpoint of DefectGan"),
-        (["--ckpt", "{folder}/other.ckpt"], "other.ckpt is no checkpoint of DefectGan"),
+        (["--ckpt", "{folder}/threshold"], "threshold is not a checkpoint of DefectGan"),
+        (["--ckpt", "{folder}/other.ckpt"], "other.ckpt is not a checkpoint of DefectGan"),
         (["--threshold", "high"], "--threshold is high; it must be more than 0 and less than 1, or otsu"),
         (["--region", "{folder}/small.png"], "small.png is 8x8 pixels, and the checkpoint makes images of 64x64"),
         (["--region", "{folder}/black.png"], "black.png is all black"),
-        (["--out", "{folder}/data"], "data holds something else"),
+        (["--out", "{folder}/data"], "data contains something else"),
     ],
 )
 def test_bad_input_is_one_line_and_leaves_nothing(
     folder: Path, tmp_path: Path, more: list[str], line: str, capsys: pytest.CaptureFixture[str]
-):
+) -> None:
     Image.fromarray(np.full((8, 8), 255, np.uint8)).save(folder / "small.png")
     Image.fromarray(np.zeros((SIDE, SIDE), np.uint8)).save(folder / "black.png")
     before = contents(folder / "data")

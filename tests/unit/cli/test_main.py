@@ -1,4 +1,4 @@
-"""The command ``anomalib-defects``, on plugins that are made up."""
+"""The ``anomalib-defects`` command, with fake plugins."""
 
 import json
 import re
@@ -19,18 +19,18 @@ from anomalib_defect_plugins.testing import write_folder_data
 
 
 class Net:
-    """A model, as far as the list looks."""
+    """A model, as far as the list needs it."""
 
     supervision = Supervision.ONE_SHOT
     paper = "Someone et al., 2024"
 
 
 class Plain:
-    """A class that says nothing of itself."""
+    """A class without a supervision and a paper."""
 
 
 class Chatty(Folder):
-    """A stranger's data module, which prints while it prepares its data and fails in its own way."""
+    """A third-party data module that prints while it prepares its data, and may fail."""
 
     def __init__(self, root: str, broken: bool = False) -> None:
         super().__init__("chatty", "normal", root, "defective", "normal_test", "masks", num_workers=0)
@@ -48,7 +48,7 @@ DATA = (TextureDefects, WithDefects, Chatty)
 PLUGINS = [
     Plugin("nets", "some-nets", "1.2", registrations=[Registration(Kind.MODEL, "net", Net)]),
     Plugin("plain", "plain", "3", registrations=[Registration(Kind.DATA, "Plain", Plain)]),
-    Plugin("data", "data", "1", registrations=[Registration(Kind.DATA, it.__name__, it) for it in DATA]),
+    Plugin("data", "data", "1", registrations=[Registration(Kind.DATA, cls.__name__, cls) for cls in DATA]),
     Plugin("idle", "idle", "0"),
     Plugin("off", "off", "0", state=State.DISABLED),
     Plugin("bad", "bad-plugin", "0", state=State.FAILED, reason="OSError: [no] licence"),
@@ -60,7 +60,7 @@ def _plugins(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bridge, "loaded_plugins", lambda: PLUGINS)
 
 
-def test_the_list_has_a_row_for_each_class_and_each_plugin_that_brings_none(
+def test_the_list_has_a_row_for_each_class_and_each_plugin_without_one(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     assert main(["list", "--json"]) == 0
@@ -85,7 +85,7 @@ def test_the_list_has_a_row_for_each_class_and_each_plugin_that_brings_none(
     ]
 
 
-def test_the_table_shows_reasons_as_they_are(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_table_shows_reasons_verbatim(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["list"]) == 0
     assert "failed: OSError: [no] licence" in capsys.readouterr().out
 
@@ -108,20 +108,20 @@ def test_a_user_error_is_one_line_and_status_1(
     assert capsys.readouterr().err == "error: a is 1; it must be 2\n"
 
 
-def test_a_fault_of_ours_is_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_internal_error_is_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bridge, "loaded_plugins", lambda: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         main(["list"])
 
 
 @pytest.mark.parametrize("arguments", [[], ["nothing"]])
-def test_without_a_command_it_says_how_to_use_it(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+def test_without_a_command_the_usage_is_printed(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit, match="2"):
         main(arguments)
     assert "usage: anomalib-defects" in capsys.readouterr().err
 
 
-def test_an_option_that_no_command_has_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_unknown_option_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit, match="2"):
         main(["list", "--root", "x"])
     assert "unrecognized arguments: --root x" in capsys.readouterr().err
@@ -129,7 +129,7 @@ def test_an_option_that_no_command_has_is_refused(capsys: pytest.CaptureFixture[
 
 @pytest.fixture(scope="session")
 def textures(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
-    """Options that make a small ``TextureDefects``, built once."""
+    """Options of a small ``TextureDefects``, built once."""
     return ["--data.root", str(tmp_path_factory.mktemp("textures")), "--data.image_size", "64"]
 
 
@@ -150,7 +150,7 @@ def test_data_shows_what_the_embedded_data_set_is_documented_to_hold(
         assert sheet.format == "PNG"
 
 
-def test_data_says_that_it_replaces_a_contact_sheet(
+def test_data_reports_that_it_replaces_a_contact_sheet(
     textures: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     sheet = tmp_path / "sheet.png"
@@ -160,7 +160,7 @@ def test_data_says_that_it_replaces_a_contact_sheet(
     assert sheet.read_bytes() != b"former"
 
 
-def test_data_takes_options_with_and_without_their_prefix_and_nested_ones(
+def test_data_accepts_options_with_and_without_prefix_and_nested_ones(
     textures: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -175,7 +175,7 @@ def test_data_takes_options_with_and_without_their_prefix_and_nested_ones(
     assert not list(tmp_path.iterdir())
 
 
-def test_data_keeps_what_a_data_module_prints_out_of_the_answer(
+def test_the_output_of_a_data_module_is_not_part_of_the_result(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     write_folder_data(tmp_path)
@@ -192,18 +192,18 @@ def test_data_keeps_what_a_data_module_prints_out_of_the_answer(
         (["TextureDefekts"], r"there is no data module 'TextureDefekts'; did you mean TextureDefects\?"),
         (["Qqq"], "there is no data module 'Qqq'; choose one of (?!.*Avenue).*Folder, .*MVTecAD, .*WithDefects.*"),
         (["Avenue"], "Avenue holds videos; 'anomalib-defects data' shows data modules of images"),
-        (["TextureDefects", "--category", "x"], "TextureDefects has no category 'x'; choose one of brick, .*"),
+        (["TextureDefects", "--category", "x"], "category is 'x'; it must be one of brick, .*"),
         (["TextureDefects", "--colour", "x"], r"TextureDefects cannot be set up \(.*: --data.colour x\); .*help.*"),
         (["TextureDefects", "--data.seed", "x"], r'TextureDefects cannot be set up \(.*"data.seed": .*int.*\); .*'),
-        (["WithDefects", "--base", "TextureDefects", "--base.category", "x"], "TextureDefects has no category 'x'; .*"),
+        (["WithDefects", "--base", "TextureDefects", "--base.category", "x"], "category is 'x'; it must be one of .*"),
         (["Folder", "--name", "x", "--root", "no", "--normal_dir", "good"], "Folder cannot be .*no/good.*"),
         (["Chatty", "--root", "x", "--broken", "true"], r"Chatty cannot be set up \(archive is broken\); .*"),
-        (["TextureDefects", "--out", "a.jpg"], "--out a.jpg is no PNG file in a folder that exists; give one .*"),
-        (["TextureDefects", "--out", "no/a.png"], "--out no/a.png is no PNG file in a folder that exists; .*"),
-        (["TextureDefects", "--images", "-1"], "--images is -1; give the number of images .*"),
+        (["TextureDefects", "--out", "a.jpg"], "--out a.jpg is not a PNG file in an existing folder; use one .*"),
+        (["TextureDefects", "--out", "no/a.png"], "--out no/a.png is not a PNG file in an existing folder; .*"),
+        (["TextureDefects", "--images", "-1"], "--images is -1; use the number of images .*"),
     ],
 )
-def test_data_names_what_cannot_be_in_one_line(
+def test_data_reports_invalid_input_in_one_line(
     arguments: list[str],
     line: str,
     tmp_path: Path,
@@ -216,7 +216,7 @@ def test_data_names_what_cannot_be_in_one_line(
     assert not list(tmp_path.iterdir())
 
 
-def test_the_traceback_behind_an_error_line_is_to_be_had(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_variable_shows_the_traceback_of_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(TRACEBACK_VARIABLE, "1")
     with pytest.raises(InvalidInputError, match="archive is broken") as caught:
         main(["data", "Chatty", "--root", "x", "--broken", "true"])

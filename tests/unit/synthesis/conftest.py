@@ -1,21 +1,23 @@
-"""A request for synthetic defects, made by a stand-in that paints squares."""
+"""Synthesis of small data sets by a fake model that paints squares."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
-from layouts import write_defect_folder
-from stand_ins import SquareGan
+from dataset_layouts import write_defect_folder
+from fake_synthesizer import FakeSynthesizer, MakeImages
 
 from anomalib_defect_plugins.data import DefectFolder
 from anomalib_defect_plugins.synthesis import synthesizer as module
-from anomalib_defect_plugins.synthesis.synthesizer import Request, synthesize
+from anomalib_defect_plugins.synthesis.folder import SyntheticRow
+from anomalib_defect_plugins.synthesis.synthesizer import SynthesisRequest, synthesize
 
 
 @pytest.fixture
-def gan(monkeypatch: pytest.MonkeyPatch) -> SquareGan:
-    gan = SquareGan(image_size=(32, 48))
-    monkeypatch.setattr(module, "load", lambda *_: gan)
-    return gan
+def fake(monkeypatch: pytest.MonkeyPatch) -> FakeSynthesizer:
+    fake = FakeSynthesizer(image_size=(32, 48))
+    monkeypatch.setattr(module, "load_synthesizer", lambda *_: fake)
+    return fake
 
 
 @pytest.fixture
@@ -39,8 +41,10 @@ def out(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def make(gan: SquareGan, checkpoint: Path, data: DefectFolder, out: Path):
-    def make(where: Path = out, **request: object) -> list[dict[str, object]]:
-        return synthesize(checkpoint, data, where, Request(**{"num": 4, **request}))
+def make(fake: FakeSynthesizer, checkpoint: Path, data: DefectFolder, out: Path) -> MakeImages:
+    del fake
+
+    def make(folder: Path = out, **request: Any) -> list[SyntheticRow]:
+        return synthesize(checkpoint, data, folder, SynthesisRequest(**{"num": 4, **request}))
 
     return make

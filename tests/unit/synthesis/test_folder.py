@@ -1,22 +1,24 @@
-"""Data sets of synthetic defects: what is written, and what it can be read by."""
+"""Data sets of synthetic defects: what is written, resumed, and read by data modules."""
 
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 from anomalib.data import Folder
-from layouts import contents
+from dataset_layouts import contents
+from fake_synthesizer import FakeSynthesizer, MakeImages
 from PIL import Image
-from stand_ins import SquareGan
+from torch import Tensor
 
 from anomalib_defect_plugins.core.errors import InvalidInputError, MissingDataError
 from anomalib_defect_plugins.data import DefectFolder
 from anomalib_defect_plugins.synthesis.folder import COLUMNS, normal_images, read_table, synthetic_defects
 
 
-def test_it_writes_images_masks_and_a_table_for_each_category_in_turn(make, out: Path):
+def test_it_writes_images_masks_and_a_table_for_each_category_in_turn(make: MakeImages, out: Path) -> None:
     make()
     table = pd.read_csv(out / "table.csv")
     assert tuple(table.columns) == COLUMNS
@@ -29,7 +31,7 @@ def test_it_writes_images_masks_and_a_table_for_each_category_in_turn(make, out:
     assert all(Path(path).is_file() for path in table.source)
 
 
-def test_the_mask_is_where_the_image_differs_from_its_source(make, out: Path):
+def test_the_mask_is_where_the_image_differs_from_its_source(make: MakeImages, out: Path) -> None:
     make()
     for row in read_table(out).itertuples():
         mask = np.array(Image.open(out / row.mask))
@@ -40,9 +42,11 @@ def test_the_mask_is_where_the_image_differs_from_its_source(make, out: Path):
 
 
 @pytest.mark.parametrize("half", [False, True])
-def test_otsu_finds_the_defect_in_a_map_that_is_high_everywhere(make, gan: SquareGan, out: Path, tmp_path: Path, half):
-    gan.floor = 0.6
-    region = np.zeros(gan.image_size, np.uint8)
+def test_otsu_finds_the_defect_in_a_map_that_is_high_everywhere(
+    make: MakeImages, fake: FakeSynthesizer, out: Path, tmp_path: Path, half: bool
+) -> None:
+    fake.floor = 0.6
+    region = np.zeros(fake.image_size, np.uint8)
     region[:, : 24 if half else 48] = 255
     Image.fromarray(region).save(tmp_path / "region.png")
     with pytest.raises(InvalidInputError, match=r"maps have a mean of 0\.6.*above --threshold 0\.5"):
@@ -51,25 +55,27 @@ def test_otsu_finds_the_defect_in_a_map_that_is_high_everywhere(make, gan: Squar
     assert read_table(out).defect_share.tolist() == pytest.approx([64 / 1536] * 4)
 
 
-def test_a_defect_may_cover_as_much_as_is_asked_for(make, gan: SquareGan, out: Path, tmp_path: Path):
-    gan.floor = 0.6  # above the threshold everywhere
+def test_a_defect_may_cover_as_much_as_is_requested(
+    make: MakeImages, fake: FakeSynthesizer, out: Path, tmp_path: Path
+) -> None:
+    fake.floor = 0.6  # above the threshold everywhere
     with pytest.raises(InvalidInputError, match=r"covers --max-share 0\.99 of the image at most"):
         make(tmp_path / "less", max_share=0.99)
     make(max_share=1.0)
     assert read_table(out).defect_share.tolist() == [1] * 4
 
 
-def test_defect_folder_reads_it(make, out: Path):
+def test_defect_folder_reads_it(make: MakeImages, out: Path) -> None:
     make(num=6)
     data = DefectFolder(out, num_workers=0)
     data.setup()
     table = data.test_data.samples
     assert sorted(table.defect_type[table.label_index == 1]) == ["crack"] * 3 + ["dent"] * 3
     item = data.test_data[int(np.flatnonzero(table.label_index)[0])]
-    assert item.gt_mask.sum() == 64
+    assert cast(Tensor, item.gt_mask).sum() == 64
 
 
-def test_anomalib_reads_it(make, out: Path):
+def test_anomalib_reads_it(make: MakeImages, out: Path) -> None:
     make(num=6)
     types = ["crack", "dent"]
     data = Folder("made", "good", out, types, mask_dir=[f"masks/{name}" for name in types], num_workers=0, seed=0)
@@ -77,22 +83,22 @@ def test_anomalib_reads_it(make, out: Path):
     assert data.test_data.samples.label_index.sum() + data.val_data.samples.label_index.sum() == 6
 
 
-def test_it_gives_training_images(make, out: Path):
+def test_it_is_read_as_a_training_set(make: MakeImages, out: Path) -> None:
     make(restored=True)
     defects = synthetic_defects(out)
     assert sorted(defects.samples.defect_type) == ["crack", "crack", "dent", "dent"]
-    assert all(defects[row].gt_mask.sum() == 64 for row in range(4))
+    assert all(cast(Tensor, defects[row].gt_mask).sum() == 64 for row in range(4))
     assert len(normal_images(out, "_restored")) == 4
     assert not normal_images(out).samples.label_index.any()
 
 
-def test_restored_images_are_there_only_if_asked_for(make, out: Path):
+def test_restored_images_are_written_only_on_request(make: MakeImages, out: Path) -> None:
     make()
-    with pytest.raises(MissingDataError, match=r"_restored holds no image; make them: .*--restored"):
+    with pytest.raises(MissingDataError, match=r"_restored contains no image; create them with: .*--restored"):
         normal_images(out, "_restored")
 
 
-def test_an_image_depends_on_seed_and_number_alone(make, tmp_path: Path):
+def test_an_image_depends_on_seed_and_number_only(make: MakeImages, tmp_path: Path) -> None:
     make(tmp_path / "few", num=2)
     make(tmp_path / "many", num=5)
     make(tmp_path / "other", num=5, seed=1)
@@ -103,32 +109,34 @@ def test_an_image_depends_on_seed_and_number_alone(make, tmp_path: Path):
     assert any(many[name] != other[name] for name in images)
 
 
-def test_more_images_are_added_to_a_folder(make, out: Path, tmp_path: Path, gan: SquareGan):
+def test_more_images_are_added_to_a_folder(make: MakeImages, out: Path, tmp_path: Path, fake: FakeSynthesizer) -> None:
     make(num=2)
-    gan.controls.clear()
+    fake.controls.clear()
     make(num=5)
-    assert len(gan.controls) == 3
+    assert len(fake.controls) == 3
     make(tmp_path / "at once", num=5)
     assert contents(out) == contents(tmp_path / "at once")
 
 
-def test_a_finished_run_makes_nothing_anew(make, out: Path, gan: SquareGan):
+def test_a_finished_run_is_not_repeated(make: MakeImages, out: Path, fake: FakeSynthesizer) -> None:
     rows = make()
-    gan.controls.clear()
+    fake.controls.clear()
     assert make() == rows
     assert make(num=2) == rows[:2]
-    assert not gan.controls
+    assert not fake.controls
 
 
 @pytest.mark.parametrize("broken", ["half a row", "an image without its row", "no image", "no mask"])
-def test_a_killed_run_goes_on_and_ends_as_the_undisturbed_one(make, out: Path, tmp_path: Path, broken: str):
+def test_a_killed_run_is_resumed_with_the_result_of_an_undisturbed_one(
+    make: MakeImages, out: Path, tmp_path: Path, broken: str
+) -> None:
     make(tmp_path / "undisturbed")
     make()
     table = out / "table.csv"
     lines = table.read_text().splitlines(keepends=True)
     if broken == "half a row":
         table.write_text("".join(lines)[:-10])
-        (out / "dent" / ".00003.png.part").write_bytes(b"half")
+        (out / "dent" / ".00003.png.123.part").write_bytes(b"half")
     elif broken == "an image without its row":
         table.write_text("".join(lines[:-1]))
         (out / "masks" / "dent" / "00003.png").unlink()
@@ -138,39 +146,39 @@ def test_a_killed_run_goes_on_and_ends_as_the_undisturbed_one(make, out: Path, t
     assert contents(out) == contents(tmp_path / "undisturbed")
 
 
-def test_one_category_or_several_at_once(make, out: Path, gan: SquareGan):
+def test_one_category_or_several_at_once(make: MakeImages, out: Path, fake: FakeSynthesizer) -> None:
     make(num=2, category="dent")
     assert {row.category for row in read_table(out).itertuples()} == {"dent"}
-    assert gan.controls[0].flatten().tolist() == [0, 1]
+    assert fake.controls[0].flatten().tolist() == [0, 1]
     make(out.with_name("both"), num=1, category="crack+dent")
-    assert gan.controls[-1].flatten().tolist() == [1, 1]
+    assert fake.controls[-1].flatten().tolist() == [1, 1]
     data = DefectFolder(out.with_name("both"), num_workers=0)
     data.setup()
     assert "crack+dent" in set(data.test_data.samples.defect_type)
 
 
-def test_a_region_is_the_control_map_of_the_category(make, tmp_path: Path, gan: SquareGan):
-    region = np.zeros(gan.image_size, np.uint8)
+def test_a_region_is_the_control_map_of_the_category(make: MakeImages, tmp_path: Path, fake: FakeSynthesizer) -> None:
+    region = np.zeros(fake.image_size, np.uint8)
     region[:16, :24] = 200
     Image.fromarray(region).save(tmp_path / "region.png")
     make(num=1, category="dent", region=tmp_path / "region.png")
-    control = gan.controls[0]
-    assert control.shape == (1, 2, *gan.image_size)
+    control = fake.controls[0]
+    assert control.shape == (1, 2, *fake.image_size)
     assert not control[0, 0].any()
     torch.testing.assert_close(control[0, 1], torch.from_numpy(region > 0).float())
 
 
-def test_an_image_without_a_defect_is_drawn_anew(make, gan: SquareGan):
-    gan.blind = 0.5
+def test_an_image_without_a_defect_is_drawn_again(make: MakeImages, fake: FakeSynthesizer) -> None:
+    fake.blind = 0.5
     rows = make(num=8)
     assert all(row["image"] for row in rows)
-    assert len(gan.controls) > 8
+    assert len(fake.controls) > 8
 
 
-def test_a_generator_that_makes_nothing_is_told_of(make, gan: SquareGan, out: Path):
-    gan.blind = 1
+def test_a_model_that_makes_no_defects_is_refused(make: MakeImages, fake: FakeSynthesizer, out: Path) -> None:
+    fake.blind = 1
     with pytest.raises(InvalidInputError, match=r"makes no usable defects: its maps have a mean of 0, .*train longer"):
         make(num=50)
-    assert len(gan.controls) == 100  # ten images, each tried ten times
+    assert len(fake.controls) == 100  # ten images, each tried ten times
     with pytest.raises(InvalidInputError, match="has no image with a defect"):
         read_table(out)
