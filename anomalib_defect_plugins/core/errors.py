@@ -6,6 +6,7 @@ Each class also derives from the builtin exception for its case, so ``except Val
 
 import re
 from collections.abc import Iterator
+from pickle import PickleError
 
 
 class UserError(Exception):
@@ -23,6 +24,19 @@ class MissingDataError(UserError, FileNotFoundError):
 class ConfigurationError(UserError, ValueError):
     """Arguments or components that are each valid do not work together."""
 
+
+LOAD_ERRORS = (
+    UserError,
+    OSError,
+    RuntimeError,
+    LookupError,
+    TypeError,
+    ValueError,
+    AttributeError,
+    EOFError,
+    PickleError,
+)
+"""Errors raised while loading a file that is not a model, or is one of another class."""
 
 WORKER = re.compile(r"DataLoader worker \(pid(?:\(s\))? [\d, ]+\) (is killed by signal: \w+|exited unexpectedly)")
 """torch's message for a DataLoader worker process that died."""

@@ -7,13 +7,12 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
-from pickle import PickleError
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from anomalib_defect_plugins.core.errors import InvalidInputError, MissingDataError, UserError
+from anomalib_defect_plugins.core.errors import LOAD_ERRORS, InvalidInputError, MissingDataError
 from anomalib_defect_plugins.core.image_io import Size
 from anomalib_defect_plugins.results.record import RunRecord, setting_title
 
@@ -27,19 +26,6 @@ CHECKPOINT = "model.ckpt"
 
 NORMALIZED_THRESHOLD = 0.5
 """Threshold of scores and maps that anomalib's post-processor has normalized."""
-
-LOAD_ERRORS = (
-    UserError,
-    OSError,
-    RuntimeError,
-    LookupError,
-    TypeError,
-    ValueError,
-    AttributeError,
-    EOFError,
-    PickleError,
-)
-"""Errors of loading a file that is not a model, or the model of another class."""
 
 Outputs = Mapping[str, npt.NDArray[Any] | None]
 """Outputs of a model by name."""
