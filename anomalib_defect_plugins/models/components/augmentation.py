@@ -4,6 +4,8 @@ Without it, a network trained on forty photographs marks what differs in others,
 READMEs of the models that use it). The papers do not mention any.
 """
 
+from typing import cast
+
 import torch
 from kornia.augmentation import (
     AugmentationSequential,
@@ -15,7 +17,8 @@ from kornia.augmentation import (
     RandomHorizontalFlip,
     RandomVerticalFlip,
 )
-from torch import Tensor, nn
+from kornia.augmentation.base import _AugmentationBase as Step
+from torch import Tensor
 
 
 class Augmentation:
@@ -29,7 +32,7 @@ class Augmentation:
     """
 
     def __init__(self, crop: tuple[int, int] | None, vary: bool) -> None:
-        crops: list[nn.Module] = [] if crop is None else [RandomCrop(crop)]
+        crops: list[Step] = [] if crop is None else [RandomCrop(crop)]
         self.steps = AugmentationSequential(
             *crops, RandomHorizontalFlip(), RandomVerticalFlip(), *(variations() if vary else [])
         )
@@ -39,7 +42,7 @@ class Augmentation:
         """Augment images, shape (B, C, H, W), float in [0, 1]; they get the size of the crop."""
         # Half-precision coordinates are off by pixels.
         with torch.autocast(images.device.type, enabled=False):
-            return self.steps(images.float()).clamp(0, 1)
+            return cast(Tensor, self.steps(images.float())).clamp(0, 1)
 
     @torch.no_grad()
     def with_masks(self, images: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
@@ -49,7 +52,7 @@ class Augmentation:
         return varied.clamp(0, 1), moved > 0.5
 
 
-def variations() -> list[nn.Module]:
+def variations() -> list[Step]:
     """Return augmentations that change the appearance of an image, but not whether it has a defect.
 
     Sharpness stays as it is: networks trained on blurred images did not detect worn texture.

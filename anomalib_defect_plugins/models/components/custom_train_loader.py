@@ -7,6 +7,7 @@ from lightning.pytorch import Callback
 from torch.utils.data import DataLoader
 
 from anomalib_defect_plugins.models.components.callbacks import TeardownOnFailure
+from anomalib_defect_plugins.models.components.checks import datamodule_of
 
 if TYPE_CHECKING:
     from anomalib.models.components import AnomalibModule as _Module
@@ -21,18 +22,23 @@ class CustomTrainLoader(_Module):
 
     def use_train_loader(self, loader: "DataLoader[Any]") -> None:
         """Replace the data module's training loader until training ends or fails."""
-        datamodule = self.trainer.datamodule  # type: ignore[attr-defined]  (anomalib's engine sets it)
+        attributes = self._datamodule_attributes()
+        self._replaced = {name: value for name, value in attributes.items() if name == "train_dataloader"}
         # An instance attribute shadows the method of the class until teardown removes it.
-        self._replaced = {name: value for name, value in vars(datamodule).items() if name == "train_dataloader"}
-        datamodule.train_dataloader = lambda: loader
+        attributes["train_dataloader"] = lambda: loader
 
     def teardown(self, stage: str) -> None:
         """Restore the data module's own training loader."""
         if stage == "fit" and self._replaced is not None:
-            attributes = vars(self.trainer.datamodule)  # type: ignore[attr-defined]
+            attributes = self._datamodule_attributes()
             attributes.pop("train_dataloader", None)
             attributes.update(self._replaced)
             self._replaced = None
+
+    def _datamodule_attributes(self) -> dict[str, Any]:
+        datamodule = datamodule_of(self.trainer)
+        assert datamodule is not None, "models check for a data module before they replace its loader"  # noqa: S101
+        return datamodule.__dict__
 
     def configure_callbacks(self) -> Sequence[Callback]:
         """Add a teardown that also runs when training fails."""

@@ -33,7 +33,7 @@ else:
     _Module = object  # a model derives from AnomalibModule directly, or anomalib's get_model would not find it
 
 
-class DefectModel(CheckpointErrors, _Module):
+class DefectModel(CheckpointErrors, _Module):  # type: ignore[misc]  # anomalib's bases disagree
     """Shared behaviour of all models: sizes, data checks, thresholds, checkpoints, random numbers.
 
     Comes before ``AnomalibModule`` among the bases of a model, which sets ``self.model`` to its network after
@@ -82,7 +82,7 @@ class DefectModel(CheckpointErrors, _Module):
         )
         self.image_size = cast(Size, tuple(self.input_size or (height, width)))
         self.register_buffer("seed", torch.tensor(-1))
-        self.register_load_state_dict_pre_hook(_add_missing_seed)
+        self.register_load_state_dict_pre_hook(_add_missing_seed)  # type: ignore[no-untyped-call]
 
     def fix_image_size(self) -> None:
         """Store ``image_size`` in checkpoints: for networks that are built for one size."""

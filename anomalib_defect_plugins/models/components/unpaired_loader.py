@@ -1,6 +1,7 @@
 """Unpaired training batches: equal numbers of normal and defective images, whatever their counts in the data."""
 
 from collections.abc import Callable, Iterator
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -11,6 +12,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from anomalib_defect_plugins.core.defect_generator import DefectGenerator
 from anomalib_defect_plugins.core.errors import ConfigurationError
+from anomalib_defect_plugins.data.dataclasses import DefectItem
 from anomalib_defect_plugins.data.training_set import DefectTraining, SyntheticDefects
 
 Pair = tuple[int, int]
@@ -45,7 +47,7 @@ class UnpairedSampler(Sampler[Pair]):
             yield int(one), int(other)
 
 
-class Pairs(Dataset):
+class Pairs(Dataset[tuple[ImageItem, ImageItem]]):
     """Pairs of a normal and a defective sample. An index past the end is a normal sample with a synthetic defect.
 
     Args:
@@ -60,33 +62,33 @@ class Pairs(Dataset):
 
     def __getitem__(self, pair: Pair) -> tuple[ImageItem, ImageItem]:
         """Load a pair."""
-        normal, defective = (self._read(index) for index in pair)
+        normal, defective = (self._load(index) for index in pair)
         return normal, defective
 
-    def _read(self, index: int) -> ImageItem:
+    def _load(self, index: int) -> ImageItem:
         if self.synthetic is None:
-            return self.dataset[index]
+            return cast(ImageItem, self.dataset[index])
         if index >= len(self.dataset):
             return self.synthetic[index - len(self.dataset)]
-        item = self.dataset[index]
+        item = cast(DefectItem, self.dataset[index])
         item.needs_synthetic_defect = False  # otherwise it could not be collated with samples that get one
         return item
 
 
-class LazyLoader(DataLoader):
+class LazyLoader(DataLoader[tuple[ImageItem, ImageItem]]):
     """Draws from its sampler only when the first batch is requested.
 
     Lightning creates the iterator before it has restored the epoch of a resumed run. Worker processes, which prefetch,
     would get the order of the previous epoch.
     """
 
-    def __iter__(self) -> Iterator[object]:
+    def __iter__(self) -> Iterator[Any]:  # type: ignore[override]  # torch declares a private type
         yield from super().__iter__()
 
 
 def paired_loader(
     model: str, datamodule: AnomalibDataModule, batch_size: int, rng: Callable[[], torch.Generator], rank: int = 0
-) -> DataLoader:
+) -> LazyLoader:
     """Return batches of normal images followed by as many defective ones; an epoch has each normal image once.
 
     Real and synthetic defects are drawn in the proportions of the data module's own batches.
@@ -107,7 +109,8 @@ def paired_loader(
     if not len(normal):
         msg = f"{model} needs normal images in the training set; {datamodule.name} has none: add some"
         raise ConfigurationError(msg)
-    generator, ratio = None, 0.0
+    generator: DefectGenerator | None = None
+    ratio = 0.0
     if isinstance(datamodule, DefectTraining):
         generator, ratio = datamodule.synthetic, datamodule.synthetic_ratio
     drawn = normal[:0] if generator is None else normal + len(dataset)
@@ -132,6 +135,6 @@ def flip(images: Tensor, rng: torch.Generator) -> Tensor:
         images: Images, shape (B, C, H, W).
         rng: CPU generator.
     """
-    flips = ([], [-1], [-2])
+    flips: tuple[list[int], ...] = ([], [-1], [-2])
     choices = torch.randint(3, (len(images),), generator=rng).tolist()
     return torch.stack([image.flip(flips[choice]) for image, choice in zip(images, choices, strict=True)])

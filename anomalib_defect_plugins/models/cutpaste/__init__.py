@@ -1,4 +1,4 @@
-"""CutPaste: a one-class classifier on features that learned to tell pasted patches from normal texture."""
+"""CutPaste: a one-class classifier on features trained to tell pasted patches from normal texture."""
 
 from anomalib_defect_plugins.models.cutpaste.lightning_model import CutPaste
 from anomalib_defect_plugins.models.cutpaste.torch_model import CutPasteModel

@@ -1,4 +1,4 @@
-"""What CutPaste shows its classifier: normal images, varied a little, and what the two pastings make of them."""
+"""Training images of CutPaste: randomly varied normal images, and the classes of its pretext task."""
 
 from collections.abc import Sequence
 
@@ -9,32 +9,33 @@ from torch.nn import functional
 from anomalib_defect_plugins.core.defect_generator import DefectGenerator
 from anomalib_defect_plugins.core.rng import numpy_rng
 from anomalib_defect_plugins.generators.cutpaste import jitter_colours
-from anomalib_defect_plugins.generators.geometry import place
+from anomalib_defect_plugins.generators.geometry import image_size, random_position
 
 
 def vary(
     images: Tensor, crop: int | None, translation: float, jitter: float, rng: torch.Generator | None = None
 ) -> Tensor:
-    """Shift, or crop, each image at random, and change its colours.
+    """Shift or crop each image at random, and jitter its colours.
 
     Args:
-        images: (B, C, H, W), float in [0, 1].
-        crop: Side of a crop in pixels; with one, there is no further translation. ``None`` keeps the whole image.
-        translation: Greatest shift to either side as a share of the image's, under 1; what comes in is mirrored.
-        jitter: How much brightness, contrast, saturation and hue change, as in torchvision's ``ColorJitter``.
-        rng: Source of randomness, a generator of the CPU; by default torch's own.
+        images: Images, shape (B, C, H, W), float in [0, 1].
+        crop: Side of a random crop, in pixels, which replaces the translation; ``None`` keeps the whole image.
+        translation: Maximum shift in each direction as a fraction of the side, in [0, 1); borders are mirrored.
+        jitter: Strength of the change in brightness, contrast, saturation and hue, as in torchvision's
+            ``ColorJitter``.
+        rng: CPU generator; defaults to torch's global one.
 
     Returns:
-        (B, C, H, W) or (B, C, crop, crop), float in [0, 1].
+        Images, shape (B, C, H, W) or (B, C, crop, crop), float in [0, 1].
     """
     numbers = numpy_rng(torch.default_generator if rng is None else rng)
-    size = tuple(images.shape[-2:]) if crop is None else (crop, crop)
+    size = image_size(images) if crop is None else (crop, crop)
     if crop is None:
         vertical, horizontal = (int(translation * side) for side in size)
         images = functional.pad(images, (horizontal, horizontal, vertical, vertical), mode="reflect")
     varied = []
     for image in images:
-        top, left = place(image.shape[-2:], size, numbers)
+        top, left = random_position(image_size(image), size, numbers)
         varied.append(jitter_colours(image[:, top : top + size[0], left : left + size[1]], jitter, numbers))
     return torch.stack(varied)
 
@@ -42,15 +43,16 @@ def vary(
 def classes(
     images: Tensor, generators: Sequence[DefectGenerator], rng: torch.Generator | None = None
 ) -> tuple[Tensor, Tensor]:
-    """Put the images and what each generator makes of them into one batch: the classes of the pretext task.
+    """Build the batch of the pretext task: the normal images, and the output of each generator for them.
 
     Args:
-        images: Normal images (B, C, H, W), float32 in [0, 1].
-        generators: Makers of the other classes, K.
-        rng: Source of randomness, a generator of the CPU; by default torch's own.
+        images: Normal images, shape (B, C, H, W), float32 in [0, 1].
+        generators: Generators of the other K classes.
+        rng: CPU generator; defaults to torch's global one.
 
     Returns:
-        Images ((1 + K) B, C, H, W), in [0, 1], and their classes ((1 + K) B,): 0 normal, then one a generator.
+        Images, shape ((1 + K) B, C, H, W), float32 in [0, 1], and their classes, shape ((1 + K) B,): 0 for normal,
+        then one for each generator.
     """
     parts = [images, *(generator(images, rng)[0] for generator in generators)]
     return torch.cat(parts), torch.arange(len(parts), device=images.device).repeat_interleave(len(images))

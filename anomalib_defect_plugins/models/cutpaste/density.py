@@ -1,11 +1,12 @@
-"""The one-class classifier of CutPaste: a Gaussian density of features, fitted in closed form.
+"""One-class classifier of CutPaste: a Gaussian density of features, fitted in closed form.
 
-The covariance is shrunk as Ledoit and Wolf do (A well-conditioned estimator for large-dimensional covariance matrices,
-2004). All that needs is sums over the features, so these are never held together: a few hundred images have millions
-of positions.
+The covariance is shrunk by Ledoit and Wolf's method (A well-conditioned estimator for large-dimensional covariance
+matrices, 2004). It requires only sums over the features, so the features are never held in memory together: a few
+hundred images have millions of positions.
 """
 
 from collections.abc import Callable
+from typing import TypedDict
 
 import torch
 from torch import Tensor, nn
@@ -13,19 +14,24 @@ from torch import Tensor, nn
 from anomalib_defect_plugins.core.errors import InvalidInputError
 
 RIDGE = 1e-6
-"""Share of the mean variance that is added to each, for features that hardly vary at all."""
+"""Fraction of the mean variance that is added to each variance, for features that hardly vary."""
+
+
+class _Options(TypedDict):
+    dtype: torch.dtype
+    device: torch.device | str
 
 
 class Moments:
-    """Sums over features, in double precision: enough for their mean and their shrunk covariance.
+    """Sums over features, in double precision, from which their mean and shrunk covariance follow.
 
     Args:
-        dimension: Numbers C of a feature.
-        device: Where to add up.
+        dimension: Feature dimension C.
+        device: Device of the sums.
     """
 
     def __init__(self, dimension: int, device: torch.device | str = "cpu") -> None:
-        options = {"dtype": torch.float64, "device": device}
+        options: _Options = {"dtype": torch.float64, "device": device}
         self.count = torch.zeros((), **options)
         self.sum = torch.zeros(dimension, **options)
         self.products = torch.zeros(dimension, dimension, **options)
@@ -33,7 +39,7 @@ class Moments:
         self.fourths = torch.zeros((), **options)
 
     def update(self, features: Tensor) -> None:
-        """Add features (..., C)."""
+        """Add features, shape (..., C)."""
         x = features.flatten(0, -2).to(self.sum)
         length = x.square().sum(1)
         self.count += len(x)
@@ -43,15 +49,15 @@ class Moments:
         self.fourths += length @ length
 
     def reduce(self, total: Callable[[Tensor], Tensor]) -> None:
-        """Replace each sum by ``total`` of it, which adds up what the processes of a distributed training have."""
+        """Apply ``total`` to each sum, which adds a tensor up over the processes of a distributed training run."""
         for name, value in vars(self).items():
             setattr(self, name, total(value))
 
     def ledoit_wolf(self) -> tuple[Tensor, Tensor, float]:
-        """Give the mean (C,), the shrunk covariance (C, C) and the shrinkage, in [0, 1].
+        """Compute the mean (C,), the shrunk covariance (C, C) and the shrinkage, in [0, 1].
 
         Raises:
-            InvalidInputError: There are fewer than two features, or some are not finite.
+            InvalidInputError: If there are fewer than two features, or if some are not finite.
         """
         self._check()
         mean = self.sum / self.count
@@ -65,9 +71,9 @@ class Moments:
         return mean, shrunk, shrinkage
 
     def _centred_fourths(self, mean: Tensor) -> Tensor:
-        """Sum of the fourth powers of the distances to the mean: (|x|² - 2mx + |m|²)², written out."""
+        """Return the sum of the fourth powers of the distances to the mean: (|x|² - 2mx + |m|²)², expanded."""
         square = mean @ mean
-        return (
+        fourths: Tensor = (
             self.fourths
             + 4 * mean @ self.products @ mean
             + self.count * square**2
@@ -75,10 +81,11 @@ class Moments:
             + 2 * square * self.products.trace()
             - 4 * square * mean @ self.sum
         )
+        return fourths
 
     def _check(self) -> None:
         if self.count < 2:
-            msg = f"a density needs two normal training images at least, and there are {int(self.count)}: add some"
+            msg = f"a density needs at least two normal training images, but there are {int(self.count)}: add some"
             raise InvalidInputError(msg)
         if not torch.isfinite(self.fourths):
             msg = "the features of normal training images are not finite: lower --model.learning_rate and train again"
@@ -86,11 +93,14 @@ class Moments:
 
 
 class GaussianDensity(nn.Module):
-    """A Gaussian of features; gives the Mahalanobis distance to its mean. Before it is fitted, a standard one.
+    """Gaussian density of features that returns the Mahalanobis distance to its mean; a standard normal until fitted.
 
     Args:
-        dimension: Numbers C of a feature.
+        dimension: Feature dimension C.
     """
+
+    mean: Tensor
+    whitening: Tensor
 
     def __init__(self, dimension: int) -> None:
         super().__init__()
@@ -98,10 +108,10 @@ class GaussianDensity(nn.Module):
         self.register_buffer("whitening", torch.eye(dimension))
 
     def fit(self, moments: Moments) -> None:
-        """Take mean and covariance from the features that ``moments`` has seen.
+        """Fit mean and covariance to the features in ``moments``.
 
         Raises:
-            InvalidInputError: See :meth:`Moments.ledoit_wolf`.
+            InvalidInputError: As in :meth:`Moments.ledoit_wolf`.
         """
         mean, covariance, _ = moments.ledoit_wolf()
         covariance.diagonal().add_(RIDGE * covariance.diagonal().mean() + 1e-12)
@@ -111,5 +121,5 @@ class GaussianDensity(nn.Module):
         self.whitening.copy_(torch.linalg.solve_triangular(factor, identity, upper=False).T)
 
     def forward(self, features: Tensor) -> Tensor:
-        """Give the distances (...) of features (..., C), in standard deviations."""
+        """Compute the distances (...) of features (..., C), in standard deviations."""
         return ((features - self.mean) @ self.whitening).square().sum(-1).sqrt()

@@ -1,11 +1,11 @@
-"""CutPaste in Lightning: learns to tell pasted patches from normal texture, then fits a density to its features.
+"""CutPaste: trained to tell pasted patches from normal texture, then a density is fitted to its features.
 
 Paper: CutPaste: Self-Supervised Learning for Anomaly Detection and Localization, CVPR 2021,
 https://arxiv.org/abs/2104.04015.
 """
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 from anomalib.data import Batch
@@ -21,14 +21,14 @@ from torch import Tensor
 from torch.nn import functional
 from torch.optim import SGD
 
-from anomalib_defect_plugins.core.checks import check_not_negative, check_positive
+from anomalib_defect_plugins.core.checks import check_not_negative, check_number, check_positive
 from anomalib_defect_plugins.core.defect_generator import MIN_SIDE
 from anomalib_defect_plugins.core.errors import ConfigurationError, InvalidInputError
 from anomalib_defect_plugins.core.supervision import Supervision
 from anomalib_defect_plugins.data.training_set import new_rng
 from anomalib_defect_plugins.generators import CutPasteDefects, CutPasteScarDefects
 from anomalib_defect_plugins.models.components.callbacks import StopAfter
-from anomalib_defect_plugins.models.components.checks import check_finite
+from anomalib_defect_plugins.models.components.checks import check_finite, datamodule_of
 from anomalib_defect_plugins.models.components.defect_model import DefectModel
 from anomalib_defect_plugins.models.components.iterative_training import IterativeTraining
 from anomalib_defect_plugins.models.cutpaste.augmentation import classes, vary
@@ -36,41 +36,45 @@ from anomalib_defect_plugins.models.cutpaste.reference_images import normal_imag
 from anomalib_defect_plugins.models.cutpaste.torch_model import CutPasteModel
 
 
-class CutPaste(DefectModel, IterativeTraining, AnomalibModule):
+class CutPaste(DefectModel, IterativeTraining, AnomalibModule):  # type: ignore[misc]  # anomalib's bases disagree
     """Self-supervised three-way classification (normal, CutPaste, CutPaste-Scar), then a Gaussian density.
 
     Args:
-        image_size: Height and width that images are resized to, in pixels; a ``pre_processor`` of your own decides it
-            instead, and must leave pixel values in [0, 1].
+        image_size: Height and width that images are resized to, in pixels; a custom ``pre_processor`` overrides it,
+            and must leave pixel values in [0, 1].
         backbone: Name of a convolutional timm model.
-        pre_trained: Whether the backbone starts from timm's weights, which are downloaded, or at random.
+        pre_trained: Whether to load timm's weights into the backbone; they are downloaded.
         head_layers: Hidden layers of the classification head, each as wide as the pooled features.
-        localization: ``dense`` judges the positions of feature maps, and the image by its pooled features; ``patch``
-            trains on windows and judges each window of an image by a pass of its own, which takes a hundred times as
-            long, and the image by the worst of them.
-        layers: Feature maps that ``dense`` judges positions by, by timm's names; ``None`` takes those at strides 8 and
-            16.
+        localization: ``dense`` scores the positions of feature maps, and the image by its pooled features. ``patch``
+            trains on windows, scores each window of an image in a separate pass, which takes a hundred times as long,
+            and the image by its highest window score.
+        layers: Names of timm's feature maps that ``dense`` scores positions by; ``None`` selects those at strides 8
+            and 16.
         window: Side of the windows of ``patch``, in pixels.
-        stride: Pixels between those windows.
-        sigma: Smoothing of the anomaly map, in pixels; ``None`` is 4 for ``dense`` and an eighth of the window.
-        iterations: Training steps; the paper has 65,536. 0 is the null model: the density of an untrained backbone's
-            features.
-        learning_rate: Learning rate of SGD at the start; it falls as a cosine, to 0 at the end.
+        stride: Pixels from one of these windows to the next.
+        sigma: Standard deviation of the smoothing of the anomaly map, in pixels; ``None`` selects 4 for ``dense`` and
+            an eighth of the window for ``patch``.
+        iterations: Training steps; the paper has 65,536. 0 selects the null model: the density of an untrained
+            backbone's features.
+        learning_rate: Initial learning rate of SGD; it falls to 0 along a cosine.
         momentum: Momentum of SGD.
         weight_decay: Weight decay of SGD.
-        translation: Greatest random shift of training images, as a share of their size; 0 to 0.5.
-        jitter: Random change of their colours, as in torchvision's ``ColorJitter``; 0 to 0.5.
+        translation: Maximum random shift of training images, as a fraction of their size, in [0, 0.5].
+        jitter: Strength of their random colour jitter, as in torchvision's ``ColorJitter``, in [0, 0.5].
         pre_processor: As in anomalib.
         post_processor: As in anomalib.
         evaluator: As in anomalib.
         visualizer: As in anomalib.
 
     Raises:
-        InvalidInputError: An argument that cannot be.
+        InvalidInputError: If an argument is invalid.
     """
 
     supervision = Supervision.NORMAL
     paper = "https://arxiv.org/abs/2104.04015"
+
+    model: CutPasteModel
+    density_step: Tensor
 
     def __init__(
         self,
@@ -95,15 +99,10 @@ class CutPaste(DefectModel, IterativeTraining, AnomalibModule):
         visualizer: Visualizer | bool = True,
     ) -> None:
         check_positive(learning_rate=learning_rate, sigma=1.0 if sigma is None else sigma)
-        _check_shares(translation=translation, jitter=jitter)
+        check_number("translation", translation, 0, 0.5)
+        check_number("jitter", jitter, 0, 0.5)
         check_not_negative(iterations=iterations, head_layers=head_layers)
-        super().__init__(
-            image_size,
-            pre_processor,
-            post_processor,
-            evaluator,
-            visualizer,
-        )
+        super().__init__(image_size, pre_processor, post_processor, evaluator, visualizer)
         self.fix_image_size()
         _check_size(self.image_size)
         self.model = CutPasteModel(
@@ -117,26 +116,26 @@ class CutPaste(DefectModel, IterativeTraining, AnomalibModule):
         self.weight_decay = weight_decay
         self.translation = translation
         self.jitter = jitter
-        # The step after which the density was fitted; -1 is never.
+        # Step after which the density was fitted; -1 until then.
         self.register_buffer("density_step", torch.tensor(-1))
 
     @property
     def trainer_arguments(self) -> dict[str, Any]:
-        """As many steps as asked for, however many epochs these are, and validation after the last.
+        """Train for ``iterations`` steps, however many epochs that takes, and validate after the last.
 
-        The null model reads one batch, which Lightning wants, and learns nothing from it.
+        The null model reads one batch, which Lightning requires, and learns nothing from it.
         """
         if self.iterations == 0:
             return {"max_epochs": 1, "limit_train_batches": 1, "num_sanity_val_steps": 0}
         return super().trainer_arguments
 
     def configure_callbacks(self) -> Sequence[Callback]:
-        """Leave the null model's one step, which is to come before the end of its training."""
+        """Return the callbacks; the null model has no step limit, which would stop it before its one step."""
         callbacks = super().configure_callbacks()
-        return callbacks if self.iterations else [each for each in callbacks if not isinstance(each, StopAfter)]
+        return callbacks if self.iterations else [item for item in callbacks if not isinstance(item, StopAfter)]
 
     def configure_optimizers(self) -> OptimizerLRScheduler | None:
-        """SGD with a learning rate that falls as a cosine from step to step; nothing for the null model."""
+        """Create SGD with a learning rate that falls along a cosine, step by step; ``None`` for the null model."""
         if self.iterations == 0:
             return None
         optimizer = SGD(
@@ -145,24 +144,24 @@ class CutPaste(DefectModel, IterativeTraining, AnomalibModule):
         return self.cosine_schedule(optimizer)
 
     def setup(self, stage: str) -> None:
-        """Look at the data before training.
+        """Check the data before training starts.
 
         Raises:
-            ConfigurationError: There is no data module to take the normal images of the density from.
+            ConfigurationError: If there is no data module to load the normal images of the density from.
         """
-        if stage == "fit" and self.trainer.datamodule is None:
+        if stage == "fit" and datamodule_of(self.trainer) is None:
             msg = "CutPaste fits a density to images of a data module: pass datamodule= (--data on the command line)"
             raise ConfigurationError(msg)
         super().setup(stage)
 
-    def training_step(self, batch: Batch, batch_idx: int) -> Tensor | None:
-        """Paste patches into the normal images of a batch, and learn to tell what was done to which.
+    def training_step(self, batch: Batch[Any], batch_idx: int) -> Tensor | None:
+        """Paste patches into the normal images of a batch, and return the loss of their classification.
 
-        Batches without a normal image are passed over.
+        Batches without a normal image are skipped.
         """
         if self.iterations == 0:
             return torch.zeros((), requires_grad=True, device=self.device)
-        normal = batch.image[batch.gt_label == LabelName.NORMAL].as_subclass(Tensor)
+        normal = cast(Tensor, batch.image)[batch.gt_label == LabelName.NORMAL].as_subclass(Tensor)
         if not len(normal):
             return None
         loss, accuracy = self._classify(_in_range(normal))
@@ -178,25 +177,25 @@ class CutPaste(DefectModel, IterativeTraining, AnomalibModule):
         return functional.cross_entropy(logits, labels), accuracy
 
     def on_train_batch_end(self, *_: object) -> None:
-        """Fit the density after the last step: the checkpoints and the validation that follow need it."""
+        """Fit the density after the last step, because the checkpoints and the validation that follow need it."""
         trainer = self.trainer
         last_epoch = trainer.current_epoch + 1 == trainer.max_epochs
         if trainer.should_stop or trainer.global_step == trainer.max_steps or (trainer.is_last_batch and last_epoch):
             self.fit_density()
 
     def on_validation_start(self) -> None:
-        """Fit the density anew where someone wants to validate in between."""
+        """Refit the density before a validation in the middle of training."""
         if self.trainer.state.fn == "fit" and self.density_step != self.global_step:
             self.fit_density()
 
     @torch.no_grad()
     def fit_density(self) -> None:
-        """Fit the density to the normal training images, without their augmentations. Takes one pass over them.
+        """Fit the density to the normal training images, without training augmentations, in one pass over them.
 
-        In distributed training each process sees its share of them, and all end with the same density.
+        In distributed training each process reads a part of them, and all processes end with the same density.
 
         Raises:
-            InvalidInputError: There are fewer than two of them, or their features are not finite.
+            InvalidInputError: If there are fewer than two of them, or if their features are not finite.
         """
         training = self.model.training
         self.model.eval()
@@ -204,24 +203,29 @@ class CutPaste(DefectModel, IterativeTraining, AnomalibModule):
         moments = self.model.new_moments()
         for batch in normal_images(self.trainer):
             image = batch.image.as_subclass(Tensor).to(self.device)
-            transform = getattr(self.pre_processor, "transform", None)
+            transform = getattr(self.pre_processor, "transform", None)  # anomalib accepts any module
             self.model.observe(transform(image) if transform else image, moments)
-        self.model.fit(moments, lambda value: self.trainer.strategy.reduce(value, reduce_op="sum"))
+        self.model.fit(moments, self._total)
         self.density_step.fill_(self.global_step)
         self.model.train(training)
 
+    def _total(self, value: Tensor) -> Tensor:
+        """Add a tensor up over all processes."""
+        return cast(Tensor, self.trainer.strategy.reduce(value, reduce_op="sum"))
+
     def _share_buffers(self) -> None:
-        """Give all processes the batch statistics of the first, which are what its checkpoint holds."""
+        """Copy the batch statistics of the first process, which its checkpoint holds, to all processes."""
         buffers = list(self.model.backbone.buffers())
-        for own, first in zip(buffers, self.trainer.strategy.broadcast([part.cpu() for part in buffers]), strict=True):
-            own.copy_(first)
+        broadcast = self.trainer.strategy.broadcast([buffer.cpu() for buffer in buffers])
+        for buffer, first in zip(buffers, broadcast, strict=True):
+            buffer.copy_(first)
 
     def on_test_start(self) -> None:
-        """Stop where there is no density yet."""
+        """Check that the density is fitted."""
         self._check_fitted()
 
     def on_predict_start(self) -> None:
-        """Stop where there is no density yet."""
+        """Check that the density is fitted."""
         self._check_fitted()
 
     def _check_fitted(self) -> None:
@@ -230,13 +234,13 @@ class CutPaste(DefectModel, IterativeTraining, AnomalibModule):
             raise ConfigurationError(msg)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Save as anomalib does; whoever loads the checkpoint has its weights and need not download others."""
+        """Save as anomalib does, with ``pre_trained`` off: loading the checkpoint needs no download."""
         super().on_save_checkpoint(checkpoint)
         checkpoint["hyper_parameters"]["pre_trained"] = False
 
 
 def _in_range(images: Tensor) -> Tensor:
-    """Clamp what bicubic resizing left outside [0, 1]; refuse what was normalised, on which no patch can be pasted."""
+    """Clamp overshoot of the bicubic resizing to [0, 1]; reject normalised images, because pasting needs colours."""
     low, high = images.min().item(), images.max().item()
     if low < -0.5 or high > 1.5:
         msg = f"CutPaste trains on images in [0, 1], not {low:.2g} to {high:.2g}: leave Normalize out of pre_processor"
@@ -244,14 +248,7 @@ def _in_range(images: Tensor) -> Tensor:
     return images.clamp(0, 1)
 
 
-def _check_shares(**arguments: float) -> None:
-    for name, value in arguments.items():
-        if not 0 <= value <= 0.5:
-            msg = f"{name} is {value}; it must be within 0 and 0.5"
-            raise InvalidInputError(msg)
-
-
 def _check_size(image_size: tuple[int, ...]) -> None:
     if min(image_size) < MIN_SIDE:
-        msg = f"image_size is {image_size}; the sides must be {MIN_SIDE} at least"
+        msg = f"image_size is {image_size}; the sides must be {MIN_SIDE} or more"
         raise InvalidInputError(msg)

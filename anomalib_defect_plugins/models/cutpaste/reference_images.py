@@ -1,19 +1,23 @@
-"""The images that a density is fitted to."""
+"""Images that the density is fitted to."""
 
 import copy
+from typing import Any, cast
 
+from anomalib.data import AnomalibDataModule
 from anomalib.data.utils import LabelName
 from lightning.pytorch import Trainer
 from torch.utils.data import DataLoader, Subset
 
+from anomalib_defect_plugins.models.components.checks import datamodule_of
 
-def normal_images(trainer: Trainer) -> DataLoader:
-    """Give batches of the normal training images, in order, read as evaluation images are.
+
+def normal_images(trainer: Trainer) -> "DataLoader[Any]":
+    """Return a loader of the normal training images, in order and with the augmentations of evaluation images.
 
     Args:
-        trainer: Its data module is set up. In distributed training each process gets other images.
+        trainer: Trainer whose data module is set up. In distributed training each process gets different images.
     """
-    datamodule = trainer.datamodule
+    datamodule = cast(AnomalibDataModule, datamodule_of(trainer))
     dataset = copy.copy(datamodule.train_data)
     evaluation = getattr(datamodule, "test_data", None) or getattr(datamodule, "val_data", None)
     dataset.augmentations = getattr(evaluation, "augmentations", None)

@@ -1,10 +1,11 @@
-"""The network of CutPaste: a timm backbone, a classification head for training, and densities of its features.
+"""Network of CutPaste: a timm backbone, a classification head for training, and densities of its features.
 
 Paper: CutPaste: Self-Supervised Learning for Anomaly Detection and Localization, CVPR 2021,
 https://arxiv.org/abs/2104.04015.
 """
 
 from collections.abc import Callable, Sequence
+from typing import Any, cast
 
 import timm
 import torch
@@ -16,7 +17,8 @@ from torch.nn import functional
 from anomalib_defect_plugins.core.checks import check_one_of
 from anomalib_defect_plugins.core.defect_generator import MIN_SIDE
 from anomalib_defect_plugins.core.errors import InvalidInputError
-from anomalib_defect_plugins.models.cutpaste.density import Moments
+from anomalib_defect_plugins.core.image_io import Size
+from anomalib_defect_plugins.models.cutpaste.density import GaussianDensity, Moments
 from anomalib_defect_plugins.models.cutpaste.localization import DenseLocalizer, WindowLocalizer, pool
 
 LOCALIZATIONS = ("dense", "patch")
@@ -26,23 +28,27 @@ CLASSES = 3
 
 
 class CutPasteModel(nn.Module):
-    """Classifies images in training; in inference gives the distances of their features to those of normal images.
+    """Classifier of images in training; in inference returns the distances of their features to those of normal images.
 
     Args:
         backbone: Name of a convolutional timm model.
-        pre_trained: Whether the backbone starts from timm's weights, or at random.
-        head_layers: Hidden layers of the head, each as wide as the pooled features, before one of 128.
-        layers: Feature maps that positions are judged by if localisation is ``dense``, by timm's names; ``None`` takes
-            those at strides 8 and 16.
+        pre_trained: Whether to load timm's weights into the backbone.
+        head_layers: Hidden layers of the head, each as wide as the pooled features, before one of width 128.
+        layers: Names of timm's feature maps that ``dense`` scores positions by; ``None`` selects those at strides 8
+            and 16.
         localization: ``dense`` or ``patch``.
         image_size: Height and width of the images, in pixels; only windows depend on it.
         window: Side of the windows of ``patch``, in pixels.
-        stride: Pixels between those windows.
-        sigma: Smoothing of the anomaly map, in pixels; ``None`` is 4 for ``dense``, and an eighth of the window.
+        stride: Pixels from one of these windows to the next.
+        sigma: Standard deviation of the smoothing of the anomaly map, in pixels; ``None`` selects 4 for ``dense`` and
+            an eighth of the window for ``patch``.
 
     Raises:
-        InvalidInputError: An argument cannot be.
+        InvalidInputError: If an argument is invalid.
     """
+
+    normalisation: Tensor
+    offset: Tensor
 
     def __init__(
         self,
@@ -51,7 +57,7 @@ class CutPasteModel(nn.Module):
         head_layers: int = 1,
         layers: Sequence[str] | None = None,
         localization: str = "dense",
-        image_size: tuple[int, int] = (256, 256),
+        image_size: Size = (256, 256),
         window: int = 64,
         stride: int = 4,
         sigma: float | None = None,
@@ -62,7 +68,7 @@ class CutPasteModel(nn.Module):
         maps, last = feature_maps(backbone, layers)
         indices = sorted({*maps, last}) if dense else [last]
         self.backbone = timm.create_model(backbone, pretrained=pre_trained, features_only=True, out_indices=indices)
-        channels = self.backbone.feature_info.channels()
+        channels: list[int] = cast(Any, self.backbone.feature_info).channels()
         self.head = make_head(channels[-1], head_layers)
         self.localizer = (
             DenseLocalizer(channels, [indices.index(index) for index in maps], sigma or 4.0)
@@ -75,54 +81,77 @@ class CutPasteModel(nn.Module):
         self.register_buffer("offset", -mean / std, persistent=False)
 
     def extract(self, image: Tensor) -> list[Tensor]:
-        """Give the feature maps (B, C, h, w), fine to coarse, of images (B, 3, H, W), float in [0, 1]."""
-        # Normalised here and not before, because the pasting works on colours. Bicubic resizing may leave [0, 1].
-        # As a convolution, because OpenVINO 2026 cannot compile arithmetic by channel right after the resizing's
-        # matrix products.
-        return self.backbone(functional.conv2d(image.clamp(0, 1), self.normalisation, self.offset))
+        """Compute the feature maps (B, C, h, w), fine to coarse, of images (B, 3, H, W), float in [0, 1]."""
+        # Normalised here and not before, because pasting works on colours. Clamped, because bicubic resizing may leave
+        # [0, 1]. Normalised by a convolution, because OpenVINO 2026 cannot compile arithmetic by channel right after
+        # the matrix products of the resizing.
+        normalised = functional.conv2d(image.clamp(0, 1), self.normalisation, self.offset)
+        return cast(list[Tensor], self.backbone(normalised))
 
     def forward(self, image: Tensor) -> Tensor | InferenceBatch:
-        """Classify, or judge, images (B, 3, H, W), float in [0, 1].
+        """Classify images in training, otherwise score and localise their anomalies.
+
+        Args:
+            image: Images, shape (B, 3, H, W), float in [0, 1].
 
         Returns:
-            In training the logits (B, 3); else ``pred_score`` (B,) and ``anomaly_map`` (B, 1, H, W), both of them
-            distances, 0 or more.
+            Logits (B, 3) in training; otherwise ``pred_score`` (B,) and ``anomaly_map`` (B, 1, H, W), both distances,
+            0 or greater.
         """
         if self.training:
-            return self.head(pool(self.extract(image)[-1]))
+            return cast(Tensor, self.head(pool(self.extract(image)[-1])))
         descriptions = self.localizer.describe(self.extract, image)
         pairs = zip(self.localizer.densities, descriptions, strict=True)
-        return self.localizer([density(description) for density, description in pairs], image.shape[-2:])
+        distances = [density(description) for density, description in pairs]
+        return cast(InferenceBatch, self.localizer(distances, image.shape[-2:]))
+
+    def densities(self) -> list[GaussianDensity]:
+        """Return the densities that are fitted to normal images."""
+        return [cast(GaussianDensity, density) for density in self.localizer.densities]
 
     def new_moments(self) -> list[Moments]:
-        """Give empty sums for each density, on the device of the model if it knows double precision."""
+        """Create empty sums for each density, on the device of the model if it supports double precision."""
         device = self.offset.device
         device = torch.device("cpu") if device.type == "mps" else device
-        return [Moments(len(density.mean), device) for density in self.localizer.densities]
+        return [Moments(len(density.mean), device) for density in self.densities()]
 
     @torch.no_grad()
     def observe(self, image: Tensor, moments: Sequence[Moments]) -> None:
-        """Add the features of normal images (B, 3, H, W), float in [0, 1], to ``moments``. For the eval mode."""
-        for part, features in zip(moments, self.localizer.describe(self.extract, image, fitting=True), strict=True):
-            part.update(features)
-
-    def fit(self, moments: Sequence[Moments], total: Callable[[Tensor], Tensor] = lambda value: value) -> None:
-        """Fit the densities to what was observed.
+        """Add the features of normal images to ``moments``; the model must be in evaluation mode.
 
         Args:
-            moments: One for each density.
-            total: Adds up a tensor over the processes of a distributed training.
+            image: Images, shape (B, 3, H, W), float in [0, 1].
+            moments: Sums, one for each density.
+        """
+        descriptions = self.localizer.describe(self.extract, image, fitting=True)
+        for sums, features in zip(moments, descriptions, strict=True):
+            sums.update(features)
+
+    def fit(self, moments: Sequence[Moments], total: Callable[[Tensor], Tensor] = lambda value: value) -> None:
+        """Fit the densities to the observed features.
+
+        Args:
+            moments: Sums, one for each density.
+            total: Function that adds a tensor up over the processes of a distributed training run.
 
         Raises:
-            InvalidInputError: There were fewer than two normal images, or the features are not finite.
+            InvalidInputError: If there were fewer than two normal images, or if the features are not finite.
         """
-        for density, part in zip(self.localizer.densities, moments, strict=True):
-            part.reduce(total)
-            density.fit(part)
+        for density, sums in zip(self.densities(), moments, strict=True):
+            sums.reduce(total)
+            density.fit(sums)
 
 
 def make_head(features: int, hidden: int) -> nn.Sequential:
-    """Classification head: hidden layers as wide as the features, one of 128, and a linear layer, (B, C) to (B, 3)."""
+    """Build the classification head: hidden layers as wide as the features, one of width 128, a linear layer.
+
+    Args:
+        features: Input channels C.
+        hidden: Number of hidden layers before the one of width 128.
+
+    Returns:
+        Head, (B, C) to (B, 3).
+    """
     blocks: list[nn.Module] = []
     for width in [features] * hidden + [128]:
         blocks += [nn.Linear(features, width, bias=False), nn.BatchNorm1d(width), nn.ReLU(inplace=True)]
@@ -130,41 +159,41 @@ def make_head(features: int, hidden: int) -> nn.Sequential:
 
 
 def feature_maps(backbone: str, layers: Sequence[str] | None = None) -> tuple[list[int], int]:
-    """Look feature maps of a timm model up.
+    """Look up feature maps of a timm model.
 
     Args:
-        backbone: Its name.
-        layers: Names of the maps; ``None`` takes those at strides 8 and 16.
+        backbone: Name of the model.
+        layers: Names of the maps; ``None`` selects those at strides 8 and 16.
 
     Returns:
-        The indices of these maps, and that of the last map.
+        Indices of these maps, and index of the last map.
 
     Raises:
-        InvalidInputError: timm has no such model, or it has no such maps.
+        InvalidInputError: If timm has no convolutional model of this name, or if a map does not exist.
     """
     try:
-        with torch.device("meta"):  # nothing is computed, and no random number drawn
-            info = timm.create_model(backbone, pretrained=False, features_only=True).feature_info.info
+        with torch.device("meta"):  # computes nothing and draws no random numbers
+            model = timm.create_model(backbone, pretrained=False, features_only=True)
+            info: list[dict[str, Any]] = cast(Any, model.feature_info).info
     except (AttributeError, RuntimeError, TypeError, ValueError) as error:
         reason = " ".join(str(error).split())
         msg = f"backbone is {backbone!r}, which gives no feature maps ({reason}); choose a convolutional model of timm"
         raise InvalidInputError(msg) from error
-    names = [part["module"] for part in info]
+    names = [feature_map["module"] for feature_map in info]
     if layers is None:
-        chosen = [index for index, part in enumerate(info) if part["reduction"] in {8, 16}]
-        return chosen or [len(info) - 1], len(info) - 1
+        indices = [index for index, feature_map in enumerate(info) if feature_map["reduction"] in {8, 16}]
+        return indices or [len(info) - 1], len(info) - 1
     if not layers or not set(layers) <= set(names):
         msg = f"layers is {list(layers)}; {backbone} has {', '.join(names)}"
         raise InvalidInputError(msg)
     return sorted(names.index(layer) for layer in set(layers)), len(info) - 1
 
 
-def _check(localization: str, image_size: tuple[int, int], window: int, stride: int) -> None:
+def _check(localization: str, image_size: Size, window: int, stride: int) -> None:
     check_one_of("localization", localization, LOCALIZATIONS)
-    if not MIN_SIDE <= window <= min(image_size):
-        msg = f"window is {window}; it must be {MIN_SIDE} at least and fit into images of {tuple(image_size)}"
-        if localization == "patch":
-            raise InvalidInputError(msg)
+    if localization == "patch" and not MIN_SIDE <= window <= min(image_size):
+        msg = f"window is {window}; it must be {MIN_SIDE} or more and fit into images of {tuple(image_size)}"
+        raise InvalidInputError(msg)
     if stride < 1:
         msg = f"stride is {stride}; it must be 1 or more"
         raise InvalidInputError(msg)

@@ -1,4 +1,4 @@
-"""Defect-GAN: makes defects of a chosen type at a chosen place, and takes them away; finds what it would take away."""
+"""Defect-GAN: adds defects of a chosen type at a chosen location, removes defects, and detects what it would remove."""
 
 from anomalib_defect_plugins.models.defectgan.generator import DefectGanDefects
 from anomalib_defect_plugins.models.defectgan.lightning_model import DefectGan
@@ -17,5 +17,5 @@ def register_models(register: Register) -> None:
 
 @hookimpl
 def register_defect_generators(register: Register) -> None:
-    """Register the generator that a trained model is."""
+    """Register the generator of defects by a trained model."""
     register(DefectGanDefects, DefectGanDefects.name)

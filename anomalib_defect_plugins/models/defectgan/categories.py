@@ -1,6 +1,7 @@
-"""Defect types as numbers: which there are in a training set, and the labels of a batch."""
+"""Defect categories: those of a training set, and the label vectors of a batch."""
 
 from collections.abc import Sequence
+from typing import Any, cast
 
 import torch
 from anomalib.data import AnomalibDataModule, Batch
@@ -8,56 +9,58 @@ from anomalib.data.utils import LabelName
 from torch import Tensor
 
 from anomalib_defect_plugins.core.errors import ConfigurationError
-from anomalib_defect_plugins.data.dataclasses import split_types
+from anomalib_defect_plugins.data.dataclasses import DefectBatch, split_types
+from anomalib_defect_plugins.data.training_set import DefectTraining
 
 UNNAMED = "defect"
-"""The one category of defects whose type nobody tells."""
+"""Category of defects in data without defect types."""
 
 
 def training_types(datamodule: AnomalibDataModule) -> list[tuple[str, ...]]:
-    """Give the types of each defective image that a data module has for training; a synthetic source counts as one."""
+    """Return the defect types of each defective training image; a synthetic source counts as one image of its type."""
     table = datamodule.train_data.samples
     defective = table[table.label_index == LabelName.ABNORMAL]
     if "defect_type" not in table:
         return [(UNNAMED,)] if len(defective) else []
-    synthetic = getattr(datamodule, "synthetic", None)
-    drawn = [] if synthetic is None else [(synthetic.name,)]
-    return [split_types(name) for name in defective.defect_type] + drawn
+    synthetic = datamodule.synthetic if isinstance(datamodule, DefectTraining) else None
+    synthetic_types = [] if synthetic is None else [(synthetic.name,)]
+    return [split_types(name) for name in defective.defect_type] + synthetic_types
 
 
-def check_known(found: Sequence[str], known: Sequence[str], what: str) -> None:
-    """Refuse categories that are not known.
+def check_known(types: Sequence[str], known: Sequence[str], what: str) -> None:
+    """Check that defect types are categories of the model.
 
     Args:
-        found: The categories.
-        known: Those of the model.
-        what: Where they were found, for the message.
+        types: Defect types.
+        known: Categories of the model.
+        what: Description of the data that has the types, for the message.
 
     Raises:
-        ConfigurationError: Names those that are not known, and lists those that are.
+        ConfigurationError: If some are unknown; names these and lists the known ones.
     """
-    unknown = sorted(set(found) - set(known))
+    unknown = sorted(set(types) - set(known))
     if unknown:
         msg = f"{what} has defects of type {', '.join(unknown)}, which DefectGan does not know; it knows "
         raise ConfigurationError(msg + f"{', '.join(known)} (--model.categories)")
 
 
-def batch_labels(batch: Batch, categories: Sequence[str]) -> Tensor:
-    """Give the labels of a batch, (B, K), float: 1 for each type of defect that an image has.
+def batch_labels(batch: Batch[Any], categories: Sequence[str]) -> Tensor:
+    """Return the label vectors of a batch, shape (B, K), float: 1 for each defect type of an image.
 
-    Without defect types in the batch, each defective image is of the category ``defect``.
+    Without defect types in the batch, every defective image has the category ``defect``.
 
     Args:
-        batch: Images with labels, and with defect types if the data module knows them.
+        batch: Batch with labels and, if the data module has them, defect types.
         categories: The K categories.
     """
-    names = getattr(batch, "defect_type", None)
-    labels = torch.zeros(len(batch.gt_label), len(categories))
+    image, gt_label = cast(Tensor, batch.image), cast(Tensor, batch.gt_label)
+    labels = torch.zeros(len(gt_label), len(categories))
+    names = batch.defect_type if isinstance(batch, DefectBatch) else None
     if names is None:
-        labels[:, categories.index(UNNAMED)] = batch.gt_label.float().cpu()
+        labels[:, categories.index(UNNAMED)] = gt_label.float().cpu()
         names = []
     for row, name in enumerate(names):
         types = split_types(name)
         check_known(types, categories, "the training batch")
-        labels[row, [categories.index(one) for one in types]] = 1
-    return labels.to(batch.image.device)
+        labels[row, [categories.index(kind) for kind in types]] = 1
+    return labels.to(image.device)

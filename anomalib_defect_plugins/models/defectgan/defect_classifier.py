@@ -1,12 +1,11 @@
-"""The inspection classifier of section 3.2: names the defects in an image, and learns from synthetic ones too.
+"""Inspection classifier of section 3.2, which classifies defects and can be trained on synthetic images as well.
 
-A source classifier behind a gradient reversal layer (figure 3) keeps the backbone from telling synthetic images from
-real ones. It is a plain Lightning module with datasets of its own: Lightning's trainer resumes, picks devices and
-averages over processes, and none of anomalib's parts for anomaly maps are of use here.
+A source classifier behind a gradient reversal layer (figure 3) keeps the backbone from separating synthetic and real
+images. The classifier is a plain Lightning module, because it has no anomaly maps for anomalib's components to process.
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
@@ -15,7 +14,7 @@ from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 from torch.optim import SGD, Optimizer
 from torch.utils.data import Dataset
-from torchmetrics import Metric, MetricCollection
+from torchmetrics import MetricCollection
 from torchmetrics.classification import (
     MulticlassAccuracy,
     MulticlassF1Score,
@@ -36,29 +35,29 @@ from anomalib_defect_plugins.models.components.checks import check_finite
 
 
 class InspectionBatch(NamedTuple):
-    """What the classifier learns from."""
+    """Training batch of the classifier, or a single sample without the dimension B."""
 
     image: Tensor
-    """(B, 3, H, W), float in [0, 1]."""
+    """Images, shape (B, 3, H, W), float in [0, 1]."""
     label: Tensor
-    """(B, K), bool: which of the K defect types the image shows; none of them if it is normal."""
+    """Defect types of the images, shape (B, K), bool; all false for a normal image."""
     synthetic: Tensor
-    """(B,), bool: whether a generator made or restored the image."""
+    """Whether a generator synthesized or restored the image, shape (B,), bool."""
 
 
-class InspectionSet(Dataset):
+class InspectionSet(Dataset[InspectionBatch]):
     """Images of an anomalib data set for the inspection classifier.
 
-    Put several together with ``torch.utils.data.ConcatDataset``: real images, synthetic ones, and restored normal ones.
+    Combine real, synthetic and restored images with ``torch.utils.data.ConcatDataset``.
 
     Args:
-        dataset: The images; masks and augmentations are left out.
-        categories: The K defect types that are to be told apart.
-        synthetic: Whether a generator made or restored these images.
-        image_size: Side in pixels that they are resized to.
+        dataset: Data set to read from; its masks and augmentations are ignored.
+        categories: The K defect types to distinguish.
+        synthetic: Whether a generator synthesized or restored these images.
+        image_size: Side in pixels that images are resized to.
 
     Raises:
-        ConfigurationError: The data set has a defect type that is not among the categories.
+        ConfigurationError: If the data set has a defect type that is not among the categories.
     """
 
     def __init__(
@@ -78,21 +77,21 @@ class InspectionSet(Dataset):
         return len(self.types)
 
     def __getitem__(self, index: int) -> InspectionBatch:
-        """Read an image: (3, image_size, image_size), its label (K,) and its source ()."""
+        """Load an image (3, image_size, image_size), its label (K,) and its source ()."""
         self.dataset.augmentations = None
-        image = self.dataset[index].image.as_subclass(Tensor)
+        image = cast(Tensor, self.dataset[index].image).as_subclass(Tensor)
         image = resize(image, [self.image_size] * 2, InterpolationMode.BICUBIC, antialias=True).clamp(0, 1)
         label = torch.tensor([name in self.types[index] for name in self.categories])
         return InspectionBatch(image, label, torch.tensor(self.synthetic))
 
 
 class InspectionOutput(NamedTuple):
-    """What the network says."""
+    """Output of the network."""
 
     logits: Tensor
-    """(B, K) if an image may show several types, else (B, 1 + K), of which the first is the normal class."""
+    """Class logits, shape (B, K) if an image may show several types, else (B, 1 + K) with the normal class first."""
     source_logits: Tensor
-    """(B,), high for synthetic images; its gradient arrives reversed at the backbone."""
+    """Source logits, shape (B,), high for synthetic images; the backbone receives their gradient reversed."""
 
 
 class InspectionModel(nn.Module):
@@ -101,10 +100,10 @@ class InspectionModel(nn.Module):
     Args:
         classes: Outputs of the class head.
         backbone: Name of a timm model, such as ``resnet34`` or ``densenet121``.
-        pre_trained: Whether the backbone starts from timm's weights, or at random.
+        pre_trained: Whether to load timm's weights.
 
     Raises:
-        InvalidInputError: timm has no such model, or its weights cannot be had.
+        InvalidInputError: If timm does not have the model, or its weights cannot be loaded.
     """
 
     def __init__(self, classes: int, backbone: str = "resnet34", pre_trained: bool = True) -> None:
@@ -121,22 +120,22 @@ class InspectionModel(nn.Module):
 
 
 class InspectionClassifier(LightningModule):
-    """Learns to name the defects of images. Batches are an ``InspectionBatch``, from an ``InspectionSet``.
+    """Classifier of the defects in images, trained on an :class:`InspectionSet`.
 
     Args:
         categories: The K defect types.
-        multi_label: Whether an image may show several types: sigmoid and binary cross-entropy for each, instead of a
-            softmax over them and the normal class.
-        backbone: Name of a timm model; the paper's are ``resnet34`` and ``densenet121``.
-        pre_trained: Whether the backbone starts from timm's weights. The paper does not say.
-        source_classifier: Whether the source classifier takes part. Without synthetic images it has nothing to learn.
-        frozen_norm: Whether the backbone's batch norms keep the statistics that they came with: for few images, for
-            batches of real and synthetic ones, and for weights whose norms were folded into the convolutions.
+        multi_label: Whether an image may show several types: a sigmoid and binary cross-entropy for each type, instead
+            of a softmax over the types and the normal class.
+        backbone: Name of a timm model; the paper uses ``resnet34`` and ``densenet121``.
+        pre_trained: Whether to load timm's weights; the paper does not specify it.
+        source_classifier: Whether to train the source classifier, which requires synthetic images.
+        frozen_norm: Whether the backbone's batch norms keep their pretrained statistics: for few images, for mixed
+            batches of real and synthetic images, and for weights whose norms were folded into the convolutions.
         learning_rate: Learning rate of SGD.
-        momentum: Momentum of SGD, on which the paper is silent.
+        momentum: Momentum of SGD; the paper does not specify it.
 
     Raises:
-        InvalidInputError: An argument cannot be; the backbone cannot be had.
+        InvalidInputError: If an argument is invalid, or the backbone cannot be loaded.
     """
 
     def __init__(
@@ -153,10 +152,10 @@ class InspectionClassifier(LightningModule):
         super().__init__()
         check_positive(learning_rate=learning_rate)
         if not categories:
-            msg = "categories is empty; name the defect types that are to be told apart"
+            msg = "categories is empty; name the defect types to distinguish"
             raise InvalidInputError(msg)
         self.save_hyperparameters()
-        self.hparams["categories"] = list(categories)  # plain values only, so that checkpoints load safely
+        self.hparams["categories"] = list(categories)  # a plain list, which weights_only loading accepts
         self.categories = tuple(categories)
         self.multi_label = multi_label
         self.source_classifier = source_classifier
@@ -165,13 +164,11 @@ class InspectionClassifier(LightningModule):
         self.momentum = momentum
         classes = len(categories) + (not multi_label)
         self.model = InspectionModel(classes, backbone, pre_trained)
-        self.metrics = nn.ModuleDict(
-            {stage: MetricCollection(_metrics(classes, multi_label)) for stage in ("val", "test")}
-        )
-        self.train()  # which Lightning does not call before it fits
+        self.metrics = nn.ModuleDict({stage: _metrics(classes, multi_label) for stage in ("val", "test")})
+        self.train()  # Lightning does not call it before training
 
     def train(self, mode: bool = True) -> "InspectionClassifier":
-        """Switch between training and evaluation; frozen norms stay in evaluation."""
+        """Set training mode; frozen norms stay in evaluation mode."""
         super().train(mode)
         if self.frozen_norm:
             for module in self.model.backbone.modules():
@@ -180,15 +177,21 @@ class InspectionClassifier(LightningModule):
         return self
 
     def forward(self, image: Tensor) -> Tensor:
-        """Give the probabilities of (B, 3, H, W) in [0, 1]: (B, K), or (B, 1 + K) with the normal class first."""
-        logits = self.model(image).logits
+        """Return class probabilities (B, K), or (B, 1 + K) with the normal class first, of images in [0, 1]."""
+        logits: Tensor = self.model(image).logits
         return logits.sigmoid() if self.multi_label else logits.softmax(1)
 
     def targets(self, label: Tensor) -> Tensor:
-        """Give what the class head learns of labels (B, K), bool: these, or the number of the class (B,), 0 is normal.
+        """Convert labels to training targets of the class head.
+
+        Args:
+            label: Defect types, shape (B, K), bool.
+
+        Returns:
+            The labels as floats (B, K) if ``multi_label``, else class indices (B,) with 0 for normal images.
 
         Raises:
-            InvalidInputError: An image shows several types, and the classifier is for one.
+            InvalidInputError: If an image shows several types without ``multi_label``.
         """
         if self.multi_label:
             return label.float()
@@ -198,7 +201,7 @@ class InspectionClassifier(LightningModule):
         return torch.where(label.any(1), 1 + label.int().argmax(1), 0)
 
     def losses(self, batch: InspectionBatch) -> dict[str, Tensor]:
-        """Give the loss of the classes, and that of the sources if they take part."""
+        """Compute the class loss and, with ``source_classifier``, the source loss."""
         output, targets = self.model(batch.image), self.targets(batch.label)
         classify = F.binary_cross_entropy_with_logits if self.multi_label else F.cross_entropy
         losses = {"class_loss": classify(output.logits, targets)}
@@ -208,48 +211,52 @@ class InspectionClassifier(LightningModule):
         return losses
 
     def training_step(self, batch: InspectionBatch, batch_idx: int) -> Tensor:
-        """Learn from a batch; the weight of the reversed gradient grows over the training."""
+        """Compute the loss of a batch; the weight of the reversed gradient grows over the training."""
         del batch_idx
         self.model.reversal.weight = reversal_weight(self.global_step / self.trainer.estimated_stepping_batches)
         losses = self.losses(batch)
         check_finite(losses, f"step {self.global_step + 1}")
         self.log_dict(losses, prog_bar=True, batch_size=len(batch.image))
-        return sum(losses.values())
+        return cast(Tensor, sum(losses.values()))
 
     def validation_step(self, batch: InspectionBatch, batch_idx: int) -> None:
         """Log ``val_accuracy``, ``val_macro_f1`` and, with several labels, ``val_label_accuracy``."""
         del batch_idx
-        self._score(batch, "val")
+        self._log_metrics(batch, "val")
 
     def test_step(self, batch: InspectionBatch, batch_idx: int) -> None:
-        """Log the same with ``test_``."""
+        """Log the same metrics with the prefix ``test_``."""
         del batch_idx
-        self._score(batch, "test")
+        self._log_metrics(batch, "test")
 
-    def _score(self, batch: InspectionBatch, stage: str) -> None:
-        found: dict[str, Metric] = self.metrics[stage]
-        found.update(self(batch.image), self.targets(batch.label).long())
-        self.log_dict({f"{stage}_{name}": metric for name, metric in found.items()}, batch_size=len(batch.image))
+    def _log_metrics(self, batch: InspectionBatch, stage: str) -> None:
+        metrics = cast(MetricCollection, self.metrics[stage])
+        metrics.update(self(batch.image), self.targets(batch.label).long())
+        self.log_dict({f"{stage}_{name}": metric for name, metric in metrics.items()}, batch_size=len(batch.image))
 
     def configure_optimizers(self) -> Optimizer:
-        """SGD."""
+        """Return SGD."""
         return SGD(self.parameters(), self.learning_rate, self.momentum)
 
 
-def _metrics(classes: int, multi_label: bool) -> dict[str, Metric]:
-    """Give the metrics of a stage.
+def _metrics(classes: int, multi_label: bool) -> MetricCollection:
+    """Return the metrics of a stage.
 
-    ``accuracy`` with several labels is the share of images all of whose labels are right, as CODEBRIM's authors count
-    theirs; they count the background as a label of its own. A class that is neither there nor predicted is left out of
+    With several labels, ``accuracy`` is the fraction of images whose labels are all right, as defined by CODEBRIM's
+    authors, who count the background as a further label. A class that neither occurs nor is predicted is excluded from
     the mean F1.
     """
     if multi_label:
-        return {
-            "accuracy": MultilabelExactMatch(classes),
-            "label_accuracy": MultilabelAccuracy(classes, average="micro"),
-            "macro_f1": MultilabelF1Score(classes, average="macro"),
+        return MetricCollection(
+            {
+                "accuracy": MultilabelExactMatch(classes),
+                "label_accuracy": MultilabelAccuracy(classes, average="micro"),
+                "macro_f1": MultilabelF1Score(classes, average="macro"),
+            }
+        )
+    return MetricCollection(
+        {
+            "accuracy": MulticlassAccuracy(classes, average="micro"),
+            "macro_f1": MulticlassF1Score(classes, average="macro"),
         }
-    return {
-        "accuracy": MulticlassAccuracy(classes, average="micro"),
-        "macro_f1": MulticlassF1Score(classes, average="macro"),
-    }
+    )

@@ -1,12 +1,13 @@
-"""The networks of Defect-GAN: the generator for both directions, the discriminator, and inspection by restoration.
+"""The networks of Defect-GAN: one generator for both directions, the discriminator, and inspection by restoration.
 
 Paper: Defect-GAN: high-fidelity defect synthesis for automated defect inspection, WACV 2021,
-https://arxiv.org/abs/2103.15158. "Mainly follows" StarGAN (https://arxiv.org/abs/1711.09020, appendix), so what it
-leaves open is StarGAN's: with all four of the paper's components off, these are StarGAN's networks.
+https://arxiv.org/abs/2103.15158. It "mainly follows" StarGAN (https://arxiv.org/abs/1711.09020, appendix), which fills
+in the details that the paper leaves open: with all four of the paper's components off, these are StarGAN's networks.
 """
 
+from collections.abc import Iterable
 from itertools import pairwise
-from typing import NamedTuple
+from typing import Literal, NamedTuple, cast
 
 import torch
 from anomalib.data import InferenceBatch
@@ -15,28 +16,30 @@ from torch import Tensor, nn
 from anomalib_defect_plugins.layers import Moments, NoiseInjection, Spade, at_size, blend, moments_of, top_mean
 
 MAX_LAYERS = 6
-"""Layers of StarGAN's discriminator, at 128 pixels a side."""
+"""Number of layers of StarGAN's discriminator, for images of 128x128 pixels."""
+
+PaddingMode = Literal["zeros", "reflect"]
 
 
 class Synthesized(NamedTuple):
-    """Images that the generator made."""
+    """Output of the generator."""
 
     images: Tensor
-    """(B, 3, H, W), in the range of the images that it was given."""
+    """Images, shape (B, 3, H, W), in the range of the input images."""
     maps: Tensor
-    """(B, 1, H, W), in [0, 1]: m of eq. 2 and 4, the share of the new layer in each pixel."""
+    """Spatial distribution maps m of eq. 2 and 4, shape (B, 1, H, W), in [0, 1]: opacity of the foreground."""
 
 
 class Block(nn.Module):
-    """A convolutional block: convolution, norm, ReLU, noise.
+    """Convolutional block: convolution, norm, ReLU, noise.
 
     Args:
-        conv: The convolution.
-        channels: Channels that it gives.
-        control_channels: Channels of the control map of the norm; with 0 it is a plain instance norm.
-        hidden: Channels inside of SPADE.
-        noise: Whether there is noise.
-        relu: Whether there is a ReLU.
+        conv: Convolution.
+        channels: Output channels of the convolution.
+        control_channels: Channels of the control map of SPADE; 0 selects a plain instance norm.
+        hidden: Hidden channels of SPADE.
+        noise: Whether to add noise.
+        relu: Whether to apply a ReLU.
     """
 
     def __init__(
@@ -51,26 +54,26 @@ class Block(nn.Module):
         self.noise = NoiseInjection() if noise else None
 
     def forward(self, x: Tensor, control: Tensor, rng: torch.Generator | None) -> Tensor:
-        """Map (B, C, H, W) to what the convolution makes of this shape."""
+        """Apply the block to features (B, C, H, W); the convolution determines the output shape."""
         return self.finish(self.conv(x), control, rng)
 
     def finish(self, x: Tensor, control: Tensor, rng: torch.Generator | None, moments: Moments | None = None) -> Tensor:
-        """Do what comes after the convolution; SPADE normalises by the moments, if any are given."""
+        """Apply everything after the convolution; SPADE normalises by ``moments`` instead of its own if given."""
         x = self.norm(x, control, moments) if isinstance(self.norm, Spade) else self.norm(x)
         x = self.activation(x)
-        return x if self.noise is None else self.noise(x, rng)
+        return x if self.noise is None else cast(Tensor, self.noise(x, rng))
 
 
 class ResidualBlock(nn.Module):
-    """StarGAN's: two 3x3 blocks, the second without ReLU, and a shortcut.
+    """Residual block of StarGAN: two 3x3 blocks, the second without ReLU, and a shortcut.
 
     Args:
         channels: Channels in and out.
-        noise: Whether there is noise after each convolutional block.
-        padding_mode: What is beyond the borders.
+        noise: Whether to add noise after each convolutional block.
+        padding_mode: Padding of the convolutions.
     """
 
-    def __init__(self, channels: int, noise: bool, padding_mode: str) -> None:
+    def __init__(self, channels: int, noise: bool, padding_mode: PaddingMode) -> None:
         super().__init__()
         convs = (nn.Conv2d(channels, channels, 3, 1, 1, bias=False, padding_mode=padding_mode) for _ in range(2))
         self.blocks = nn.ModuleList(
@@ -80,24 +83,26 @@ class ResidualBlock(nn.Module):
     def forward(self, x: Tensor, control: Tensor, rng: torch.Generator | None) -> Tensor:
         """Map (B, C, H, W) to the same shape."""
         first, second = self.blocks
-        return x + second(first(x, control, rng), control, rng)
+        residual: Tensor = second(first(x, control, rng), control, rng)
+        return x + residual
 
 
 class Generator(nn.Module):
     """Generator G, eq. 1 to 4: encoder of stride 4, residual blocks, decoder with the control map in each block.
 
-    Borders are reflected, and the decoder doubles pixels before it convolves, as SPADE's does: zeros beyond the borders
-    tell the network where it is, and it puts defects there; transposed convolutions leave a grid in the maps. Without
-    SPADE both are as in StarGAN.
+    Borders are reflected, because zero padding reveals the position in the image, and the network then places defects
+    by it. The decoder upsamples by nearest neighbour before it convolves, as SPADE's does, because transposed
+    convolutions leave a grid in the maps. Without SPADE, both are as in StarGAN.
 
     Args:
         categories: Channels K of the control map.
-        channels: Channels after the first convolution; then twice and four times as many.
-        residual_blocks: Residual blocks, which the control map does not reach.
-        spatial_control: Whether the map goes to SPADE in the decoder; if not, it joins the image, as in StarGAN.
-        noise_injection: Whether there is adaptive noise after each convolutional block.
-        layer_composition: Whether the result is a foreground laid on the image; if not, the network gives all of it.
-        grey: Whether what the network paints is grey: its three channels are equal.
+        channels: Channels after the first convolution; the next two have twice and four times as many.
+        residual_blocks: Number of residual blocks; they do not see the control map.
+        spatial_control: Whether the control map modulates the decoder by SPADE; if not, it is concatenated with the
+            image, as in StarGAN.
+        noise_injection: Whether to add adaptive noise after each convolutional block.
+        layer_composition: Whether a foreground is composed with the image; if not, the network outputs the whole image.
+        grey: Whether the network paints in grey (three equal channels).
     """
 
     def __init__(
@@ -114,105 +119,108 @@ class Generator(nn.Module):
         self.spatial_control = spatial_control
         self.layer_composition = layer_composition
         inputs, control = (3, categories) if spatial_control else (3 + categories, 0)
-        # A norm takes a constant label off again where borders are reflected; zeros beyond them would let it through.
-        mode = "reflect" if spatial_control else "zeros"
+        # With reflected borders, an instance norm cancels a constant label map; with zeros, some of it remains.
+        mode: PaddingMode = "reflect" if spatial_control else "zeros"
 
         def block(conv: nn.Module, width: int, control: int = 0) -> Block:
             return Block(conv, width, control, 2 * channels, noise_injection)
 
-        def conv(one: int, two: int, size: int, stride: int) -> nn.Conv2d:
-            return nn.Conv2d(one, two, size, stride, (size - stride + 1) // 2, bias=False, padding_mode=mode)
+        def conv(inside: int, outside: int, size: int, stride: int) -> nn.Conv2d:
+            return nn.Conv2d(inside, outside, size, stride, (size - stride + 1) // 2, bias=False, padding_mode=mode)
 
-        def up(one: int, two: int) -> nn.Module:
+        def up(inside: int, outside: int) -> nn.Module:
             if spatial_control:
-                return nn.Sequential(nn.Upsample(scale_factor=2), conv(one, two, 3, 1))
-            return nn.ConvTranspose2d(one, two, 4, 2, 1, bias=False)
+                return nn.Sequential(nn.Upsample(scale_factor=2), conv(inside, outside, 3, 1))
+            return nn.ConvTranspose2d(inside, outside, 4, 2, 1, bias=False)
 
         widths = (channels, 2 * channels, 4 * channels)
         self.encoder = nn.ModuleList(
             [
                 block(conv(inputs, channels, 7, 1), channels),
-                *(block(conv(one, two, 4, 2), two) for one, two in pairwise(widths)),
+                *(block(conv(inside, outside, 4, 2), outside) for inside, outside in pairwise(widths)),
                 *(ResidualBlock(widths[-1], noise_injection, mode) for _ in range(residual_blocks)),
             ]
         )
-        self.decoder = nn.ModuleList([block(up(one, two), two, control) for one, two in pairwise(widths[::-1])])
+        self.decoder = nn.ModuleList(
+            [block(up(inside, outside), outside, control) for inside, outside in pairwise(widths[::-1])]
+        )
         self.head = conv(channels, (1 if grey else 3) + layer_composition, 7, 1)
 
     def forward(self, image: Tensor, control: Tensor, rng: torch.Generator | None = None) -> Synthesized:
-        """Put defects on images or take them away.
+        """Add defects to images or remove them.
 
         Args:
-            image: (B, 3, H, W) in [-1, 1], H and W multiples of 4.
-            control: Control map A, (B, K, h, w) in [0, 1] of any size; (B, K, 1, 1) holds everywhere. All 0 is normal.
-            rng: Source of the noise on the device of the images; without one there is none.
+            image: Images, shape (B, 3, H, W), float in [-1, 1]; H and W are multiples of 4.
+            control: Control map A, shape (B, K, h, w) of any size, float in [0, 1], or (B, K, 1, 1) for the same value
+                everywhere. All 0 is normal.
+            rng: Generator for the noise, on the device of the images; ``None`` disables the noise.
 
         Returns:
-            Images in [-1, 1], and maps; without composition, half of the mean absolute change over the channels.
+            Images in [-1, 1] and maps. Without layer composition, the map is half of the mean absolute change over the
+            channels.
         """
         x = image
         if not self.spatial_control:
-            size = image.shape[-2:]
-            x = torch.cat([image, at_size(control, size) + torch.zeros_like(image[:, :1])], 1)
+            x = torch.cat([image, at_size(control, _size(image)) + torch.zeros_like(image[:, :1])], 1)
         for block in self.encoder:
             x = block(x, control, rng)
         layers = self.head(self._decode(x, control, rng))
         if not self.layer_composition:
-            made = layers.tanh().expand_as(image)
-            return Synthesized(made, (made - image).abs().mean(1, keepdim=True) / 2)
+            output = layers.tanh().expand_as(image)
+            return Synthesized(output, (output - image).abs().mean(1, keepdim=True) / 2)
         return compose(image, layers[:, :-1].tanh(), layers[:, -1:].sigmoid())  # eq. 1, 3
 
     def _decode(self, x: Tensor, control: Tensor, rng: torch.Generator | None) -> Tensor:
-        """Go from the features of the encoder, (B, 4 C, H / 4, W / 4), to those of the head, (B, C, H, W)."""
+        """Map encoder features (B, 4 C, H / 4, W / 4) to features of the head (B, C, H, W)."""
         if self.spatial_control and control.shape[-2:] != (1, 1):
-            return self._decode_by_place(x, control, rng)
+            return self._decode_local(x, control, rng)
         for block in self.decoder:
             x = block(x, control, rng)
         return x
 
-    def _decode_by_place(self, x: Tensor, control: Tensor, rng: torch.Generator | None) -> Tensor:
-        """Decode with a map that is not the same everywhere, which training never has.
+    def _decode_local(self, x: Tensor, control: Tensor, rng: torch.Generator | None) -> Tensor:
+        """Decode with a control map that varies over the image, which never occurs in training.
 
-        Each place is normalised as in an image that has everywhere what the map has there: by the moments of one that
-        is all defect, or of one without, or by a blend where the map is soft. The moments of a mixed image would be new
-        to the network, and would let the defects of one half change the other.
+        Each location is normalised by the moments of an image whose control map is constant: those of an image that is
+        all defect, of one without defects, or an interpolation of both where the map is soft. The moments of a mixed
+        image would be new to the network, and would let the defects of one half change the other half.
         """
         present = control.amax((2, 3), keepdim=True)
         region = (control / present.clamp(min=1e-6)).amax(1, keepdim=True)
-        controls = (control, present, torch.zeros_like(present))
+        absent = torch.zeros_like(present)
         mixed = full = empty = x
-        for block in self.decoder:
+        for block in cast(Iterable[Block], self.decoder):
             mixed, full, empty = (block.conv(features) for features in (mixed, full, empty))
-            moments = blend(moments_of(empty), moments_of(full), at_size(region, mixed.shape[-2:]))
-            mixed = block.finish(mixed, controls[0], rng, moments)
-            full, empty = (block.finish(one, it, rng) for one, it in zip((full, empty), controls[1:], strict=True))
+            moments = blend(moments_of(empty), moments_of(full), at_size(region, _size(mixed)))
+            mixed = block.finish(mixed, control, rng, moments)
+            full, empty = block.finish(full, present, rng), block.finish(empty, absent, rng)
         return mixed
 
 
 def compose(image: Tensor, foreground: Tensor, maps: Tensor) -> Synthesized:
-    """Lay a foreground on an image, eq. 2 and 4.
+    """Compose a foreground with an image, eq. 2 and 4.
 
     Args:
-        image: (B, C, H, W).
-        foreground: The same, or (B, 1, H, W), which goes on every channel.
-        maps: Share of the foreground, (B, 1, H, W), in [0, 1].
+        image: Images, shape (B, C, H, W).
+        foreground: Foreground, shape (B, C, H, W), or (B, 1, H, W) for all channels.
+        maps: Opacity of the foreground, shape (B, 1, H, W), in [0, 1].
     """
     return Synthesized(image * (1 - maps) + foreground * maps, maps)
 
 
 def everywhere(labels: Tensor) -> Tensor:
-    """Give the control map (B, K, 1, 1) of labels (B, K) that hold at each place."""
+    """Return the constant control map (B, K, 1, 1) of label vectors (B, K)."""
     return labels[:, :, None, None]
 
 
 class Discriminator(nn.Module):
-    """Discriminator D of StarGAN: how real patches look, and which defects an image shows.
+    """Discriminator D of StarGAN: a source score for each patch and the classes of the image.
 
     Args:
         image_size: Height and width of the images.
-        classes: Numbers of the class head.
-        channels: Channels of the first layer; each further one has twice as many.
-        layers: 4x4 convolutions of stride 2; by default :func:`default_layers`.
+        classes: Outputs of the class head.
+        channels: Channels of the first layer; each further layer doubles them.
+        layers: Number of 4x4 convolutions of stride 2; :func:`default_layers` by default.
     """
 
     def __init__(
@@ -222,35 +230,35 @@ class Discriminator(nn.Module):
         layers = layers or default_layers(image_size)
         widths = [3, *(channels * 2**number for number in range(layers))]
         blocks: list[nn.Module] = []
-        for one, two in pairwise(widths):
-            blocks += [nn.Conv2d(one, two, 4, 2, 1), nn.LeakyReLU(0.01)]
+        for inside, outside in pairwise(widths):
+            blocks += [nn.Conv2d(inside, outside, 4, 2, 1), nn.LeakyReLU(0.01)]
         self.body = nn.Sequential(*blocks)
-        left = tuple(side // 2**layers for side in image_size)
+        height, width = (side // 2**layers for side in image_size)
         self.source = nn.Conv2d(widths[-1], 1, 3, 1, 1, bias=False)
-        self.classes = nn.Conv2d(widths[-1], classes, left, bias=False)
+        self.classes = nn.Conv2d(widths[-1], classes, (height, width), bias=False)
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
-        """Judge images (B, 3, H, W) in [-1, 1].
+        """Score images (B, 3, H, W) in [-1, 1].
 
         Returns:
-            Scores D_src (B, 1, h, w), high for real images, and the logits of D_cls (B, classes).
+            Scores of D_src (B, 1, h, w), high for real images, and logits of D_cls (B, classes).
         """
         features = self.body(image)
         return self.source(features), self.classes(features).flatten(1)
 
 
 def default_layers(image_size: tuple[int, int]) -> int:
-    """As many layers as leave 2 pixels of the shorter side, six at most: StarGAN's at 128 pixels."""
+    """Number of layers that reduce the shorter side to 2 pixels, at most StarGAN's six (for 128 pixels)."""
     return min(MAX_LAYERS, min(image_size).bit_length() - 2)
 
 
 class DefectGanModel(nn.Module):
-    """Inspection: restore an image, and take the map of what was painted over for the anomaly map.
+    """Inspection: restore an image and use the spatial distribution map of the restoration as the anomaly map.
 
     Args:
-        generator: The generator.
+        generator: Generator.
         categories: Channels of its control map.
-        score_share: Share of the pixels, the highest ones, whose mean is the image's score; in (0, 1].
+        score_share: Fraction of highest pixels whose mean is the image score, in (0, 1].
     """
 
     def __init__(self, generator: Generator, categories: int, score_share: float = 0.01) -> None:
@@ -260,16 +268,21 @@ class DefectGanModel(nn.Module):
         self.score_share = score_share
 
     def synthesize(self, image: Tensor, control: Tensor, rng: torch.Generator | None = None) -> Synthesized:
-        """As :meth:`Generator.forward`, of and with images in [0, 1]."""
-        made, maps = self.generator(2 * image - 1, control, rng)
-        return Synthesized(((made + 1) / 2).clamp(0, 1), maps)
+        """Apply the generator to images in [0, 1] instead of [-1, 1]; see :meth:`Generator.forward`."""
+        images, maps = self.generator(2 * image - 1, control, rng)
+        return Synthesized(((images + 1) / 2).clamp(0, 1), maps)
 
     def restore(self, image: Tensor) -> Synthesized:
-        """Take the defects off images (B, 3, H, W) in [0, 1]: an empty control map, and no noise; eq. 3 and 4."""
-        # One empty map for all images: a constant, so what SPADE makes of it is one too in the exported graph.
+        """Remove the defects of images (B, 3, H, W) in [0, 1] by an empty control map without noise; eq. 3 and 4."""
+        # One constant map for all images, so that the exported graph can fold the modulation of SPADE to constants.
         return self.synthesize(image, image.new_zeros(1, self.categories, 1, 1))
 
     def forward(self, image: Tensor) -> InferenceBatch:
         """Inspect images (B, 3, H, W) in [0, 1]: anomaly maps (B, 1, H, W) and scores (B,), both in [0, 1]."""
         anomaly_map = self.restore(image).maps.to(image.dtype)
         return InferenceBatch(pred_score=top_mean(anomaly_map, self.score_share), anomaly_map=anomaly_map)
+
+
+def _size(x: Tensor) -> tuple[int, int]:
+    height, width = x.shape[-2:]
+    return height, width

@@ -1,11 +1,11 @@
-"""HTP-GAN in Lightning: one epoch trains one scale, coarse to fine, on one normal image.
+"""HTP-GAN: each epoch trains one scale, coarse to fine, on one normal image.
 
 Paper: Texture-perceiving generative adversarial network for one-shot surface inspection, ICASSP 2021,
 https://arxiv.org/abs/2106.06792.
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import torch
 from anomalib.data import AnomalibDataModule, Batch, ImageItem
@@ -14,17 +14,16 @@ from anomalib.models.components import AnomalibModule
 from anomalib.post_processing import PostProcessor
 from anomalib.pre_processing import PreProcessor
 from anomalib.visualization import Visualizer
+from lightning.pytorch.core.optimizer import LightningOptimizer
 from torch import Tensor
 from torch.nn import functional
 from torch.optim import Adam, Optimizer
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 
 from anomalib_defect_plugins.core.checks import check_one_of, check_positive
 from anomalib_defect_plugins.core.errors import ConfigurationError
 from anomalib_defect_plugins.core.supervision import Supervision
-from anomalib_defect_plugins.models.components.checks import (
-    check_finite,
-)
+from anomalib_defect_plugins.models.components.checks import check_finite, datamodule_of
 from anomalib_defect_plugins.models.components.custom_train_loader import CustomTrainLoader
 from anomalib_defect_plugins.models.components.defect_model import DefectModel
 from anomalib_defect_plugins.models.htpgan.loss import discriminator_loss, generator_loss
@@ -38,43 +37,46 @@ THRESHOLDS: dict[str, Callable[[], PostProcessor]] = {
     "otsu": OtsuPostProcessor,
     "reference": ReferencePostProcessor,
 }
+"""Post-processors by the source of their thresholds."""
 
 
-class HtpGan(CustomTrainLoader, DefectModel, AnomalibModule):
-    """One-shot surface inspection: learns the texture of one normal image, finds what is unlike it.
+class HtpGan(CustomTrainLoader, DefectModel, AnomalibModule):  # type: ignore[misc]  # anomalib's bases disagree
+    """One-shot surface inspection: learns the texture of one normal image and detects what differs from it.
 
     Args:
-        reference: The normal image to learn from: its index among the normal training images in the order of their
-            paths, or its file name. No other image is looked at, and it is not augmented.
-        image_size: Height and width that images are resized to, in pixels; a ``pre_processor`` of your own decides
-            it instead.
+        reference: Normal image to learn from: its index among the normal training images in the order of their paths,
+            or its file name. No other training image is read, and augmentations are not applied.
+        image_size: Height and width that images are resized to, in pixels; a custom ``pre_processor`` overrides it.
         num_scales: Number of scales of the pyramid, 2 to 12.
         min_size: Shorter side of the coarsest scale, in pixels, at least 16.
         width: Channels of the hidden layers.
         texture_module: Whether the discriminators have the texture-perceiving module (the paper's ablation).
-        iterations_per_scale: Training steps a scale; each updates the discriminator and the generator once.
+        iterations_per_scale: Training steps per scale; each updates the discriminator and the generator once.
         discriminator_lr: Learning rate of the discriminators (Adam).
         generator_lr: Learning rate of the generators (Adam).
         reconstruction_weight: Weight of the generator's reconstruction loss.
         blend_fakes: Whether generated images are blended with the real one under smooth random masks, so that the
-            discriminator learns to judge places and not the whole image; ``False`` is the paper's plain game.
-        fusion: What of each scale is fused: ``typicality`` (anything unlike the normal image), ``log_odds`` (for
-            defects that add structure, such as cracks), ``entropy`` or ``paper``; see ``ScaleAnomalyMap``.
+            discriminator learns to classify positions instead of whole images; ``False`` trains as in the paper.
+        fusion: Quantity of each scale that is fused: ``typicality`` (for any difference from the normal image),
+            ``log_odds`` (for defects that add structure, such as cracks), ``entropy`` or ``paper``; see
+            ``ScaleAnomalyMap``.
         contrast: Standard deviation that each image is scaled to, in units of the noise's.
-        threshold: Where the thresholds come from: ``adaptive`` (anomalib's, from labelled validation images),
-            ``sigma`` or ``otsu`` (from unlabelled validation images) or ``reference`` (from the normal image alone).
+        threshold: Source of the thresholds: ``adaptive`` (anomalib's, from labelled validation images), ``sigma`` or
+            ``otsu`` (from unlabelled validation images) or ``reference`` (from the normal image alone).
         pre_processor: As in anomalib.
-        post_processor: As in anomalib; decides the threshold instead of ``threshold`` if one is given.
+        post_processor: As in anomalib; a custom one overrides ``threshold``.
         evaluator: As in anomalib.
         visualizer: As in anomalib.
 
     Raises:
-        InvalidInputError: An argument that cannot be.
+        InvalidInputError: If an argument is invalid.
     """
 
     supervision = Supervision.ONE_SHOT
     paper = "https://arxiv.org/abs/2106.06792"
     threshold_option = "--model.threshold reference"
+
+    model: HtpGanModel
 
     def __init__(
         self,
@@ -125,12 +127,12 @@ class HtpGan(CustomTrainLoader, DefectModel, AnomalibModule):
 
     @property
     def trainer_arguments(self) -> dict[str, Any]:
-        """One epoch a scale; validation once, when all scales are trained."""
+        """One epoch per scale, and validation once, after the last scale."""
         scales = len(self.model.sizes)
         return {"max_epochs": scales, "check_val_every_n_epoch": scales, "num_sanity_val_steps": 0}
 
     def configure_optimizers(self) -> list[Optimizer]:
-        """Give each scale's discriminator and generator an Adam of its own: D_0, G_0, D_1, G_1, ..."""
+        """Create one Adam per network, in the order D_0, G_0, D_1, G_1, ..."""
         rates = (self.discriminator_lr, self.generator_lr)
         networks = zip(self.model.discriminators, self.model.generators, strict=True)
         return [
@@ -140,13 +142,18 @@ class HtpGan(CustomTrainLoader, DefectModel, AnomalibModule):
         ]
 
     def setup(self, stage: str) -> None:
-        """Before training, put the reference image in the place of the data module's training batches."""
+        """Replace the data module's training batches with the reference image before training.
+
+        Raises:
+            ConfigurationError: If there are several devices, no data module, or not one epoch per scale.
+            InvalidInputError: If no normal image matches ``reference``, or if the image is corrupt or too small.
+        """
         if stage == "fit":
             self._check_trainer()
-            datamodule = self.trainer.datamodule
-            item = load_reference(datamodule, self.reference, self.hparams.min_size)
+            datamodule = datamodule_of(self.trainer)
+            item = load_reference(datamodule, self.reference, self.hparams["min_size"])
             super().setup(stage)
-            self._use_reference(datamodule, item)
+            self._use_reference(cast(AnomalibDataModule, datamodule), item)
 
     def _check_trainer(self) -> None:
         trainer = self.trainer
@@ -156,64 +163,67 @@ class HtpGan(CustomTrainLoader, DefectModel, AnomalibModule):
                 "pass --trainer.devices 1"
             )
             raise ConfigurationError(msg)
-        if trainer.max_epochs != len(self.model.sizes) and not trainer.fast_dev_run:
+        fast_dev_run: bool | int = trainer.fast_dev_run  # type: ignore[attr-defined]  # Lightning sets it dynamically
+        if trainer.max_epochs != len(self.model.sizes) and not fast_dev_run:
             msg = (
-                f"HtpGan trains one scale an epoch: max_epochs is {trainer.max_epochs}, but there are "
+                f"HtpGan trains one scale per epoch: max_epochs is {trainer.max_epochs}, but there are "
                 f"{len(self.model.sizes)} scales; leave max_epochs out, and set --model.num_scales instead"
             )
             raise ConfigurationError(msg)
 
     def _use_reference(self, datamodule: AnomalibDataModule, item: ImageItem) -> None:
         collate = datamodule.train_data.collate_fn
-        loader = DataLoader([item] * self.iterations_per_scale, batch_size=1, collate_fn=collate)
-        self.use_train_loader(loader)
+        items = cast("Dataset[ImageItem]", [item] * self.iterations_per_scale)
+        self.use_train_loader(DataLoader(items, batch_size=1, collate_fn=collate))
 
-    def training_step(self, batch: Batch, batch_idx: int) -> None:
-        """Update one scale's discriminator, then its generator."""
+    def training_step(self, batch: Batch[Any], batch_idx: int) -> None:
+        """Update the discriminator of the current scale, then its generator."""
         scale, step = self.current_epoch, batch_idx
-        with torch.autocast(self.device.type, enabled=False):  # 16 bits would blur the grey levels of the image
-            real = self.model.at_scale(batch.image[:1], scale)
-        random = self.rng(scale, step)
+        image = cast(Tensor, batch.image)[:1]
+        with torch.autocast(self.device.type, enabled=False):  # half precision is too coarse for the grey levels
+            real = self.model.at_scale(image, scale)
+        rng = self.rng(scale, step)
         losses = {
-            "d_loss": self._discriminator_step(scale, step, real, random),
-            **self._generator_step(scale, step, real, random),
+            "d_loss": self._discriminator_step(scale, step, real, rng),
+            **self._generator_step(scale, step, real, rng),
         }
         check_finite(losses, f"scale {scale + 1} of {len(self.model.sizes)}, iteration {step + 1}")
         self.log_dict({"scale": float(scale + 1), **losses}, prog_bar=True, batch_size=1)
         if step == self.trainer.num_training_batches - 1:
             with torch.autocast(self.device.type, enabled=False):
-                self._finish_scale(scale, batch.image[:1])
+                self._finish_scale(scale, image)
 
-    def _discriminator_step(self, scale: int, step: int, real: Tensor, random: torch.Generator) -> Tensor:
+    def _discriminator_step(self, scale: int, step: int, real: Tensor, rng: torch.Generator) -> Tensor:
         with torch.no_grad():
-            fake = self.model.generate(self._noise(scale, random)).to(real)
-        share = self._blend_mask(real, random) if self.blend_fakes else torch.zeros_like(real[:, :1])
+            fake = self.model.generate(self._noise(scale, rng)).to(real)
+        share = self._blend_mask(real, rng) if self.blend_fakes else torch.zeros_like(real[:, :1])
         logits = self.model.discriminators[scale](torch.cat([real, torch.lerp(fake, real, share)]))
-        loss = discriminator_loss(*logits.chunk(2), share)
+        real_logits, fake_logits = logits.chunk(2)
+        loss = discriminator_loss(real_logits, fake_logits, share)
         self._optimise(2 * scale, loss, step)
         return loss.detach()
 
-    def _generator_step(self, scale: int, step: int, real: Tensor, random: torch.Generator) -> dict[str, Tensor]:
-        fake = self.model.generate(self._noise(scale, random))
+    def _generator_step(self, scale: int, step: int, real: Tensor, rng: torch.Generator) -> dict[str, Tensor]:
+        fake = self.model.generate(self._noise(scale, rng))
         adversarial = generator_loss(self.model.discriminators[scale](torch.cat([real, fake])).chunk(2)[1])
         reconstruction = functional.mse_loss(self.model.generate(self._fixed_noise(scale)), real)
         self._optimise(2 * scale + 1, adversarial + self.reconstruction_weight * reconstruction, step)
         return {"g_loss": adversarial.detach(), "rec_loss": reconstruction.detach()}
 
     def _optimise(self, index: int, loss: Tensor, step: int) -> None:
-        optimizer = self.optimizers()[index]
+        optimizer = cast(list[LightningOptimizer], self.optimizers())[index]
         rate = self.generator_lr if index % 2 else self.discriminator_lr
-        late = step >= 0.8 * self.trainer.num_training_batches
+        is_last_fifth = step >= 0.8 * self.trainer.num_training_batches
         for group in optimizer.param_groups:
-            group["lr"] = rate * (0.1 if late else 1.0)
+            group["lr"] = rate * (0.1 if is_last_fifth else 1.0)
         optimizer.zero_grad()
         self.manual_backward(loss)
         optimizer.step()
 
     def _finish_scale(self, scale: int, image: Tensor) -> None:
-        """Calibrate the scale; start the next from it, or take the threshold when it was the last.
+        """Calibrate the scale, and initialise the next one from it; after the last scale, set the thresholds.
 
-        It belongs to the scale's last step, so that every checkpoint of its epoch already has it.
+        Part of the scale's last step, so that every checkpoint of its epoch includes the result.
         """
         self.model.calibrate(scale, image)
         if scale + 1 < len(self.model.sizes):
@@ -222,24 +232,24 @@ class HtpGan(CustomTrainLoader, DefectModel, AnomalibModule):
         elif isinstance(self.post_processor, ReferencePostProcessor):
             self.model.eval()
             with torch.no_grad():
-                own = self.model(image)
+                output = self.model(image)
             self.model.train()
-            self.post_processor.set_reference(own.anomaly_map, own.pred_score)
+            self.post_processor.set_reference(output.anomaly_map, output.pred_score)
 
-    def _noise(self, scale: int, random: torch.Generator) -> list[Tensor]:
-        """Draw unit noise at each scale up to this one, as eq. 1 prints it."""
+    def _noise(self, scale: int, rng: torch.Generator) -> list[Tensor]:
+        """Draw unit noise for each scale up to this one, as eq. 1 prints it."""
         sizes = self.model.sizes[: scale + 1]
-        return [torch.randn(1, 3, *size, generator=random).to(self.device) for size in sizes]
+        return [torch.randn(1, 3, *size, generator=rng).to(self.device) for size in sizes]
 
     def _fixed_noise(self, scale: int) -> list[Tensor]:
-        """Give the noise of the reconstruction: fixed at the coarsest scale, none at the others."""
+        """Return the noise of the reconstruction: fixed at the coarsest scale, zero at the others."""
         sizes = self.model.sizes[: scale + 1]
         coarsest = torch.randn(1, 3, *sizes[0], generator=self.rng(0, self.iterations_per_scale))
         return [coarsest.to(self.device), *(torch.zeros(1, 3, *size, device=self.device) for size in sizes[1:])]
 
-    def _blend_mask(self, real: Tensor, random: torch.Generator) -> Tensor:
-        """Draw the share of the real image at each pixel: smooth blobs, ``(1, 1, H, W)`` in [0, 1]."""
-        coarse = torch.rand(1, 1, 8, 8, generator=random)
+    def _blend_mask(self, real: Tensor, rng: torch.Generator) -> Tensor:
+        """Draw the share of the real image in each pixel: smooth blobs, shape (1, 1, H, W), in [0, 1]."""
+        coarse = torch.rand(1, 1, 8, 8, generator=rng)
         smooth = functional.interpolate(coarse, real.shape[-2:], mode="bicubic", align_corners=False)
-        level = torch.rand(1, generator=random)
+        level = torch.rand(1, generator=rng)
         return ((level - smooth) * 8).sigmoid().to(real)

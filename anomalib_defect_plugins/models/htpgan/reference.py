@@ -1,7 +1,8 @@
-"""Find and read the one normal image that HTP-GAN learns from, in any anomalib data module."""
+"""Find and load the one normal image that HTP-GAN learns from, in any anomalib data module."""
 
 import copy
 from pathlib import Path
+from typing import cast
 
 from anomalib.data import AnomalibDataModule, ImageItem
 from anomalib.data.datasets.base.image import AnomalibDataset
@@ -14,31 +15,32 @@ from anomalib_defect_plugins.data.dataset import reading
 
 
 def load_reference(datamodule: AnomalibDataModule | None, reference: int | str, min_side: int) -> ImageItem:
-    """Read the reference image; no other image file is opened.
+    """Load the reference image; no other image file is opened.
 
     Args:
-        datamodule: The data module that training is given, set up.
+        datamodule: Data module of the training run, set up.
         reference: Index among the normal training images in the order of their paths, or a file name.
-        min_side: Least shorter side of the image, in pixels.
+        min_side: Minimum of the image's height and width, in pixels.
 
     Returns:
-        The item of the training data set.
+        Item of the training data set.
 
     Raises:
-        ConfigurationError: There is no data module.
-        InvalidInputError: There is no such normal image, it cannot be read, or it is too small.
+        ConfigurationError: If there is no data module.
+        MissingDataError: If the file does not exist.
+        InvalidInputError: If no normal image matches ``reference``, or if the image is corrupt or too small.
     """
     if datamodule is None:
         msg = "HtpGan picks its reference image from a data module: pass datamodule= (--data on the command line)"
         raise ConfigurationError(msg)
     dataset = copy.copy(datamodule.train_data)
-    dataset.augmentations = None  # random ones would be drawn anew by a run that resumes
+    dataset.augmentations = None  # a resumed run would draw different ones
     index = _find(dataset, reference, datamodule.name)
     path = dataset.samples.image_path[index]
     with reading("reference image", path):
         with Image.open(path) as image:
             width, height = image.size
-        item = dataset[index]
+        item = cast(ImageItem, dataset[index])
     if min(width, height) < min_side:
         msg = (
             f"the reference image {path} is {width}x{height}, smaller than the coarsest scale ({min_side} pixels): "
@@ -49,33 +51,33 @@ def load_reference(datamodule: AnomalibDataModule | None, reference: int | str, 
 
 
 def _find(dataset: AnomalibDataset, reference: int | str, name: str) -> int:
-    """Give the row of the reference image in the table of samples."""
+    """Return the row of the reference image in the table of samples."""
     samples = dataset.samples
     normal = samples[samples.label_index == LabelName.NORMAL].sort_values("image_path")
     if normal.empty:
         msg = f"the training split of {name} has no normal image: HtpGan needs one"
         raise InvalidInputError(msg)
-    found = _named(normal, str(reference))
-    is_index = str(reference).lstrip("-").isdecimal() and (isinstance(reference, int) or not found)
+    matches = _matching_rows(normal, str(reference))
+    is_index = str(reference).lstrip("-").isdecimal() and (isinstance(reference, int) or not matches)
     if is_index and 0 <= int(reference) < len(normal):
         return int(normal.index[int(reference)])
-    if len(found) == 1:
-        return found[0]
+    if len(matches) == 1:
+        return matches[0]
     example = Path(normal.image_path.iloc[0]).name
-    if is_index and not found:
+    if is_index and not matches:
         msg = f"reference is {reference}, but {name} has {len(normal)} normal training images, counted from 0"
-        raise InvalidInputError(msg + f" (or give a file name, such as {example!r})")
-    count = f"{len(found)} of the" if found else "none of the"
-    msg = f"reference is {reference!r}, but {count} {len(normal)} normal training images of {name} are called so"
-    raise InvalidInputError(msg + (": give more of its path" if found else f" (one is {example!r})"))
+        raise InvalidInputError(msg + f" (or pass a file name, such as {example!r})")
+    count = f"{len(matches)} of the" if matches else "none of the"
+    msg = f"reference is {reference!r}, but {count} {len(normal)} normal training images of {name} match it"
+    raise InvalidInputError(msg + (": add more of its path" if matches else f" (one is {example!r})"))
 
 
-def _named(normal: DataFrame, reference: str) -> list[int]:
-    """Give the rows whose path ends in ``reference``, with or without the file's ending."""
-    wanted = Path(reference).parts
+def _matching_rows(normal: DataFrame, reference: str) -> list[int]:
+    """Return the rows whose path ends in ``reference``, with or without the suffix of the file."""
+    ending = Path(reference).parts
     rows = []
     for row, path in normal.image_path.items():
-        parts = Path(path).parts[-len(wanted) :]
-        if wanted in (parts, (*parts[:-1], Path(parts[-1]).stem)):
+        parts = Path(path).parts[-len(ending) :]
+        if ending in (parts, (*parts[:-1], Path(parts[-1]).stem)):
             rows.append(int(row))
     return rows

@@ -1,10 +1,11 @@
-"""HTP-GAN's networks: a pyramid of texture-perceiving GANs learned from one normal image.
+"""Networks of HTP-GAN: a pyramid of texture-perceiving GANs trained on one normal image.
 
 Paper: Texture-perceiving generative adversarial network for one-shot surface inspection, ICASSP 2021,
 https://arxiv.org/abs/2106.06792. Scale 0 is the coarsest here (the paper counts from the finest).
 """
 
 from collections.abc import Sequence
+from typing import cast
 
 import torch
 from anomalib.data import InferenceBatch
@@ -12,26 +13,31 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from anomalib_defect_plugins.core.errors import InvalidInputError
-from anomalib_defect_plugins.layers import ConvBlock, FixedResize, TexturePerceivingModule
-from anomalib_defect_plugins.models.htpgan.anomaly_map import ScaleAnomalyMap, fuse, image_score
+from anomalib_defect_plugins.core.image_io import Size
+from anomalib_defect_plugins.layers import ConvBlock, FixedResize, TexturePerceivingModule, top_mean
+from anomalib_defect_plugins.models.htpgan.anomaly_map import ScaleAnomalyMap, fuse
 
 MIN_STD = 1.5 / 255
-"""Least standard deviation of an image in [0, 1] that counts as texture and not as noise of the camera."""
+"""Minimum standard deviation of an image in [0, 1] that counts as texture; below it is camera noise."""
+
+SCORE_SHARE = 0.01
+"""Share of the highest pixels of an anomaly map whose mean is the score, so that one bright grain does not decide."""
 
 
-def pyramid_sizes(image_size: tuple[int, int], num_scales: int, min_size: int) -> list[tuple[int, int]]:
-    """Give the image sizes of the pyramid, in equal ratios from the coarsest to the full size.
-
-    Raises:
-        InvalidInputError: Fewer than 2 scales or more than 12, or a coarsest scale that is too small or not smaller.
+def pyramid_sizes(image_size: Size, num_scales: int, min_size: int) -> list[Size]:
+    """Compute the image sizes of the pyramid, in equal ratios from the coarsest to the full size.
 
     Args:
         image_size: Height and width of the finest scale, in pixels.
-        num_scales: Number of scales.
-        min_size: Shorter side of the coarsest scale, in pixels.
+        num_scales: Number of scales, 2 to 12.
+        min_size: Shorter side of the coarsest scale, in pixels, at least 16.
 
     Returns:
         ``num_scales`` pairs of height and width, coarse to fine.
+
+    Raises:
+        InvalidInputError: If the number of scales is out of range, or if the coarsest scale is too small or not
+            smaller than the finest.
     """
     shorter = min(image_size)
     if not 2 <= num_scales <= 12:
@@ -48,7 +54,7 @@ def pyramid_sizes(image_size: tuple[int, int], num_scales: int, min_size: int) -
 
 
 class Generator(nn.Module):
-    """One scale's generator, eq. 1: the coarser image plus a residual made from it and noise.
+    """Generator of one scale, eq. 1: the coarser image plus a residual computed from it and noise.
 
     Args:
         width: Channels of the hidden layers.
@@ -64,32 +70,32 @@ class Generator(nn.Module):
         )
 
     def forward(self, noise: Tensor, coarser: Tensor) -> Tensor:
-        """Refine ``coarser``, the up-sampled image of the scale below.
+        """Refine ``coarser``, the upsampled image of the next coarser scale.
 
         Args:
-            noise: Noise map z_n, ``(B, 3, H, W)``.
-            coarser: Image to refine, ``(B, 3, H, W)``, about [-1, 1]; zeros at the coarsest scale.
+            noise: Noise map z_n, shape (B, 3, H, W).
+            coarser: Image to refine, shape (B, 3, H, W), roughly in [-1, 1]; zeros at the coarsest scale.
 
         Returns:
-            The image of this scale, ``(B, 3, H, W)``.
+            Image of this scale, shape (B, 3, H, W).
         """
-        return coarser + self.residual(noise + coarser)
+        return coarser + cast(Tensor, self.residual(noise + coarser))
 
 
 class Discriminator(nn.Module):
-    """One scale's discriminator: two conv-blocks f_n, the texture-perceiving module, and a head g_n (eq. 2, 3).
+    """Discriminator of one scale: two conv-blocks f_n, the texture-perceiving module, and a head g_n (eq. 2, 3).
 
-    The head has 1x1 kernels, so that a pixel is judged by the 7x7 around it: a wider view smears thin defects.
+    The head has 1x1 kernels, so that the receptive field is 7x7 pixels: a larger one blurs thin defects.
 
     Args:
         width: Channels of the hidden layers.
         size: Height and width of the images of this scale.
-        texture_module: Whether the eight directional branches are there; without them (the paper's ablation)
-            an ordinary block of as many channels takes their place.
+        texture_module: Whether to use the eight directional branches; without them (the paper's ablation) a plain
+            block has the same number of channels.
         branch_width: Channels of each directional branch c_n.
     """
 
-    def __init__(self, width: int, size: tuple[int, int], texture_module: bool = True, branch_width: int = 4) -> None:
+    def __init__(self, width: int, size: Size, texture_module: bool = True, branch_width: int = 4) -> None:
         super().__init__()
         self.features = nn.Sequential(ConvBlock(3, width), ConvBlock(width, width))
         self.texture = (
@@ -100,36 +106,36 @@ class Discriminator(nn.Module):
         self.head = nn.Sequential(ConvBlock(8 * branch_width, width, kernel_size=1), nn.Conv2d(width, 1, 1))
 
     def forward(self, image: Tensor) -> Tensor:
-        """Judge each pixel's neighbourhood.
+        """Classify the neighbourhood of each pixel as real or generated.
 
         Args:
-            image: ``(B, 3, H, W)`` at this scale's size.
+            image: Normalised images, shape (B, 3, H, W), at the size of this scale.
 
         Returns:
-            Logits of the map M_n, ``(B, 1, H, W)``; its sigmoid is eq. 3. High is normal.
+            Logits of the map M_n, shape (B, 1, H, W); their sigmoid is eq. 3. High is normal.
         """
-        return self.head(self.texture(self.features(image)))
+        return cast(Tensor, self.head(self.texture(self.features(image))))
 
 
 class HtpGanModel(nn.Module):
-    """The whole pyramid. In inference the discriminators of all scales judge an image (eq. 4, 5).
+    """The whole pyramid. Inference fuses the discriminators of all scales (eq. 4, 5).
 
     Args:
-        image_size: Height and width of the images given to the model, in pixels.
-        num_scales: Number of scales, 2 to 12 in the paper.
-        min_size: Shorter side of the coarsest scale, in pixels.
+        image_size: Height and width of the input images, in pixels.
+        num_scales: Number of scales, 2 to 12, as in the paper.
+        min_size: Shorter side of the coarsest scale, in pixels, at least 16.
         width: Channels of the hidden layers.
         texture_module: Whether the discriminators have the texture-perceiving module.
-        fusion: What of each scale is fused; see ``ScaleAnomalyMap``.
+        fusion: Quantity of each scale that is fused; see ``ScaleAnomalyMap``.
         contrast: Standard deviation that each image is scaled to; the noise of eq. 1 has 1.
 
     Raises:
-        InvalidInputError: A pyramid that cannot be.
+        InvalidInputError: If an argument is invalid.
     """
 
     def __init__(
         self,
-        image_size: tuple[int, int] = (256, 256),
+        image_size: Size = (256, 256),
         num_scales: int = 7,
         min_size: int = 32,
         width: int = 8,
@@ -147,33 +153,33 @@ class HtpGanModel(nn.Module):
         self.contrast = contrast
 
     def normalise(self, image: Tensor) -> Tensor:
-        """Take away an image's own channel means and contrast, so that its exposure does not count.
+        """Normalise the channel means and the contrast of each image, so that its exposure has no effect.
 
         Args:
-            image: ``(B, 3, H, W)``, float in [0, 1].
+            image: Images, shape (B, 3, H, W), float in [0, 1].
 
         Returns:
-            ``(B, 3, H, W)``, zero mean in each channel and standard deviation ``contrast`` in each image; less in an
-            image that is all but flat, whose noise is not blown up.
+            Images, shape (B, 3, H, W), with zero mean in each channel and standard deviation ``contrast`` in each
+            image; a lower one in an almost flat image, whose noise is not amplified.
         """
         image = image - image.mean(dim=(-2, -1), keepdim=True)
         std = image.square().mean(dim=(1, 2, 3), keepdim=True).sqrt()
         return image * (self.contrast / std.clamp(min=MIN_STD))
 
     def at_scale(self, image: Tensor, scale: int) -> Tensor:
-        """Give the normalised image at one scale, ``(B, 3, *sizes[scale])``, from one in [0, 1] at ``image_size``."""
-        return self.downsample[scale](self.normalise(image))
+        """Return images, shape (B, 3, H, W), float in [0, 1], normalised and resized to ``sizes[scale]``."""
+        return cast(Tensor, self.downsample[scale](self.normalise(image)))
 
     def generate(self, noises: Sequence[Tensor]) -> Tensor:
-        """Make an image of scale ``len(noises) - 1`` from noise at each scale up to it (eq. 1).
+        """Generate images of scale ``len(noises) - 1`` from noise at each scale up to it (eq. 1).
 
-        Only the last generator gets gradients: the coarser ones are trained already.
+        Only the last generator receives gradients, because the coarser ones are already trained.
 
         Args:
-            noises: One noise map ``(B, 3, H_n, W_n)`` a scale, coarse to fine.
+            noises: Noise maps, shape (B, 3, H_n, W_n), one for each scale, coarse to fine.
 
         Returns:
-            ``(B, 3, H, W)`` at the last noise map's size.
+            Images, shape (B, 3, H, W), at the size of the last noise map.
         """
         image = torch.zeros_like(noises[0])
         for n, (generator, noise) in enumerate(zip(self.generators, noises, strict=False)):
@@ -184,31 +190,32 @@ class HtpGanModel(nn.Module):
 
     @torch.no_grad()
     def calibrate(self, scale: int, image: Tensor) -> None:
-        """Take a trained scale's response to the normal image as what is typical.
+        """Calibrate a trained scale on its response to the normal image.
 
         Args:
-            scale: Which scale.
-            image: The normal image ``(1, 3, H, W)``, float in [0, 1], at ``image_size``.
+            scale: Index of the scale, 0 being the coarsest.
+            image: Normal image, shape (1, 3, H, W), float in [0, 1], at ``image_size``.
         """
-        discriminator = self.discriminators[scale]
+        discriminator, scale_map = self.discriminators[scale], cast(ScaleAnomalyMap, self.scale_maps[scale])
         training = discriminator.training
-        self.scale_maps[scale].calibrate(discriminator.eval()(self.at_scale(image, scale)))
+        scale_map.calibrate(discriminator.eval()(self.at_scale(image, scale)))
         discriminator.train(training)
 
     def forward(self, image: Tensor) -> InferenceBatch:
-        """Find what is unlike the normal image.
+        """Detect what differs from the normal image.
 
         Args:
-            image: ``(B, 3, H, W)``, float in [0, 1], at ``image_size``.
+            image: Images, shape (B, 3, H, W), float in [0, 1], at ``image_size``.
 
         Returns:
-            ``anomaly_map`` ``(B, 1, H, W)``, the fused entropy maps, and ``pred_score`` ``(B,)``.
+            ``anomaly_map``, the fused maps, shape (B, 1, H, W), and ``pred_score``, shape (B,).
         """
         normalised = self.normalise(image)
-        logits = [judge(resize(normalised)) for judge, resize in zip(self.discriminators, self.downsample, strict=True)]
+        pairs = zip(self.discriminators, self.downsample, strict=True)
+        logits = [discriminator(resize(normalised)) for discriminator, resize in pairs]
         maps = [
             functional.interpolate(scale_map(x), image.shape[-2:], mode="bilinear", align_corners=False)
             for scale_map, x in zip(self.scale_maps, logits, strict=True)
         ]
         anomaly_map = fuse(maps, self.fusion)
-        return InferenceBatch(pred_score=image_score(anomaly_map), anomaly_map=anomaly_map)
+        return InferenceBatch(pred_score=top_mean(anomaly_map, SCORE_SHARE), anomaly_map=anomaly_map)

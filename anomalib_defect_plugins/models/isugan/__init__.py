@@ -1,4 +1,4 @@
-"""ISU-GAN: repairs defects, and finds them by what the repair changed; learns from unpaired, unmasked images."""
+"""ISU-GAN: repairs defects and finds them by what the repair changed; trained on unpaired images without masks."""
 
 from anomalib_defect_plugins.models.isugan.lightning_model import IsuGan
 from anomalib_defect_plugins.models.isugan.torch_model import IsuGanModel

@@ -1,9 +1,9 @@
-"""Batches that carry the repaired images beside the predictions."""
+"""Batches with the repaired images beside the predictions."""
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar, cast
 
-from anomalib.data import ImageBatch
+from anomalib.data import Batch, ImageBatch
 from torch import Tensor
 
 from anomalib_defect_plugins.data.dataclasses import DefectBatch, DefectItem, NumpyDefectBatch, NumpyDefectItem
@@ -30,7 +30,7 @@ class RepairedItem(DefectItem):
     """A sample.
 
     Attributes:
-        repaired: The repaired image, (1 or 3, H, W), in [0, 1].
+        repaired: Repaired image, shape (1 or 3, H, W), float in [0, 1].
     """
 
     numpy_class: ClassVar[type[NumpyRepairedItem]] = NumpyRepairedItem
@@ -43,7 +43,7 @@ class RepairedBatch(DefectBatch):
     """A batch.
 
     Attributes:
-        repaired: The repaired images, (B, 1 or 3, H, W), in [0, 1].
+        repaired: Repaired images, shape (B, 1 or 3, H, W), float in [0, 1].
     """
 
     item_class: ClassVar[type[RepairedItem]] = RepairedItem
@@ -52,16 +52,17 @@ class RepairedBatch(DefectBatch):
     repaired: Tensor | None = None
 
 
-def add_repaired(batch: ImageBatch, repaired: Tensor) -> None:
+def add_repaired(batch: Batch[Any], repaired: Tensor) -> None:
     """Turn a batch into a :class:`RepairedBatch`, in place.
 
-    anomalib's callbacks (evaluator, visualiser) are handed the batch that went into a step, not what came out of it, so
-    it must be this very object that knows the repaired images.
+    anomalib passes its callbacks (evaluator, visualizer) the batch that went into a step, not the one that the step
+    returns, so the repaired images have to be stored in this object.
 
     Args:
-        batch: A batch; one of a class of its own keeps it, and has the images as a plain attribute.
-        repaired: (B, 1 or 3, H, W), in [0, 1].
+        batch: Batch. One of another class than ``ImageBatch`` or ``DefectBatch`` keeps its class and gets the images
+            as a plain attribute.
+        repaired: Repaired images, shape (B, 1 or 3, H, W), float in [0, 1].
     """
     if type(batch) in {ImageBatch, DefectBatch}:
         batch.__class__ = RepairedBatch
-    batch.repaired = repaired
+    cast(RepairedBatch, batch).repaired = repaired

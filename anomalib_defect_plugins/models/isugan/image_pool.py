@@ -1,4 +1,4 @@
-"""Image pool of CycleGAN: discriminators see fakes of earlier steps too, so that they do not swing with the generators.
+"""Image pool of CycleGAN: discriminators also see fakes of earlier steps, which damps oscillation.
 
 Paper: Learning from simulated and unsupervised images through adversarial training, section 2.3,
 https://arxiv.org/abs/1612.07828.
@@ -9,10 +9,10 @@ from torch import Tensor
 
 
 class ImagePool:
-    """Keeps fakes.
+    """History of fake images.
 
     Args:
-        size: How many; with 0 each image comes back as it is.
+        size: Capacity in images; with 0, images pass through unchanged.
     """
 
     def __init__(self, size: int) -> None:
@@ -20,16 +20,16 @@ class ImagePool:
         self.images: list[Tensor] = []
 
     def exchange(self, images: Tensor, rng: torch.Generator) -> Tensor:
-        """Give for each image, by even chance, itself or an earlier one in whose place it is kept.
+        """Return, for each image with probability 1/2, the image itself or a stored one that it replaces.
 
-        Until the pool is full, each image is kept and comes back.
+        Until the pool is full, each image is stored and returned.
 
         Args:
-            images: (B, C, H, W), which no gradient need flow through.
-            rng: Source of the chance, a generator of the CPU.
+            images: Fake images, shape (B, C, H, W); gradients are cut.
+            rng: CPU generator.
 
         Returns:
-            (B, C, H, W).
+            Images, shape (B, C, H, W).
         """
         return torch.stack([self._exchange(image, rng).to(images) for image in images.detach()])
 
@@ -39,6 +39,6 @@ class ImagePool:
             return image
         if not self.size or torch.rand((), generator=rng) < 0.5:
             return image
-        place = int(torch.randint(self.size, (), generator=rng))
-        earlier, self.images[place] = self.images[place], image
-        return earlier
+        index = int(torch.randint(self.size, (), generator=rng))
+        stored, self.images[index] = self.images[index], image
+        return stored

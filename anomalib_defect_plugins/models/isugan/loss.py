@@ -1,6 +1,7 @@
-"""The losses of ISU-GAN, eq. 8 to 11. Sums of the paper are means here, as in CycleGAN, whose weights are taken.
+"""The losses of ISU-GAN, eq. 8 to 11.
 
-A sum over pixels would change its weight with the size of the images.
+The paper's sums are means here, as in CycleGAN, whose weights are used: the weight of a sum over pixels would change
+with the image size.
 """
 
 from torch import Tensor
@@ -9,12 +10,12 @@ from anomalib_defect_plugins.models.isugan.similarity import ssim_map
 
 
 def adversarial_loss(fake: Tensor) -> Tensor:
-    """One generator's part of L_GAN_G, eq. 8: the discriminator's scores of its images, of any shape, should be 1."""
+    """Generator term of L_GAN_G, eq. 8: the discriminator's scores of its images, of any shape, should be 1."""
     return (fake - 1).square().mean()
 
 
 def discriminator_loss(real: Tensor, fake: Tensor) -> Tensor:
-    """One discriminator's part of L_GAN_D, eq. 9: scores 1 for real images, 0 for fake ones.
+    """Discriminator term of L_GAN_D, eq. 9: scores should be 1 for real images and 0 for fake ones.
 
     The equation prints the real image where its score D(p) is meant.
     """
@@ -22,12 +23,12 @@ def discriminator_loss(real: Tensor, fake: Tensor) -> Tensor:
 
 
 def difference(image: Tensor, other: Tensor, structural: bool, window_size: int = 9) -> Tensor:
-    """A term of L_cycle and L_identity, eq. 10 and 11: 1 - SSIM in the first epochs, the mean absolute error later.
+    """Term of L_cycle and L_identity, eq. 10 and 11: 1 - SSIM in the first epochs, then the mean absolute error.
 
     Args:
-        image: (B, C, H, W), in [-1, 1].
-        other: The same.
-        structural: Whether it is SSIM, which is taken of the images in [0, 1].
+        image: Images, shape (B, C, H, W), float in [-1, 1].
+        other: Images to compare with, same shape and range.
+        structural: Whether to use SSIM, which is computed on the images scaled to [0, 1].
         window_size: Side of the SSIM window in pixels.
     """
     if structural:

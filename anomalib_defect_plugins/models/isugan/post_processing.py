@@ -1,8 +1,10 @@
-"""Otsu's threshold for each image on its own, which is the paper's, for images that are decided to be defective.
+"""Otsu's threshold for each image, as in the paper, but only in images whose score is above the image threshold.
 
-Otsu's method splits whatever it is given, so the mask of a normal image would hold its darkest grain. Whether there is
-a defect at all is therefore decided by the score of the image.
+Otsu's method splits any image, so the mask of a normal image would contain its darkest grain. The image score therefore
+decides first whether there is a defect.
 """
+
+from typing import Any
 
 import torch
 from anomalib.data import Batch, InferenceBatch
@@ -12,44 +14,52 @@ from anomalib_defect_plugins.post_processing import UnitPostProcessor
 
 
 def otsu_threshold(values: Tensor) -> Tensor:
-    """Otsu's threshold of each row: the value above which lies the class that differs most from the rest.
+    """Otsu's threshold of each row, which maximises the variance between the values above and below it.
 
-    Exact, without a histogram, and of operators that graphs of ONNX and OpenVINO have.
+    Exact, without a histogram, and built from operators that ONNX and OpenVINO support.
 
     Args:
-        values: (B, N), N at least 2.
+        values: Values, shape (B, N), N at least 2.
 
     Returns:
-        (B,): the highest value of the lower class.
+        Highest value of the lower class, shape (B,).
     """
     ordered = values.float().sort(dim=1).values
     centred = ordered - ordered.mean(1, keepdim=True)
     count = values.shape[1]
     below = torch.arange(1, count, device=values.device, dtype=ordered.dtype)
-    # With a mean of 0, the variance between the classes is (sum of the lower)^2 / (n0 * n1), but for a factor.
+    # With a mean of 0, the variance between the classes is (sum of the lower)^2 / (n0 * n1), up to a constant factor.
     between = (centred.cumsum(1)[:, :-1] / count).square() / (below / count * (1 - below / count))
     return ordered.gather(1, between.argmax(1, keepdim=True))[:, 0]
 
 
 def otsu_mask(anomaly_map: Tensor, defective: Tensor) -> Tensor:
-    """Segment anomaly maps (B, ..., H, W); images that are not ``defective``, (B,), bool, have empty masks."""
+    """Segment anomaly maps by Otsu's threshold.
+
+    Args:
+        anomaly_map: Anomaly maps, shape (B, ..., H, W).
+        defective: Images with a defect, shape (B,), bool; the masks of the others are empty.
+
+    Returns:
+        Masks, shape (B, ..., H, W), bool.
+    """
     ones = (-1, *[1] * (anomaly_map.dim() - 1))
     return (anomaly_map > otsu_threshold(anomaly_map.flatten(1)).reshape(ones)) & defective.bool().reshape(ones)
 
 
 class ImageOtsuPostProcessor(UnitPostProcessor):
-    """anomalib's thresholds for images and scores in [0, 1], and a mask by Otsu in the images above the threshold."""
+    """anomalib's thresholds for images and scores in [0, 1], and Otsu masks in the images above the threshold."""
 
     def forward(self, predictions: InferenceBatch) -> InferenceBatch:
         """Post-process predictions, as in anomalib."""
         output = super().forward(predictions)
-        if output.pred_label is None:
+        if output.pred_label is None or predictions.anomaly_map is None:
             return output
         return output._replace(pred_mask=otsu_mask(predictions.anomaly_map, output.pred_label))
 
-    def post_process_batch(self, batch: Batch) -> None:
+    def post_process_batch(self, batch: Batch[Any]) -> None:
         """Post-process a batch in place, as in anomalib."""
-        raw = batch.anomaly_map
+        anomaly_map = batch.anomaly_map
         super().post_process_batch(batch)
-        if batch.pred_label is not None:
-            batch.pred_mask = otsu_mask(raw, batch.pred_label)
+        if batch.pred_label is not None and anomaly_map is not None:
+            batch.pred_mask = otsu_mask(anomaly_map, batch.pred_label)

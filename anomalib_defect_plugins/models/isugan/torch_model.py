@@ -1,14 +1,16 @@
-"""The networks of ISU-GAN: the generators, the discriminators, and inspection by the repairing generator.
+"""The networks of ISU-GAN: generators, discriminators, and inspection by the repairing generator.
 
 Paper: Using ISU-GAN for unsupervised small sample defect detection, Scientific Reports 2022,
-https://doi.org/10.1038/s41598-022-15855-7. Fig. 2 shows the generator; what it leaves open is said at each block.
+https://doi.org/10.1038/s41598-022-15855-7. The generator is Fig. 2; each block documents the details that the paper
+leaves open.
 """
 
 from itertools import pairwise
+from typing import TypeVar, cast
 
 import torch
 from anomalib.data import InferenceBatch
-from timm.layers import SqueezeExcite
+from timm.layers.squeeze_excite import SqueezeExcite
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -16,32 +18,34 @@ from anomalib_defect_plugins.layers import Involution, top_mean
 from anomalib_defect_plugins.models.isugan.similarity import anomaly_map_of
 
 SE_REDUCTION = 16
-"""alpha of Fig. 3, which the paper leaves open: that of the SE block's own paper."""
+"""alpha of Fig. 3, which the paper leaves open; the value of the SE paper."""
+
+Conv = TypeVar("Conv", bound=nn.Conv2d | nn.ConvTranspose2d)
 
 
-def initialised(conv: nn.Module) -> nn.Module:
-    """Draw a convolution's weights as CycleGAN does: normal, 0.02 wide."""
+def initialised(conv: Conv) -> Conv:
+    """Initialise a convolution as CycleGAN does: weights from N(0, 0.02)."""
     nn.init.normal_(conv.weight, 0, 0.02)
     return conv
 
 
-def conv_block(conv: nn.Module, slope: float = 0.0) -> nn.Sequential:
-    """A convolution without bias, instance norm, and ReLU, or LeakyReLU where a slope is given."""
+def conv_block(conv: nn.Conv2d | nn.ConvTranspose2d, slope: float = 0.0) -> nn.Sequential:
+    """Append instance norm and LeakyReLU (ReLU with ``slope`` 0) to a convolution without bias."""
     return nn.Sequential(initialised(conv), nn.InstanceNorm2d(conv.out_channels), nn.LeakyReLU(slope, inplace=True))
 
 
 def down(in_channels: int, out_channels: int) -> nn.Sequential:
-    """Halve the size by a 3x3 convolution.
+    """Halve the size by a 3x3 convolution with zero padding.
 
-    Beyond the border there is zero: by nothing else can a network with instance norms see how bright an image is.
+    The zeros are the only reference by which a network with instance norms can tell the brightness of an image.
     """
     return conv_block(nn.Conv2d(in_channels, out_channels, 3, 2, 1, bias=False))
 
 
 def up(in_channels: int, out_channels: int) -> nn.Sequential:
-    """Double the size by a 4x4 transposed convolution; its map reaches a pixel beyond the border, mirrored.
+    """Double the size by a 4x4 transposed convolution with a reflected border of one pixel.
 
-    Without, pixels of the border are made of half as many as others, and come out too dark or too bright.
+    Without it, border pixels are computed from half as many inputs as the others, and become too dark or too bright.
     """
     return nn.Sequential(
         nn.ReflectionPad2d(1), *conv_block(nn.ConvTranspose2d(in_channels, out_channels, 4, 2, 3, bias=False))
@@ -49,12 +53,12 @@ def up(in_channels: int, out_channels: int) -> nn.Sequential:
 
 
 def squeeze_excite(channels: int, used: bool) -> nn.Module:
-    """SE block, eq. 1 and 2, or nothing."""
+    """SE block, eq. 1 and 2, or the identity."""
     return SqueezeExcite(channels, rd_channels=max(1, channels // SE_REDUCTION)) if used else nn.Identity()
 
 
 class ResidualBlock(nn.Module):
-    """CycleGAN's: two 3x3 convolutions with reflected borders, and a shortcut.
+    """Residual block of CycleGAN: two 3x3 convolutions with reflected borders and a shortcut.
 
     Args:
         channels: Channels in and out.
@@ -67,15 +71,16 @@ class ResidualBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, C, H, W) to the same shape."""
-        return x + self.body(x)
+        residual: Tensor = self.body(x)
+        return x + residual
 
 
 class Skip(nn.Module):
-    """Skip connection: the shallow map, rescaled by SE, joins the deep one; a 3x3 convolution restores the width.
+    """Skip connection: concatenation of the deep map and the SE-scaled shallow one, reduced by a 3x3 convolution.
 
     Args:
         channels: Channels of each of the two maps.
-        squeeze_excitation: Whether the shallow map is rescaled.
+        squeeze_excitation: Whether the shallow map passes through an SE block.
     """
 
     def __init__(self, channels: int, squeeze_excitation: bool) -> None:
@@ -84,23 +89,23 @@ class Skip(nn.Module):
         self.merge = conv_block(nn.Conv2d(2 * channels, channels, 3, padding=1, bias=False, padding_mode="reflect"))
 
     def forward(self, deep: Tensor, shallow: Tensor) -> Tensor:
-        """Merge (B, C, H, W) and a map that may lack a few rows or columns, where sides were odd."""
+        """Merge two maps (B, C, H, W); the shallow one may lack rows or columns where sides were odd."""
         bottom, right = (deep.shape[axis] - shallow.shape[axis] for axis in (-2, -1))
         shallow = self.scale(shallow)
         if bottom or right:
             shallow = functional.pad(shallow, (0, right, 0, bottom), mode="reflect")
-        return self.merge(torch.cat([deep, shallow], 1))
+        return cast(Tensor, self.merge(torch.cat([deep, shallow], 1)))
 
 
 class Generator(nn.Module):
-    """Generator of Fig. 2; without skips, involution and SE it is the plain one of Table 3.
+    """Generator of Fig. 2; without skips, involution and SE the plain generator of Table 3.
 
-    Every convolution but the last (the paper's star) has a norm and ReLU; the last gives the image through tanh.
-    Sides that are no multiple of 8 grow on the way up; shallow maps are padded to fit, and the image is cropped.
+    Every convolution but the last (starred in the paper) is followed by a norm and ReLU, the last one by tanh. Sides
+    that are not multiples of 8 grow on the way up; shallow maps are padded to fit, and the output is cropped.
 
     Args:
         channels: Channels of the images.
-        width: Channels after the first convolution; then twice and four times as many. A multiple of 4.
+        width: Channels after the first convolution, a multiple of 4; the next two have twice and four times as many.
         residual_blocks: Residual blocks in the middle.
         skip: Whether the maps of ``width`` and ``2 * width`` channels have skip connections.
         involution: Whether there is an involution before and after the residual blocks.
@@ -131,21 +136,22 @@ class Generator(nn.Module):
         self.last = nn.Sequential(nn.ReflectionPad2d(1), initialised(nn.ConvTranspose2d(width, channels, 4, 2, 3)))
 
     def forward(self, image: Tensor) -> Tensor:
-        """Map images (B, C, H, W) in [-1, 1] to images of the same shape and range; sides of 16 or more."""
+        """Map images (B, C, H, W) in [-1, 1], sides of 16 or more, to images of the same shape and range."""
         first = self.down[0](image)
         second = self.down[1](first)
         x = self.middle(self.down[2](second))
         for number, shallow in enumerate((second, first)):
             x = self.up[number](x)
             x = self.skips[number](x, shallow) if len(self.skips) else x
-        return self.last(x)[..., : image.shape[-2], : image.shape[-1]].tanh()
+        output: Tensor = self.last(x)
+        return output[..., : image.shape[-2], : image.shape[-1]].tanh()
 
 
 def make_discriminator(channels: int = 1, width: int = 64) -> nn.Sequential:
-    """PatchGAN: (B, C, H, W) in [-1, 1] to scores (B, 1, H/8 - 1, W/8 - 1), 1 for real and 0 for fake.
+    """PatchGAN that maps (B, C, H, W) in [-1, 1] to scores (B, 1, H/8 - 1, W/8 - 1), 1 for real and 0 for fake.
 
-    512 channels are reached in three steps that double, so they start at twice the generator's width. The last
-    convolution has no norm: it would take the mean score, which the losses compare with 0 and 1, off every image.
+    The paper's 512 channels are reached by doubling twice, so the first layer has twice the generator's width. The last
+    convolution has no norm, which would remove each image's mean score, and the losses compare scores with 0 and 1.
 
     Args:
         channels: Channels of the images.
@@ -157,17 +163,17 @@ def make_discriminator(channels: int = 1, width: int = 64) -> nn.Sequential:
 
 
 class IsuGanModel(nn.Module):
-    """Inspection: repair an image by G_n2p, and see by SSIM what was changed.
+    """Inspection: repair an image with G_n2p and compare it with the repaired one by SSIM.
 
     Args:
-        grey: Whether the network sees the first channel of the images only, or all three.
+        grey: Whether the network uses only the first channel of the images, or all three.
         width: As in :class:`Generator`.
         residual_blocks: As in :class:`Generator`.
         skip: As in :class:`Generator`.
         involution: As in :class:`Generator`.
         squeeze_excitation: As in :class:`Generator`.
         window_size: Side of the SSIM window in pixels, odd.
-        score_share: Share of the pixels, the highest ones, whose mean is the image's score; in (0, 1].
+        score_share: Fraction of highest pixels whose mean is the image score, in (0, 1].
     """
 
     def __init__(
@@ -188,12 +194,12 @@ class IsuGanModel(nn.Module):
         self.score_share = score_share
 
     def repair(self, image: Tensor) -> Tensor:
-        """Give the repaired images G_n2p(x), (B, 1 or 3, H, W), of images (B, 3, H, W), both in [0, 1]."""
-        repaired = self.generator(2 * image[:, : self.channels] - 1)
-        return ((repaired + 1) / 2).to(image.dtype)  # of mixed precision, what numpy knows
+        """Repair images (B, 3, H, W) to G_n2p(x), (B, 1 or 3, H, W), both in [0, 1]."""
+        repaired: Tensor = self.generator(2 * image[:, : self.channels] - 1)
+        return ((repaired + 1) / 2).to(image.dtype)  # mixed precision may yield bfloat16, which numpy lacks
 
     def inspect(self, image: Tensor) -> tuple[Tensor, InferenceBatch]:
-        """Give the repaired images beside what :meth:`forward` gives."""
+        """Return the repaired images and the output of :meth:`forward`."""
         repaired = self.repair(image)
         anomaly_map = anomaly_map_of(image[:, : self.channels], repaired, self.window_size)
         score = top_mean(anomaly_map, self.score_share)

@@ -1,12 +1,14 @@
-"""OneStage in Lightning: learns to segment from images with and without defects, and their masks.
+"""Lightning module of OneStage, which learns segmentation from images with and without defects and their masks.
 
 Paper: A one-stage approach for surface anomaly detection with background suppression strategies, Sensors 2020, 20(7),
 1829, https://doi.org/10.3390/s20071829.
 """
 
 import logging
+from collections.abc import Sequence
+from typing import Any, cast
 
-from anomalib.data import Batch
+from anomalib.data import Batch, ImageBatch
 from anomalib.metrics import Evaluator
 from anomalib.models.components import AnomalibModule
 from anomalib.post_processing import PostProcessor
@@ -16,7 +18,7 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 from torch.optim import Adam
 
-from anomalib_defect_plugins.core.checks import check_positive
+from anomalib_defect_plugins.core.checks import check_fraction, check_positive
 from anomalib_defect_plugins.core.errors import InvalidInputError
 from anomalib_defect_plugins.core.supervision import Supervision
 from anomalib_defect_plugins.models.components.augmentation import Augmentation
@@ -29,42 +31,43 @@ from anomalib_defect_plugins.post_processing import FixedPostProcessor, UnitPost
 logger = logging.getLogger(__name__)
 
 IMAGE_SIZE = (1408, 512)
-"""Height and width that the paper resizes KolektorSDD's upright images to, in pixels."""
+"""Height and width in pixels that the paper resizes KolektorSDD's portrait images to."""
 
 MIN_SIDE = 16
-"""Of what is an eighth of this, instance norm still has something to normalise."""
+"""Minimum height and width in pixels: instance norm needs more than one pixel at an eighth of the size."""
 
 SIGMA = 100 / (1408 * 512)
-"""The paper's threshold: eq. 5 sums over the pixels of an image and compares with 100; here is the mean."""
+"""The paper's image threshold as a mean; eq. 5 compares the sum over the pixels of an image with 100."""
 
 
-class OneStage(DefectModel, IterativeTraining, AnomalibModule):
-    """One-stage segmenter: learns from pixel masks of a few defects, suppresses background twice, has no classifier.
+class OneStage(DefectModel, IterativeTraining, AnomalibModule):  # type: ignore[misc]  # anomalib's bases disagree
+    """One-stage segmenter with dual background suppression and without a classifier, trained on a few pixel masks.
 
     Args:
-        image_size: Height and width that images are resized to, in pixels, multiples of 8, each at least 16. Images are
-            made grey. A ``pre_processor`` of your own decides it instead.
-        width: ``paper`` or ``small``, which trains on a CPU.
-        norm: ``group``, ``instance`` or ``batch``; the last needs batches of several images.
-        coarse_suppression: Whether the maps of the three decoder stages are added up, each with its own loss (CBS);
-            without, there is the last stage's map and the loss of the result.
-        fine_iterations: Multiplications with the deepest map, n of FBS; 0 is without. With neither it is a U-Net.
-        prior: Share of defect pixels that the maps start from, in (0, 1).
-        defect_weight: Weight, in (0, 1), of the defect pixels of an image in its loss, however few they are; by default
-            each pixel counts alike, as in the paper, and large defects more than small ones.
-        augment: Whether training images are mirrored, turned, scaled and lit at random, their masks with them.
-        iterations: Training steps.
+        image_size: Height and width that images are resized to, in pixels, multiples of 8 and at least 16; images are
+            converted to grey. A custom ``pre_processor`` overrides it.
+        width: ``paper`` or ``small``, which is suitable for training on a CPU.
+        norm: ``group``, ``instance`` or ``batch``, which needs batches of several images.
+        coarse_suppression: Whether the maps of the three decoder stages are summed and have a loss each (CBS); if not,
+            only the last stage's map and the loss of the result are used.
+        fine_iterations: Number of multiplications with the deepest map, n of FBS; 0 disables FBS. Without CBS and FBS,
+            the network is a U-Net.
+        prior: Initial mean of the maps, in (0, 1).
+        defect_weight: Total weight of the defect pixels of an image in its loss, in (0, 1). By default all pixels have
+            equal weight, as in the paper, and large defects dominate small ones.
+        augment: Whether to mirror, rotate, scale and light training images and their masks at random.
+        iterations: Number of training steps.
         learning_rate: Learning rate of Adam.
-        annealing: Whether it falls to 0 along a cosine; the paper's does not.
-        sigma: Image threshold known beforehand, as a mean of the map in (0, 1): ``SIGMA`` = 1.39e-4 is the paper's.
-            Pixels are then defective above 0.5. ``None`` leaves thresholds to anomalib and labelled validation images.
+        annealing: Whether the learning rate falls to 0 along a cosine, unlike in the paper.
+        sigma: Fixed image threshold as a mean of the map, in (0, 1); the paper's is ``SIGMA`` = 1.39e-4. The pixel
+            threshold is then 0.5. ``None`` uses anomalib's thresholds from labelled validation images.
         pre_processor: As in anomalib.
-        post_processor: As in anomalib; decides the thresholds instead of ``sigma`` if one is given.
+        post_processor: As in anomalib; a custom one overrides ``sigma``.
         evaluator: As in anomalib.
         visualizer: As in anomalib.
 
     Raises:
-        InvalidInputError: An argument that cannot be.
+        InvalidInputError: If an argument is invalid.
     """
 
     supervision = Supervision.PIXEL_MASKS
@@ -72,6 +75,8 @@ class OneStage(DefectModel, IterativeTraining, AnomalibModule):
     default_image_size = IMAGE_SIZE
     grey = True
     threshold_option = "--model.sigma"
+
+    model: OneStageModel
 
     def __init__(
         self,
@@ -92,11 +97,12 @@ class OneStage(DefectModel, IterativeTraining, AnomalibModule):
         evaluator: Evaluator | bool = True,
         visualizer: Visualizer | bool = True,
     ) -> None:
-        image_size = tuple(image_size)
         check_positive(iterations=iterations, learning_rate=learning_rate)
         _check_size(image_size)
-        _check_share("defect_weight", defect_weight)
-        _check_share("sigma", sigma, f", the paper's is {SIGMA:.3g}")
+        if defect_weight is not None:
+            check_fraction("defect_weight", defect_weight)
+        if sigma is not None:
+            check_fraction(f"sigma (the paper's is {SIGMA:.3g})", sigma)
         super().__init__(
             image_size,
             pre_processor,
@@ -113,15 +119,16 @@ class OneStage(DefectModel, IterativeTraining, AnomalibModule):
         self._vanished: set[str] = set()
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        """Adam, as in section 3."""
+        """Return Adam, as in section 3."""
         optimizer = Adam(self.model.parameters(), lr=self.learning_rate)
         return self.cosine_schedule(optimizer) if self.annealing else optimizer
 
-    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """Learn from the masks of a batch."""
-        _check_size(tuple(batch.image.shape[-2:]))
-        images, masks = batch.image.as_subclass(Tensor), batch.gt_mask.as_subclass(Tensor)[:, None]
-        counts = self._marked(batch, masks)
+    def training_step(self, batch: ImageBatch, batch_idx: int) -> Tensor:
+        """Return the loss of a batch."""
+        images = cast(Tensor, batch.image).as_subclass(Tensor)
+        masks = cast(Tensor, batch.gt_mask).as_subclass(Tensor)[:, None]
+        _check_size(images.shape[-2:])
+        counts = self._has_valid_mask(batch, masks)
         if self.augmentation is not None:
             images, masks = self.augmentation.with_masks(images, masks)
         losses = self.losses(self.model(images), masks, counts, self.defect_weight)
@@ -131,35 +138,35 @@ class OneStage(DefectModel, IterativeTraining, AnomalibModule):
     def losses(
         output: OneStageOutput, masks: Tensor, counts: Tensor | None = None, defect_weight: float | None = None
     ) -> dict[str, Tensor]:
-        """Give the loss of each stage's map (eq. 3) and that of the result.
+        """Compute the loss of each stage's map (eq. 3) and that of the result.
 
         Args:
-            output: What the network gives in training.
-            masks: (B, 1, H, W), bool, true on defects.
-            counts: (B,), bool: the images that count, all by default.
+            output: Output of the network in training.
+            masks: Masks, shape (B, 1, H, W), bool, true on defects.
+            counts: Images that count, shape (B,), bool; all by default.
             defect_weight: See :func:`cross_entropy`.
         """
-        rest = (masks, counts, defect_weight)
-        losses = {f"{name}_loss": stage_loss(logits, *rest) for name, logits in output.stages.items()}
-        return {**losses, "final_loss": cross_entropy(output.log_defect, output.log_normal, *rest)}
+        target = (masks, counts, defect_weight)
+        losses = {f"{name}_loss": stage_loss(logits, *target) for name, logits in output.stages.items()}
+        return {**losses, "final_loss": cross_entropy(output.log_defect, output.log_normal, *target)}
 
-    def _marked(self, batch: Batch, masks: Tensor) -> Tensor:
-        """Tell, (B,), which images can be learnt from: not a defect whose mask lost its last pixel on resizing."""
-        marked = masks.flatten(1).any(1) | ~batch.gt_label.bool()
-        for row in (~marked).nonzero().flatten().tolist():
+    def _has_valid_mask(self, batch: ImageBatch, masks: Tensor) -> Tensor:
+        """Return, shape (B,), whether an image is normal or its mask still has a pixel after resizing; warn if not."""
+        valid = masks.flatten(1).any(1) | ~cast(Tensor, batch.gt_label).bool()
+        for row in (~valid).nonzero().flatten().tolist():
             path = batch.image_path[row] if batch.image_path else "an image"
             if path not in self._vanished:
                 self._vanished.add(path)
                 logger.warning(
-                    "the mask of %s has no pixel left at %d x %d, so it does not train: raise --model.image_size",
+                    "the mask of %s has no pixel left at %d x %d, so it is not used: raise --model.image_size",
                     path,
                     *masks.shape[-2:],
                 )
-        return marked
+        return valid
 
-    def validation_step(self, batch: Batch, batch_idx: int) -> Batch:
-        """Give anomaly maps and scores for thresholds and normalisation."""
-        _check_size(tuple(batch.image.shape[-2:]))
+    def validation_step(self, batch: Batch[Any], batch_idx: int) -> Batch[Any]:  # type: ignore[override]
+        """Predict anomaly maps and scores, for thresholds and normalisation."""
+        _check_size(cast(Tensor, batch.image).shape[-2:])
         return super().validation_step(batch, batch_idx)
 
 
@@ -167,14 +174,8 @@ def _thresholds(sigma: float | None) -> PostProcessor:
     return UnitPostProcessor() if sigma is None else FixedPostProcessor(sigma)
 
 
-def _check_share(name: str, value: float | None, more: str = "") -> None:
-    if value is not None and not 0 < value < 1:
-        msg = f"{name} is {value}; it must be more than 0 and less than 1{more}"
-        raise InvalidInputError(msg)
-
-
-def _check_size(size: tuple[int, ...]) -> None:
+def _check_size(size: Sequence[int]) -> None:
     if any(side < MIN_SIDE or side % 8 for side in size):
-        given = " x ".join(map(str, size))
-        msg = f"images are to be {given} pixels, but sides must be multiples of 8 and at least {MIN_SIDE}: "
+        pixels = " x ".join(map(str, size))
+        msg = f"the image size is {pixels} pixels, but sides must be multiples of 8 and at least {MIN_SIDE}: "
         raise InvalidInputError(msg + "change --model.image_size")

@@ -1,6 +1,6 @@
 """Coarse and fine background suppression: eq. 1 and 4 of the one-stage paper, https://doi.org/10.3390/s20071829.
 
-Training needs their logarithms. Those of the printed products end in log 0 as soon as a pixel is sure, so they are
+The losses need logarithms. Those of the printed products become log 0 as soon as a pixel saturates, so they are
 computed from the logits here.
 """
 
@@ -12,29 +12,31 @@ from torch.nn import functional
 
 
 def coarse_logits(stages: Sequence[Tensor]) -> Tensor:
-    """Give the logits of C, eq. 1: the sum of the stages' maps f_k, all of one shape."""
+    """Logits of C, eq. 1: the sum of the stages' maps f_k, all of the same shape."""
     return torch.stack(tuple(stages)).sum(0)
 
 
 def suppress(coarse: Tensor, deepest: Tensor | None, iterations: int) -> Tensor:
-    """Give F, eq. 4: C, multiplied pixel by pixel with the sigmoid of f_1, several times.
+    """Compute F, eq. 4: C multiplied pixel by pixel with powers of the sigmoid of f_1.
 
     Args:
-        coarse: Logits of C, (B, 1, H, W).
-        deepest: f_1, shaped as ``coarse``; may be ``None`` without iterations.
-        iterations: Number of multiplications; 3 is the paper's, without any F is C.
+        coarse: Logits of C, shape (B, 1, H, W).
+        deepest: f_1, shape (B, 1, H, W); without it, F is C.
+        iterations: Number of multiplications; 3 in the paper, and with 0, F is C.
 
     Returns:
-        F, shaped as ``coarse``, in [0, 1], nowhere more than C.
+        F, shape (B, 1, H, W), in [0, 1], at most C.
     """
     suppressed = coarse.sigmoid()
-    return suppressed * deepest.sigmoid() ** iterations if iterations else suppressed
+    if deepest is None or not iterations:
+        return suppressed
+    return suppressed * deepest.sigmoid() ** iterations
 
 
 def log_suppress(coarse: Tensor, deepest: Tensor | None, iterations: int) -> tuple[Tensor, Tensor]:
-    """Give log F and log(1 - F) with finite gradients, however sure the network is.
+    """Compute log F and log(1 - F) with finite gradients for any logits.
 
-    1 - F of so many factors follows from that of one fewer: 1 - pq = (1 - p) + p (1 - q).
+    1 - F of a product follows from that of one factor fewer: 1 - pq = (1 - p) + p (1 - q).
 
     Args:
         coarse: As in :func:`suppress`.
@@ -42,6 +44,8 @@ def log_suppress(coarse: Tensor, deepest: Tensor | None, iterations: int) -> tup
         iterations: As in :func:`suppress`.
     """
     defect, normal = functional.logsigmoid(coarse), functional.logsigmoid(-coarse)
+    if deepest is None:
+        return defect, normal
     for _ in range(iterations):
         normal = torch.logaddexp(normal, defect + functional.logsigmoid(-deepest))
         defect = defect + functional.logsigmoid(deepest)

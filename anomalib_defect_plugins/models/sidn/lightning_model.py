@@ -1,8 +1,10 @@
-"""SIDN in Lightning: learns on normal images with artificial defects, made anew at each step.
+"""SIDN: trained on normal images with artificial defects, which are drawn anew at each step.
 
 Paper: A semantic information decomposition network for accurate segmentation of texture defects, IEEE Transactions on
 Industrial Informatics 2023, https://doi.org/10.1109/TII.2022.3217751.
 """
+
+from typing import Any, cast
 
 import torch
 from anomalib.data import Batch
@@ -16,7 +18,7 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 from torch.optim import Adam
 
-from anomalib_defect_plugins.core.checks import check_one_of, check_positive
+from anomalib_defect_plugins.core.checks import check_fraction, check_one_of, check_positive
 from anomalib_defect_plugins.core.defect_generator import DefectGenerator
 from anomalib_defect_plugins.core.errors import InvalidInputError
 from anomalib_defect_plugins.core.supervision import Supervision
@@ -30,52 +32,55 @@ from anomalib_defect_plugins.plugins.instantiate import build
 from anomalib_defect_plugins.post_processing import OpeningPostProcessor
 
 
-class Sidn(DefectModel, IterativeTraining, AnomalibModule):
-    """Semantic information decomposition network: two branches, one that knows texture and one that knows defects.
+class Sidn(DefectModel, IterativeTraining, AnomalibModule):  # type: ignore[misc]  # anomalib's bases disagree
+    """Semantic information decomposition network: a branch for texture and a branch for defects segment the image.
 
     Args:
-        image_size: Height and width that images are resized to, in pixels, multiples of 16. Images are made grey.
+        image_size: Height and width that images are resized to, in pixels, multiples of 16. Images are converted to
+            grey.
         channels: Channels C of the first layer.
         clusters: Cluster centres K of each branch.
-        clustering: Whether features are drawn to cluster centres (L_kl); without, L_td and the GSRM have nothing to go
-            by and are left out too (method A of the paper's Table II).
-        center_separation: Whether the centres of the branches are kept apart (L_td; without: method B).
-        gsrm: Whether the global semantic relation module is used (without: method C; with all: method D).
-        norm: Layers that normalise, ``group``, ``instance`` or ``batch``; the paper does not say which. Batch norm is
-            faster once exported, but its statistics fit the training images only (measured in the README).
+        clustering: Whether features are clustered (L_kl). Without clustering, L_td and the GSRM have no centres to
+            work on and are disabled too (method A of the paper's Table II).
+        center_separation: Whether the centres of the two branches are separated (L_td; without: method B).
+        gsrm: Whether to use the global semantic relation module (without: method C; with all: method D).
+        norm: Normalisation layers, ``group``, ``instance`` or ``batch``; the paper does not specify them. Batch norm
+            is faster after export, but its statistics fit only the training images (measured in the README).
         defect_content: Generator of the artificial defects: a registered name, an instance, or a mapping with
-            ``class_path`` and ``init_args``. ``noise`` is the paper's; what a network learns of it is noise, and not
-            what is unlike its surroundings (measured in the README).
-        defect_share: Share of the images of a step that defects are drawn on, in (0, 1]. A network that never sees an
-            image without one looks for the oddest part of each.
+            ``class_path`` and ``init_args``. ``noise`` is the paper's; it teaches the network to detect noise, not
+            what differs from its surroundings (measured in the README).
+        defect_share: Share of the images of a batch that defects are drawn on, in (0, 1]. A network that never sees a
+            defect-free image marks the most unusual part of every image.
         iterations: Training steps.
-        crop_size: Side of the random crop of each training image that a step sees, in pixels, a multiple of 16;
-            ``None`` is the whole image. Test images are never cropped.
-        augment: Whether training images are turned, scaled and lit at random; they are mirrored in any case. Switch it
-            off where a defect may be just that, such as another brightness.
+        crop_size: Side of the random crop of each training image, in pixels, a multiple of 16; ``None`` uses the whole
+            image. Evaluation images are not cropped.
+        augment: Whether training images are randomly rotated, scaled and relit; they are flipped in any case. Disable
+            it if such a change, for example in brightness, may be a defect.
         learning_rate: Learning rate of Adam; the paper's is 1e-4.
-        annealing: Whether the learning rate falls to 0 along a cosine; the paper's does not.
-        texture_weight: Weight of the texture's pixels in the segmentation loss, lambda_1.
+        annealing: Whether the learning rate falls to 0 along a cosine; constant in the paper.
+        texture_weight: Weight of texture pixels in the segmentation loss, lambda_1.
         similarity_weight: Weight of L_z, lambda_2.
         clustering_weight: Weight of L_kl, lambda_3.
         center_weight: Weight of L_td, lambda_4.
         fusion_weight: Weight of the defect branch in the fusion, lambda_f, in [0, 1].
-        median_size: Side of the median filter in pixels, odd; 1 filters nothing.
-        score_share: Share of the pixels of an anomaly map, the highest ones, whose mean is the score; in (0, 1].
-        mask_opening: Side of the square that a speck of a predicted mask must hold to stay, in pixels; 1 leaves masks
-            as they are. Exported graphs never do it.
+        median_size: Side of the median filter in pixels, odd; 1 disables it.
+        score_share: Share of the highest pixels of an anomaly map whose mean is the image score, in (0, 1].
+        mask_opening: Side in pixels of the smallest square that is kept in predicted masks; 1 disables the opening.
+            Exported graphs do not include it.
         pre_processor: As in anomalib.
-        post_processor: As in anomalib; instead of one with ``mask_opening`` if given.
+        post_processor: As in anomalib; a custom one overrides ``mask_opening``.
         evaluator: As in anomalib.
         visualizer: As in anomalib.
 
     Raises:
-        InvalidInputError: An argument that cannot be.
+        InvalidInputError: If an argument is invalid.
     """
 
     supervision = Supervision.NORMAL
     paper = "https://doi.org/10.1109/TII.2022.3217751"
     grey = True
+
+    model: SidnModel
 
     def __init__(
         self,
@@ -106,7 +111,7 @@ class Sidn(DefectModel, IterativeTraining, AnomalibModule):
         evaluator: Evaluator | bool = True,
         visualizer: Visualizer | bool = True,
     ) -> None:
-        image_size = tuple(image_size)
+        height, width = image_size
         check_positive(
             channels=channels,
             clusters=clusters,
@@ -115,29 +120,31 @@ class Sidn(DefectModel, IterativeTraining, AnomalibModule):
             mask_opening=mask_opening,
         )
         check_one_of("norm", norm, NORMS)
-        _check_sizes(image_size, crop_size, median_size)
-        for name, share in (("defect_share", defect_share), ("score_share", score_share)):
-            if not 0 < share <= 1:
-                msg = f"{name} is {share}; it must be more than 0 and at most 1"
-                raise InvalidInputError(msg)
+        _check_sizes((height, width), crop_size, median_size)
+        check_fraction("defect_share", defect_share, one=True)
+        check_fraction("score_share", score_share, one=True)
         super().__init__(
-            image_size,
+            (height, width),
             pre_processor,
             OpeningPostProcessor(mask_opening) if post_processor is True else post_processor,
             evaluator,
             visualizer,
         )
-        self.defect_content = build(DefectGenerator, defect_content, "the generator defect_content")
-        # A checkpoint holds plain values only; what it was is needed to go on training, where it is given again.
+        self.defect_content = build(
+            DefectGenerator,  # type: ignore[type-abstract]
+            defect_content,
+            "the generator defect_content",
+        )
+        # Checkpoints hold plain values only. The name suffices, because a generator is passed again to resume training.
         self.hparams["defect_content"] = self.defect_content.name
         self.clustering = clustering
         self.center_separation = center_separation and clustering
         self.model = SidnModel(channels, clusters, gsrm and clustering, fusion_weight, median_size, score_share, norm)
         for branch in (self.model.texture, self.model.defect):
-            branch.centers.requires_grad_(clustering)  # distributed training waits for a gradient of every weight
+            branch.centers.requires_grad_(clustering)  # distributed training requires a gradient for every weight
         self.defect_share = defect_share
         self.iterations = iterations
-        crop = None if crop_size is None else (min(crop_size, image_size[0]), min(crop_size, image_size[1]))
+        crop = None if crop_size is None else (min(crop_size, height), min(crop_size, width))
         self.augmentation = Augmentation(crop, augment)
         self.learning_rate = learning_rate
         self.annealing = annealing
@@ -147,30 +154,37 @@ class Sidn(DefectModel, IterativeTraining, AnomalibModule):
         self.center_weight = center_weight
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        """Adam, as in section III-E."""
+        """Create Adam, as in section III-E."""
         optimizer = Adam(self.model.parameters(), lr=self.learning_rate)
         return self.cosine_schedule(optimizer) if self.annealing else optimizer
 
-    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """Draw defects on the normal images of a batch and learn to segment them."""
-        normal = batch.image[batch.gt_label == LabelName.NORMAL].as_subclass(Tensor)
+    def training_step(self, batch: Batch[Any], batch_idx: int) -> Tensor:
+        """Draw defects on the normal images of a batch, and return the loss of their segmentation."""
+        normal = cast(Tensor, batch.image)[batch.gt_label == LabelName.NORMAL].as_subclass(Tensor)
         images, mask = self.draw_defects(self.augmentation(normal))
         return self.sum_losses(self.losses(self.model(images), mask), batch_idx, len(images))  # eq. 25
 
     def draw_defects(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Draw defects on ``defect_share`` of normal images (B, C, H, W), and give their masks (B, 1, H, W), bool."""
-        chosen = (torch.rand(len(images)) < self.defect_share).to(images.device)
-        drawn, mask = images.clone(), torch.zeros_like(images[:, :1], dtype=torch.bool)
-        if chosen.any():
-            drawn[chosen], mask[chosen] = self.defect_content(images[chosen])  # eq. 1
-        return drawn, mask
-
-    def losses(self, output: SidnOutput, mask: Tensor) -> dict[str, Tensor]:
-        """Give the weighted losses of eq. 19 and 25.
+        """Draw defects on a random ``defect_share`` of normal images.
 
         Args:
-            output: What the network gives in training.
-            mask: Where defects were drawn, (B, 1, H, W), bool.
+            images: Normal images, shape (B, C, H, W), float32 in [0, 1].
+
+        Returns:
+            Images, same shape, and masks of their defects, shape (B, 1, H, W), bool.
+        """
+        selected = (torch.rand(len(images)) < self.defect_share).to(images.device)
+        defective, mask = images.clone(), torch.zeros_like(images[:, :1], dtype=torch.bool)
+        if selected.any():
+            defective[selected], mask[selected] = self.defect_content(images[selected])  # eq. 1
+        return defective, mask
+
+    def losses(self, output: SidnOutput, mask: Tensor) -> dict[str, Tensor]:
+        """Compute the weighted losses of eq. 19 and 25.
+
+        Args:
+            output: Output of the network in training.
+            mask: Masks of the drawn defects, shape (B, 1, H, W), bool.
         """
         texture, defect = self.model.texture.centers, self.model.defect.centers
         losses = {

@@ -1,43 +1,42 @@
-"""Whether SIDN's branches parted: radii of the hyperspheres (eq. 13, 14) and a plot of the features on two axes."""
+"""Diagnostics of SIDN's feature separation: hypersphere radii (eq. 13, 14) and a plot of the features."""
 
 import io
 import json
 import math
-import os
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from anomalib.data import Batch
-from lightning.pytorch import Callback, Trainer
+from lightning.pytorch import Callback, LightningModule, Trainer
 from matplotlib.figure import Figure
 from sklearn.decomposition import PCA
 from torch import Tensor
 
-from anomalib_defect_plugins.models.sidn.lightning_model import Sidn
+from anomalib_defect_plugins.core.files import write_bytes, write_text
 from anomalib_defect_plugins.models.sidn.loss import center_loss, hypersphere_radii, squared_distances
 from anomalib_defect_plugins.models.sidn.torch_model import Branch, SidnModel
 
 
 @torch.no_grad()
 def separated_features(model: SidnModel, images: Tensor) -> tuple[Tensor, Tensor]:
-    """Give the features Z_t and Z_d, (B, N, d) each, of images (B, C, H, W) in [0, 1]."""
+    """Compute the features Z_t and Z_d, each of shape (B, N, d), of images (B, C, H, W), float in [0, 1]."""
     z = model.fem(images[:, :1] - 0.5)
     return model.texture(z)[1], model.defect(z)[1]
 
 
 def describe_separation(model: SidnModel, texture: Tensor, defect: Tensor) -> dict[str, Any]:
-    """Put numbers to how far texture and defects parted.
+    """Measure the separation of texture and defect features.
 
     Args:
-        model: The network.
-        texture: Features of its texture branch, (N, d), float32 on the CPU.
-        defect: Features of its defect branch, likewise.
+        model: Network.
+        texture: Features of the texture branch, shape (N, d), float32 on the CPU.
+        defect: Features of the defect branch, same shape and type.
 
     Returns:
-        ``center_cosine`` (eq. 18, in [-1, 1], the lower the better), ``feature_cosine`` (mean over places), and for
-        each branch ``radii`` (eq. 14; ``None`` for a centre that no feature is nearest to) and ``sizes``, the number of
-        features nearest to each centre.
+        ``center_cosine`` (eq. 18, in [-1, 1], the lower the better), ``feature_cosine`` (mean over positions), and for
+        each branch ``radii`` (eq. 14; ``None`` for a centre that is not the nearest of any feature) and ``sizes``, the
+        number of features nearest to each centre.
     """
     centers = {"texture": _centers(model.texture), "defect": _centers(model.defect)}
     result: dict[str, Any] = {
@@ -57,13 +56,13 @@ def _centers(branch: Branch) -> Tensor:
 
 
 class SeparationPlot(Callback):
-    """At each validation, write ``separation.png`` and ``separation.json`` into the folder of the results.
+    """Write ``separation.png`` and ``separation.json`` to the results folder at each validation.
 
     The plot shows the features of both branches and their cluster centres on the two principal axes. Use it with
     ``--trainer.callbacks anomalib_defect_plugins.models.sidn.SeparationPlot``.
 
     Args:
-        batches: How many validation batches are looked at.
+        batches: Maximum number of validation batches to use.
     """
 
     def __init__(self, batches: int = 4) -> None:
@@ -71,44 +70,43 @@ class SeparationPlot(Callback):
         self._features: list[tuple[Tensor, Tensor]] = []
 
     def on_validation_batch_end(
-        self, trainer: Trainer, pl_module: Sidn, outputs: Any, batch: Batch, batch_idx: int, dataloader_idx: int = 0
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Batch[Any],
+        batch_idx: int,
+        dataloader_idx: int = 0,
     ) -> None:
-        """Keep the features of a batch."""
+        """Collect the features of a batch."""
         del trainer, outputs, dataloader_idx
         if batch_idx < self.batches:
-            found = separated_features(pl_module.model, batch.image)
-            self._features.append(tuple(part.flatten(0, 1).float().cpu() for part in found))
+            texture, defect = separated_features(cast(SidnModel, pl_module.model), cast(Tensor, batch.image))
+            self._features.append((texture.flatten(0, 1).float().cpu(), defect.flatten(0, 1).float().cpu()))
 
-    def on_validation_end(self, trainer: Trainer, pl_module: Sidn) -> None:
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write the files."""
         if self._features and trainer.is_global_zero and not trainer.sanity_checking:
-            texture, defect = (torch.cat(parts) for parts in zip(*self._features, strict=True))
-            folder = Path(trainer.default_root_dir)
-            folder.mkdir(parents=True, exist_ok=True)
-            numbers = describe_separation(pl_module.model, texture, defect)
-            _write(folder / "separation.json", json.dumps(numbers, indent=2).encode())
-            _write(folder / "separation.png", _draw(pl_module.model, texture, defect))
+            texture, defect = (torch.cat(batches) for batches in zip(*self._features, strict=True))
+            folder, model = Path(trainer.default_root_dir), cast(SidnModel, pl_module.model)
+            write_text(folder / "separation.json", json.dumps(describe_separation(model, texture, defect), indent=2))
+            write_bytes(folder / "separation.png", _draw(model, texture, defect))
         self._features.clear()
 
 
 def _draw(model: SidnModel, texture: Tensor, defect: Tensor) -> bytes:
-    axes = PCA(2).fit(torch.cat([texture, defect]).numpy())
+    pca = PCA(2).fit(torch.cat([texture, defect]).numpy())
     figure = Figure((6, 5), layout="constrained")
     plot = figure.add_subplot(xlabel="first principal axis", ylabel="second principal axis")
     for name, features, branch, colour in (
         ("texture", texture, model.texture, "tab:blue"),
         ("defect", defect, model.defect, "tab:red"),
     ):
-        plot.scatter(*axes.transform(features.numpy()).T, s=4, alpha=0.4, c=colour, label=f"features, {name} branch")
-        centers = axes.transform(_centers(branch).numpy()).T
-        plot.scatter(*centers, s=60, marker="X", edgecolors="white", c=colour, label=f"centres, {name} branch")
+        x, y = pca.transform(features.numpy()).T
+        plot.scatter(x, y, s=4, alpha=0.4, c=colour, label=f"features, {name} branch")
+        x, y = pca.transform(_centers(branch).numpy()).T
+        plot.scatter(x, y, s=60, marker="X", edgecolors="white", c=colour, label=f"centres, {name} branch")
     plot.legend()
     content = io.BytesIO()
     figure.savefig(content, format="png", dpi=120)
     return content.getvalue()
-
-
-def _write(path: Path, content: bytes) -> None:
-    partial = path.with_name(f"{path.name}.part")
-    partial.write_bytes(content)
-    os.replace(partial, path)

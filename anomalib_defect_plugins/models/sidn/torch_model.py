@@ -1,8 +1,8 @@
-"""The network of SIDN: semantic information decomposition.
+"""Semantic information decomposition network (SIDN).
 
 Paper: A semantic information decomposition network for accurate segmentation of texture defects, IEEE Transactions on
 Industrial Informatics 2023, https://doi.org/10.1109/TII.2022.3217751. FEM, FSEM, GSRM and SM are its sections III-B to
-III-D; what it leaves open is said at each block.
+III-D; each block documents the details that the paper leaves open.
 """
 
 from typing import NamedTuple
@@ -16,25 +16,25 @@ from anomalib_defect_plugins.layers import NORMS, MedianFilter, top_mean
 
 
 class SidnOutput(NamedTuple):
-    """What training needs of a forward pass; N = H/16 * W/16 features of d = 16 * channels numbers an image."""
+    """Inputs of the losses. An image has N = H/16 * W/16 features of dimension d = 16 * channels."""
 
     texture_logits: Tensor
-    """(B, 1, H, W), before the sigmoid that gives I_s^t, high on texture."""
+    """Logits of I_s^t, shape (B, 1, H, W), high on texture."""
     defect_logits: Tensor
-    """(B, 1, H, W), before the sigmoid that gives I_s^d, high on defects."""
+    """Logits of I_s^d, shape (B, 1, H, W), high on defects."""
     texture_features: Tensor
-    """(B, N, d): Z_t, of unit length."""
+    """Z_t, shape (B, N, d), of unit length."""
     defect_features: Tensor
-    """(B, N, d): Z_d, of unit length."""
+    """Z_d, shape (B, N, d), of unit length."""
 
 
 class ResidualBlock(nn.Module):
     """Fig. 2: two 3x3 convolutions and a shortcut, which is a 1x1 convolution where the shape changes.
 
     Args:
-        in_channels: Channels in.
-        out_channels: Channels out.
-        norm: One of ``NORMS``.
+        in_channels: Input channels.
+        out_channels: Output channels.
+        norm: Name of the norm, see ``NORMS``.
         stride: Stride of the first convolution.
     """
 
@@ -56,7 +56,7 @@ class ResidualBlock(nn.Module):
 
 
 def make_fem(channels: int, norm: str) -> nn.Sequential:
-    """Feature extraction module: (B, 1, H, W) to Z, (B, 2C, H/2, W/2)."""
+    """Build the feature extraction module: images (B, 1, H, W) to Z (B, 2C, H/2, W/2)."""
     return nn.Sequential(
         nn.Conv2d(1, channels, 3, 1, 1, bias=False),
         NORMS[norm](channels),
@@ -68,16 +68,16 @@ def make_fem(channels: int, norm: str) -> nn.Sequential:
 
 
 def make_fsem(channels: int, norm: str) -> nn.Sequential:
-    """One branch of the feature separation extraction module: Z to (B, 16C, H/16, W/16).
+    """Build one branch of the feature separation extraction module: Z to (B, 16C, H/16, W/16).
 
-    The paper gives the shapes only; each halving is a residual block here.
+    The paper only states the shapes; here a residual block halves the size each time.
     """
     widths = [factor * channels for factor in (2, 4, 8)]
     return nn.Sequential(*(ResidualBlock(width, 2 * width, norm, stride=2) for width in widths))
 
 
 def make_sm(channels: int, norm: str) -> nn.Sequential:
-    """Segmentation module of one branch: Z', (B, 16C, H/16, W/16), to logits (B, 1, H, W)."""
+    """Build the segmentation module of one branch: Z' (B, 16C, H/16, W/16) to logits (B, 1, H, W)."""
     blocks: list[nn.Module] = []
     for factor in (16, 8, 4, 2):
         half = factor * channels // 2
@@ -86,10 +86,10 @@ def make_sm(channels: int, norm: str) -> nn.Sequential:
 
 
 class GlobalSemanticRelation(nn.Module):
-    """Global semantic relation module: attention over the K cluster centres instead of over all N places (eq. 23, 24).
+    """Global semantic relation module: attention over the K cluster centres instead of all N positions (eq. 23, 24).
 
     Args:
-        dimension: Numbers of a feature, d.
+        dimension: Feature dimension d.
     """
 
     def __init__(self, dimension: int) -> None:
@@ -98,26 +98,27 @@ class GlobalSemanticRelation(nn.Module):
         self.value = nn.Conv2d(dimension, dimension, 1)
 
     def forward(self, features: Tensor, centers: Tensor) -> Tensor:
-        """Give Z', shaped as ``features``.
+        """Compute Z', same shape as ``features``.
 
         Args:
-            features: (B, d, h, w).
-            centers: (K, d).
+            features: Features, shape (B, d, h, w).
+            centers: Cluster centres, shape (K, d).
         """
         key = self.key(features).flatten(2).transpose(1, 2)  # K', (B, N, d)
         attention = (key @ centers.T).softmax(-1)  # eq. 23, (B, N, K)
         context = (attention @ centers).transpose(1, 2)
-        return self.value(features) + context.unflatten(2, features.shape[-2:])  # eq. 24
+        relation: Tensor = self.value(features) + context.unflatten(2, features.shape[-2:])  # eq. 24
+        return relation
 
 
 class Branch(nn.Module):
-    """One of the two branches, for texture or defects: FSEM, GSRM and SM.
+    """Texture or defect branch: FSEM, GSRM and SM.
 
     Args:
-        channels: C.
-        clusters: K.
-        gsrm: Whether features are related globally.
-        norm: One of ``NORMS``.
+        channels: Channels C of the first layer.
+        clusters: Number of cluster centres K.
+        gsrm: Whether to use the global semantic relation module.
+        norm: Name of the norm, see ``NORMS``.
     """
 
     def __init__(self, channels: int, clusters: int, gsrm: bool, norm: str) -> None:
@@ -128,27 +129,27 @@ class Branch(nn.Module):
         self.sm = make_sm(channels, norm)
 
     def forward(self, z: Tensor) -> tuple[Tensor, Tensor]:
-        """Give logits (B, 1, H, W) and features (B, N, d) of unit length, N = H/16 * W/16."""
-        # Of unit length, because L_z (eq. 8) has no lower bound otherwise, and because Student's t (eq. 11) is flat far
-        # away from all centres.
+        """Compute logits (B, 1, H, W) and features (B, N, d) of unit length, N = H/16 * W/16."""
+        # Unit length, so that the features cannot lower L_z (eq. 8) by shrinking, and because Student's t (eq. 11) is
+        # flat far from all centres.
         features = functional.normalize(self.fsem(z), dim=1)
-        # Convolutions expect numbers of about unit variance.
+        # Convolutions expect values of about unit variance.
         scaled = features * features.shape[1] ** 0.5
         related = scaled if self.gsrm is None else self.gsrm(scaled, self.centers)
         return self.sm(related), features.flatten(2).transpose(1, 2)
 
 
 class SidnModel(nn.Module):
-    """SIDN.
+    """Semantic information decomposition network: a shared feature extractor, a texture branch and a defect branch.
 
     Args:
         channels: Channels C of the first layer.
         clusters: Cluster centres K of each branch.
-        gsrm: Whether the global semantic relation module is used.
+        gsrm: Whether to use the global semantic relation module.
         fusion_weight: Weight of the defect branch in the fusion, lambda_f of eq. 26, in [0, 1].
-        median_size: Side of the median filter in pixels, odd; 1 filters nothing.
-        score_share: Share of the pixels, the highest ones, whose mean is the image's score; in (0, 1].
-        norm: One of ``NORMS``; the paper does not say which.
+        median_size: Side of the median filter in pixels, odd; 1 disables it.
+        score_share: Share of the highest pixels whose mean is the image score, in (0, 1].
+        norm: Name of the norm, see ``NORMS``; the paper does not specify it.
     """
 
     def __init__(
@@ -170,10 +171,14 @@ class SidnModel(nn.Module):
         self.score_share = score_share
 
     def forward(self, image: Tensor) -> SidnOutput | InferenceBatch:
-        """Segment images (B, C, H, W) in [0, 1], H and W multiples of 16, of which only the first channel is seen.
+        """Segment images by their first channel.
+
+        Args:
+            image: Images, shape (B, C, H, W), float in [0, 1]; H and W are multiples of 16.
 
         Returns:
-            In training what the losses need; else the anomaly map (B, 1, H, W) and the score (B,), both in [0, 1].
+            Inputs of the losses in training; otherwise the anomaly map (B, 1, H, W) and the score (B,), both in
+            [0, 1].
         """
         z = self.fem(image[:, :1] - 0.5)
         texture_logits, texture_features = self.texture(z)
@@ -186,11 +191,11 @@ class SidnModel(nn.Module):
 
 
 def fuse(texture: Tensor, defect: Tensor, weight: float) -> Tensor:
-    """Eq. 26: the weighted mean of what is no texture and what is a defect.
+    """Weighted mean of 1 - I_s^t and I_s^d, eq. 26.
 
     Args:
         texture: I_s^t, in [0, 1].
-        defect: I_s^d, in [0, 1], shaped as ``texture``.
-        weight: lambda_f.
+        defect: I_s^d, in [0, 1], same shape as ``texture``.
+        weight: lambda_f, weight of the defect branch, in [0, 1].
     """
     return (1 - weight) * (1 - texture) + weight * defect

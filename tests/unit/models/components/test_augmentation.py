@@ -1,4 +1,4 @@
-"""How training images are varied."""
+"""Random crops, mirroring and colour variation of training images."""
 
 import pytest
 import torch
@@ -10,12 +10,12 @@ from anomalib_defect_plugins.models.sidn import Sidn
 
 @pytest.fixture
 def ramp() -> Tensor:
-    """Eight equal images whose pixels are all different."""
+    """Eight equal images in which every pixel differs."""
     torch.manual_seed(0)
     return (0.3 + torch.arange(64 * 96.0).reshape(1, 1, 64, 96) / 64 / 96 / 4).expand(8, 3, -1, -1).contiguous()
 
 
-def test_without_variation_crops_are_parts_of_the_image_mirrored(ramp):
+def test_without_variation_crops_are_mirrored_parts_of_the_image(ramp):
     crops = Augmentation((32, 48), vary=False)(ramp)
     assert crops.shape == (8, 3, 32, 48)
     assert torch.isin(crops, ramp).all()
@@ -25,7 +25,7 @@ def test_without_variation_crops_are_parts_of_the_image_mirrored(ramp):
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_varied_images_differ_in_light_and_stay_images(ramp, dtype):
+def test_varied_images_differ_in_brightness_and_stay_in_range(ramp, dtype):
     with torch.autocast("cpu", dtype, enabled=dtype != torch.float32):
         varied = Augmentation(None, vary=True)(ramp)
     assert varied.shape == ramp.shape
@@ -44,7 +44,7 @@ def test_mixed_precision_does_not_move_pixels(ramp):
     assert torch.equal(full, mixed)
 
 
-def test_masks_stay_on_what_they_mark():
+def test_masks_move_with_their_defects():
     torch.manual_seed(0)
     masks = torch.zeros(16, 1, 64, 96, dtype=torch.bool)
     masks[:, :, 20:40, 30:70] = True
@@ -63,5 +63,5 @@ def test_a_crop_larger_than_the_image_is_the_image(ramp):
     assert model.augmentation(ramp).shape == (8, 3, 64, 80)
 
 
-def test_checkpoints_hold_nothing_of_it():
+def test_checkpoints_contain_no_augmentation_state():
     assert not [name for name in Sidn((64, 64)).state_dict() if "augmentation" in name]

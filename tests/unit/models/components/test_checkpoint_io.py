@@ -1,4 +1,4 @@
-"""Checkpoints are written as a whole, loaded without running anything, and named when they cannot be."""
+"""Checkpoints are written atomically, loaded without executing code, and named in errors."""
 
 import os
 import zipfile
@@ -24,28 +24,28 @@ from anomalib_defect_plugins.models.onestage import OneStage
 
 QUIET = {"accelerator": "cpu", "logger": False, "enable_progress_bar": False, "enable_model_summary": False}
 
-SOUND = {"state_dict": {"a": torch.arange(999.0)}, "hyper_parameters": {}, "pytorch-lightning_version": "2.6.0"}
+VALID = {"state_dict": {"a": torch.arange(999.0)}, "hyper_parameters": {}, "pytorch-lightning_version": "2.6.0"}
 
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
-    path = tmp_path / "deep" / "model.ckpt"
-    AtomicCheckpointIO().save_checkpoint(SOUND, path)
+    path = tmp_path / "nested" / "model.ckpt"
+    AtomicCheckpointIO().save_checkpoint(VALID, path)
     return path
 
 
-def test_what_was_saved_is_loaded_and_nothing_else_is_left(path):
-    assert torch.equal(AtomicCheckpointIO().load_checkpoint(path)["state_dict"]["a"], SOUND["state_dict"]["a"])
+def test_a_saved_checkpoint_is_loaded_and_no_other_file_is_left(path):
+    assert torch.equal(AtomicCheckpointIO().load_checkpoint(path)["state_dict"]["a"], VALID["state_dict"]["a"])
     assert os.listdir(path.parent) == ["model.ckpt"]  # noqa: PTH208
 
 
-def test_a_byte_that_changed_among_the_weights_is_found(path):
+def test_a_changed_byte_in_the_weights_is_detected(path):
     with zipfile.ZipFile(path) as archive:
         (name,) = (name for name in archive.namelist() if name.endswith("data/0"))
     content = bytearray(path.read_bytes())
     content[content.index(torch.arange(999.0).numpy().tobytes()) + 1000] ^= 1
     path.write_bytes(content)
-    torch.load(path, weights_only=True)  # which sees nothing
+    torch.load(path, weights_only=True)  # detects nothing
     with pytest.raises(
         InvalidInputError, match=rf"cannot load checkpoint {path} \(it is damaged, in {name}\); pass a "
     ):
@@ -65,46 +65,46 @@ def test_a_byte_that_changed_among_the_weights_is_found(path):
         ({"more": Path("/")}, r"it contains code, pathlib\S*PosixPath, which is not executed"),
     ],
 )
-def test_what_is_no_checkpoint_of_ours_is_refused_in_one_line(tmp_path, change, reason):
-    path = tmp_path / "it.ckpt"
-    torch.save({**SOUND, **change}, path)
+def test_a_file_without_a_trained_model_is_refused_in_one_line(tmp_path, change, reason):
+    path = tmp_path / "changed.ckpt"
+    torch.save({**VALID, **change}, path)
     with pytest.raises(InvalidInputError, match=rf"^cannot load checkpoint {path} \({reason}\); pass a model.ckpt"):
         AtomicCheckpointIO().load_checkpoint(path)
 
 
-def test_a_checkpoint_that_is_not_there_and_a_folder_are_named(tmp_path):
+def test_a_missing_checkpoint_and_a_folder_are_named(tmp_path):
     for name in ("none.ckpt", "."):
         with pytest.raises(MissingDataError, match=r"^checkpoint .* not found; pass a model\.ckpt"):
             AtomicCheckpointIO().load_checkpoint(tmp_path / name)
 
 
-def test_what_a_user_has_chosen_to_write_checkpoints_with_stays(tmp_path):
-    class Own(TorchCheckpointIO):
-        """Somebody's own."""
+def test_a_checkpoint_plugin_of_the_user_is_kept(tmp_path):
+    class Custom(TorchCheckpointIO):
+        """A checkpoint plugin of the user."""
 
-    for given, expected in (
-        (Own, Own),
+    for plugin, expected in (
+        (Custom, Custom),
         (TorchCheckpointIO, AtomicCheckpointIO),
         (AnomalibCheckpointIO, AtomicCheckpointIO),
     ):
-        trainer = Trainer(plugins=[given()], default_root_dir=tmp_path, **QUIET)
+        trainer = Trainer(plugins=[plugin()], default_root_dir=tmp_path, **QUIET)
         use_atomic_checkpoints(trainer)
         assert type(trainer.strategy.checkpoint_io) is expected
 
 
-def test_types_that_a_model_allows_are_still_loaded(tmp_path):
+def test_types_that_a_model_allows_are_loaded(tmp_path):
     trainer = Trainer(plugins=[AnomalibCheckpointIO([type(Path())])], default_root_dir=tmp_path, **QUIET)
     use_atomic_checkpoints(trainer)
-    torch.save({**SOUND, "more": Path("/")}, tmp_path / "it.ckpt")
-    assert trainer.strategy.checkpoint_io.load_checkpoint(tmp_path / "it.ckpt")["more"] == Path("/")
+    torch.save({**VALID, "more": Path("/")}, tmp_path / "changed.ckpt")
+    assert trainer.strategy.checkpoint_io.load_checkpoint(tmp_path / "changed.ckpt")["more"] == Path("/")
 
 
 class Boring(CheckpointErrors, BoringModel):
-    """Has one optimizer, and weights of 32 to 2."""
+    """A linear layer of 32 inputs and 2 outputs, with one optimizer."""
 
 
 class Fitted:
-    """A model that has left a ``last.ckpt``."""
+    """A trained model and its ``last.ckpt``."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -130,7 +130,7 @@ def fitted(tmp_path_factory: pytest.TempPathFactory) -> Fitted:
 def resumed_with(fitted: Fitted, path: Path, model: LightningModule | None = None, **change: Any) -> str:
     content = {**torch.load(fitted.last, weights_only=True), "hyper_parameters": {}, **change}
     torch.save({name: value for name, value in content.items() if value is not ...}, path)
-    with pytest.raises(Exception) as error:  # noqa: PT011 - the line is what this is about
+    with pytest.raises(Exception) as error:  # noqa: PT011 - the line matters, not the type
         fitted.fit(model or Boring(), path)
     return error_line(error.value) or repr(error.value)
 
@@ -138,50 +138,50 @@ def resumed_with(fitted: Fitted, path: Path, model: LightningModule | None = Non
 def test_weights_of_another_model_are_refused_in_one_line(fitted, tmp_path):
     other = Boring()
     other.layer = torch.nn.Linear(32, 3)
-    line = resumed_with(fitted, tmp_path / "it.ckpt", other)
+    line = resumed_with(fitted, tmp_path / "changed.ckpt", other)
     assert line.startswith("error: the weights do not fit this Boring (")
     assert "size mismatch for layer.weight" in line
 
 
-def test_training_does_not_go_on_from_weights_alone(fitted, tmp_path):
-    line = resumed_with(fitted, tmp_path / "it.ckpt", optimizer_states=...)
+def test_training_does_not_resume_from_weights_alone(fitted, tmp_path):
+    line = resumed_with(fitted, tmp_path / "changed.ckpt", optimizer_states=...)
     assert line == "error: training cannot resume from this checkpoint, which has no optimizer_states: pass a last.ckpt"
 
 
 @pytest.mark.parametrize(
     "change", [{"loops": {}}, {"optimizer_states": [{}]}, {"lr_schedulers": [3]}, {"callbacks": 7}]
 )
-def test_a_state_of_training_that_cannot_be_is_one_line_that_names_the_checkpoint(fitted, tmp_path, change):
-    path = tmp_path / "it.ckpt"
+def test_an_invalid_training_state_is_one_line_that_names_the_checkpoint(fitted, tmp_path, change):
+    path = tmp_path / "changed.ckpt"
     assert resumed_with(fitted, path, **change).startswith(f"error: cannot resume from checkpoint {path} (")
 
 
-def test_an_error_of_training_itself_is_not_the_checkpoints(fitted, tmp_path):
+def test_an_error_in_training_is_not_blamed_on_the_checkpoint(fitted, tmp_path):
     class Fails(Boring):
-        """Stumbles in its first step."""
+        """Fails in its first step."""
 
         def training_step(self, *_: object) -> None:
-            """Stumble."""
+            """Raise an error."""
             raise ArithmeticError
 
-    assert resumed_with(fitted, tmp_path / "it.ckpt", Fails()) == "ArithmeticError()"
+    assert resumed_with(fitted, tmp_path / "changed.ckpt", Fails()) == "ArithmeticError()"
 
 
-def test_a_model_loads_its_own_checkpoint_and_no_other_ones(tmp_path):
+def test_a_model_loads_its_own_checkpoint_and_refuses_others(tmp_path):
     def saved(width: str, change: dict[str, Any]) -> Path:
         model = OneStage((64, 64), width="small", evaluator=False, visualizer=False)
         content = {
-            **SOUND,
+            **VALID,
             "state_dict": model.state_dict(),
             "hyper_parameters": {"image_size": (64, 64), "width": width},
         }
-        torch.save({**content, **change}, tmp_path / "it.ckpt")
-        return tmp_path / "it.ckpt"
+        torch.save({**content, **change}, tmp_path / "changed.ckpt")
+        return tmp_path / "changed.ckpt"
 
     assert isinstance(OneStage.load_from_checkpoint(saved("small", {})), AnomalibModule)
     with pytest.raises(ConfigurationError, match=r"the weights do not fit this OneStage \(.*size mismatch"):
         OneStage.load_from_checkpoint(saved("paper", {}))
     with pytest.raises(InvalidInputError, match="width is 'huge'"):
         OneStage.load_from_checkpoint(saved("huge", {}))
-    with pytest.raises(InvalidInputError, match=r"cannot load checkpoint .*it\.ckpt \("):
+    with pytest.raises(InvalidInputError, match=r"cannot load checkpoint .*changed\.ckpt \("):
         OneStage.load_from_checkpoint(saved("small", {"state_dict": ...}))

@@ -1,4 +1,4 @@
-"""The batches that training sees."""
+"""Training batches of unpaired normal and defective images."""
 
 import pytest
 import torch
@@ -11,20 +11,20 @@ from anomalib_defect_plugins.testing import folder_datamodule, write_folder_data
 
 @pytest.fixture
 def folder(tmp_path):
-    """A data module with 6 normal images to train with, and 4 defective ones."""
+    """A data module with 6 normal training images and 4 defective images."""
     write_folder_data(tmp_path, image_size=(40, 48), normal=6, normal_test=2, defective=4)
     return folder_datamodule(tmp_path)
 
 
 def batches(datamodule, batch_size=1, seed=0):
-    """The batches of an epoch, as they are after their transfer to the training device."""
+    """Return the batches of an epoch after their transfer to the training device."""
     datamodule.setup()
     loader = paired_loader("Any", datamodule, batch_size, lambda: torch.Generator().manual_seed(seed))
     return [datamodule.on_after_batch_transfer(batch, 0) for batch in loader]
 
 
-def names(found):
-    return [tuple(batch.image_path) for batch in found]
+def names(batches):
+    return [tuple(batch.image_path) for batch in batches]
 
 
 def test_an_epoch_has_each_normal_image_once_and_a_defective_one_for_each(folder):
@@ -43,24 +43,24 @@ def test_pairs_change_with_the_seed_of_the_epoch_and_only_with_it(folder):
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_the_order_of_an_epoch_is_asked_for_with_its_first_batch_and_not_before(folder, workers):
+def test_the_order_of_an_epoch_is_drawn_with_its_first_batch(folder, workers):
     folder.num_workers = workers
-    data, asked = WithDefects(folder, real=2, masks=False), []
+    data, drawn = WithDefects(folder, real=2, masks=False), []
     data.setup()
-    loader = iter(paired_loader("Any", data, 1, lambda: asked.append(1) or torch.Generator().manual_seed(0)))
-    assert not asked
+    loader = iter(paired_loader("Any", data, 1, lambda: drawn.append(1) or torch.Generator().manual_seed(0)))
+    assert not drawn
     next(loader)
-    assert asked == [1]
+    assert drawn == [1]
 
 
 @pytest.mark.parametrize("synthetic", ["noise", "procedural"], ids=["on the device", "while reading"])
-def test_without_real_defects_each_normal_image_meets_a_synthetic_one(folder, synthetic):
+def test_without_real_defects_each_normal_image_is_paired_with_a_synthetic_one(folder, synthetic):
     found = batches(WithDefects(folder, synthetic=synthetic, masks=False))
     assert [batch.gt_label.tolist() for batch in found] == [[0, 1]] * 6
     assert all(batch.defect_type == ["good", synthetic] for batch in found)
 
 
-def test_real_and_synthetic_defects_are_drawn_as_often_as_the_data_module_has_them(folder):
+def test_real_and_synthetic_defects_are_drawn_in_the_proportion_of_the_data_module(folder):
     # 6 normal images of which half get a defect are 3 against 3 real ones, so half of 600 draws: 300 +- 3 * 12
     data = WithDefects(folder, real=3, synthetic="noise", masks=False)
     data.setup()

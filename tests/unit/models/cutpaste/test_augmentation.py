@@ -1,4 +1,4 @@
-"""What the classifier is shown."""
+"""Training images of the classifier."""
 
 import pytest
 import torch
@@ -16,17 +16,17 @@ def rng(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-def test_each_image_comes_once_as_it_is_once_with_a_patch_and_once_with_a_scar():
+def test_each_image_appears_unchanged_with_a_patch_and_with_a_scar():
     normal = textures()
     images, labels = classes(normal, (CutPasteDefects(), CutPasteScarDefects()), rng())
     assert labels.tolist() == [0] * 4 + [1] * 4 + [2] * 4
     assert torch.equal(images[:4], normal)
     changed = [(part != normal).any(1).float().mean((1, 2)) for part in images[4:].split(4)]
-    assert (changed[0] > 0.01).all()  # 2 to 15 % of an image, less where a patch has to be cut to fit
+    assert (changed[0] > 0.01).all()  # 2 to 15 % of an image, less if a patch is cut to fit
     assert ((changed[1] > 0) & (changed[1] < 0.01)).all()  # at 64 pixels a scar is 2 to 4 wide and 2.5 to 6 long
 
 
-def test_without_shift_and_jitter_images_stay_as_they_are():
+def test_without_shift_and_jitter_images_stay_unchanged():
     images = textures()
     assert torch.allclose(vary(images, None, 0.0, 0.0, rng()), images, atol=1e-5)
 
@@ -37,18 +37,18 @@ def test_images_are_shifted_and_mirrored_at_the_border():
     wide = functional.pad(images, (10, 10, 8, 8), mode="reflect")
     offsets = []
     for image, source in zip(shifted, wide, strict=True):
-        found = [
+        matches = [
             (top, left)
             for top in range(17)
             for left in range(21)
             if torch.allclose(source[:, top : top + 64, left : left + 80], image, atol=1e-5)
         ]
-        assert len(found) == 1
-        offsets += found
+        assert len(matches) == 1
+        offsets += matches
     assert len(set(offsets)) > 1
 
 
-def test_crops_are_parts_of_their_image():
+def test_crops_are_regions_of_their_image():
     images = textures()
     crops = vary(images, 32, 0.5, 0.0, rng())
     assert crops.shape == (4, 3, 32, 32)
@@ -65,7 +65,7 @@ def test_jittered_images_are_finite_and_in_range(level):
     assert 0 <= varied.min() <= varied.max() <= 1
 
 
-def test_same_seed_shows_the_same_and_another_something_else():
+def test_equal_seeds_give_equal_images_and_another_seed_different_ones():
     images = textures()
     first, again, other = (vary(images, None, 0.1, 0.1, rng(seed)) for seed in (1, 1, 2))
     assert torch.equal(first, again)

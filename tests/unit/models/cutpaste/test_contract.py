@@ -1,4 +1,4 @@
-"""The contract, for both localisers and for the null model."""
+"""Model contract of both localisers and of the null model."""
 
 from anomalib.models import AnomalibModule
 

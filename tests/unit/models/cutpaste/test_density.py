@@ -19,14 +19,14 @@ def observed(*parts: torch.Tensor) -> Moments:
 
 
 def correlated(count: int, dimension: int, seed: int = 0) -> torch.Tensor:
-    """Features with a mean far from 0, correlated, of unequal variance."""
-    random = torch.Generator().manual_seed(seed)
-    mixing = torch.randn(dimension, dimension, generator=random) * torch.logspace(-1, 1, dimension)
-    return torch.randn(count, dimension, generator=random) @ mixing + 20
+    """Return correlated features with unequal variances and a mean far from 0."""
+    rng = torch.Generator().manual_seed(seed)
+    mixing = torch.randn(dimension, dimension, generator=rng) * torch.logspace(-1, 1, dimension)
+    return torch.randn(count, dimension, generator=rng) @ mixing + 20
 
 
 @pytest.mark.parametrize(("count", "dimension"), [(500, 6), (12, 30), (40, 40)])
-def test_distances_are_those_of_scikit_learn(count, dimension):
+def test_distances_match_scikit_learn(count, dimension):
     features, others = correlated(count, dimension), correlated(9, dimension, seed=1)
     density = GaussianDensity(dimension)
     density.fit(observed(features[:5], features[5:]))
@@ -35,7 +35,7 @@ def test_distances_are_those_of_scikit_learn(count, dimension):
 
 
 @pytest.mark.parametrize(("count", "dimension"), [(500, 6), (12, 30), (40, 40)])
-def test_mean_covariance_and_shrinkage_are_those_of_scikit_learn(count, dimension):
+def test_mean_covariance_and_shrinkage_match_scikit_learn(count, dimension):
     features = correlated(count, dimension)
     mean, covariance, shrinkage = observed(features).ledoit_wolf()
     expected = LedoitWolf().fit(features.double().numpy())
@@ -44,7 +44,7 @@ def test_mean_covariance_and_shrinkage_are_those_of_scikit_learn(count, dimensio
     np.testing.assert_allclose(covariance.numpy(), expected.covariance_, rtol=1e-6, atol=1e-6)
 
 
-def test_four_points_have_the_shrinkage_that_one_works_out_by_hand():
+def test_shrinkage_of_four_points_matches_a_hand_calculation():
     # Covariance diag(2, 1/2), mean variance 5/4. Error (34/4 - 17/4) / 4 = 17/16, spread 17/4 - 2 (5/4)² = 9/8, so the
     # shrinkage is 17/18 and the variances are 2/18 + 17/18 * 5/4 = 31/24 and 1/36 + 17/18 * 5/4 = 29/24.
     points = torch.tensor([[2.0, 0.0], [-2.0, 0.0], [0.0, 1.0], [0.0, -1.0]])
@@ -58,14 +58,14 @@ def test_four_points_have_the_shrinkage_that_one_works_out_by_hand():
     assert density(torch.tensor([[0.0, 0.0], [1.0, 0.0], [0.0, -3.0]])).tolist() == pytest.approx(expected, rel=1e-5)
 
 
-def test_positions_of_maps_count_each():
+def test_each_position_of_a_map_counts_as_a_feature():
     features = correlated(24, 3)
     whole = observed(features).ledoit_wolf()
     maps = observed(features.view(2, 3, 4, 3)).ledoit_wolf()
     assert all(torch.allclose(torch.as_tensor(a), torch.as_tensor(b)) for a, b in zip(whole, maps, strict=True))
 
 
-def test_processes_that_add_up_their_sums_get_the_density_of_all_features():
+def test_sums_of_several_processes_add_up_to_the_density_of_all_features():
     features = correlated(30, 4)
     parts = [observed(features[:7]), observed(features[7:])]
     others = {id(value): getattr(parts[1], name) for name, value in vars(parts[0]).items()}
@@ -74,17 +74,17 @@ def test_processes_that_add_up_their_sums_get_the_density_of_all_features():
         assert torch.allclose(torch.as_tensor(result), torch.as_tensor(expected))
 
 
-def test_features_that_never_vary_give_finite_distances():
+def test_constant_features_have_finite_distances():
     density = GaussianDensity(3)
     density.fit(observed(torch.full((5, 3), 0.7)))
     assert density(torch.tensor([[0.7, 0.7, 0.7], [0.7, 0.7, 0.8]])).isfinite().all()
 
 
-def test_a_single_image_is_refused():
-    with pytest.raises(InvalidInputError, match="two normal training images at least, and there are 1: add some"):
+def test_a_single_image_is_rejected():
+    with pytest.raises(InvalidInputError, match="at least two normal training images, but there are 1: add some"):
         observed(torch.ones(1, 3)).ledoit_wolf()
 
 
-def test_features_that_are_not_finite_are_refused():
+def test_features_that_are_not_finite_are_rejected():
     with pytest.raises(InvalidInputError, match=r"not finite: lower --model\.learning_rate"):
         observed(torch.tensor([[1.0, 2.0], [math.nan, 1.0]])).ledoit_wolf()

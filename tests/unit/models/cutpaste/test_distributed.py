@@ -1,4 +1,4 @@
-"""Two processes end with the density that one would have fitted to all images."""
+"""Two processes fit the same density as one process with all images."""
 
 import os
 import subprocess

@@ -1,4 +1,4 @@
-"""CutPaste as a module of anomalib: schedule, density, null model, and what it refuses."""
+"""CutPaste as an anomalib model: schedule, density, null model, and rejected arguments."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -23,7 +23,7 @@ from anomalib_defect_plugins.testing.runs import Run, differences, fit, seed_all
 
 @pytest.fixture
 def datamodule(tmp_path: Path) -> Folder:
-    """Six normal images for training, in two batches."""
+    """Return a data module with six normal training images in two batches."""
     write_folder_data(tmp_path / "data", normal=6, normal_test=2, defective=2)
     return folder_datamodule(tmp_path / "data", batch_size=3)
 
@@ -35,7 +35,7 @@ def tiny(**arguments: Any) -> CutPaste:
 
 @pytest.fixture
 def train(datamodule: Folder, tmp_path: Path) -> Callable[..., Run]:
-    """Trains a tiny model."""
+    """Return a function that trains a tiny model."""
 
     def run(*callbacks: Callback, trainer: dict[str, Any] | None = None, **arguments: Any) -> Run:
         seed_all(0)
@@ -45,7 +45,7 @@ def train(datamodule: Folder, tmp_path: Path) -> Callable[..., Run]:
 
 
 def normal_features(run: Run) -> Tensor:
-    """Pooled features of the normal training images as they lie on the disk, one by one."""
+    """Return the pooled features of the normal training images, read from their files one by one."""
     paths = run.datamodule.train_data.samples.image_path
     images = torch.stack([run.model.pre_processor.transform(read_image(path, as_tensor=True)) for path in paths])
     with torch.no_grad():
@@ -60,25 +60,25 @@ def batch_of(images: Tensor, labels: list[int]) -> ImageBatch:
 
 
 class Rates(Callback):
-    """Takes down the learning rate of each step, and that after the last."""
+    """Records the learning rate of each step, and that after the last."""
 
     def __init__(self) -> None:
         self.rates: list[float] = []
 
     def on_train_batch_start(self, trainer, pl_module, batch, batch_idx) -> None:
-        """Take it down."""
+        """Record the rate."""
         self.rates.append(trainer.optimizers[0].param_groups[0]["lr"])
 
     def on_train_end(self, trainer, pl_module) -> None:
-        """Take it down."""
+        """Record the rate."""
         self.rates.append(trainer.optimizers[0].param_groups[0]["lr"])
 
 
-def test_learning_rate_falls_as_a_cosine_and_ends_at_0(train):
-    watch = Rates()
-    train(watch)
+def test_learning_rate_falls_along_a_cosine_and_ends_at_0(train):
+    recorder = Rates()
+    train(recorder)
     # 0.03 (1 + cos(pi step / 3)) / 2
-    assert watch.rates == pytest.approx([0.03, 0.0225, 0.0075, 0.0])
+    assert recorder.rates == pytest.approx([0.03, 0.0225, 0.0075, 0.0])
 
 
 def test_the_optimiser_is_the_papers(train):
@@ -86,14 +86,14 @@ def test_the_optimiser_is_the_papers(train):
     assert (group["initial_lr"], group["momentum"], group["weight_decay"]) == (0.03, 0.9, 3e-5)
 
 
-def test_training_takes_as_many_steps_as_asked_for(train):
-    assert train(iterations=3).engine.trainer.global_step == 3  # there are two steps in an epoch
+def test_training_takes_the_requested_number_of_steps(train):
+    assert train(iterations=3).engine.trainer.global_step == 3  # an epoch has two steps
 
 
 # Steps
 
 
-def test_defective_images_of_a_batch_are_left_out(monkeypatch):
+def test_defective_images_of_a_batch_are_ignored(monkeypatch):
     model = tiny().train()
     seen = []
     monkeypatch.setattr(model, "log_dict", lambda *_, **__: None)
@@ -107,7 +107,7 @@ def test_defective_images_of_a_batch_are_left_out(monkeypatch):
     assert len(seen) == 1
 
 
-def test_normalised_images_are_refused(train):
+def test_normalised_images_are_rejected(train):
     transform = Compose([Resize((64, 64)), Normalize([0.485, 0.456, 0.406], [0.05, 0.05, 0.05])])
     with pytest.raises(InvalidInputError, match=r"^CutPaste trains on images in \[0, 1\], .*leave Normalize out"):
         train(pre_processor=PreProcessor(transform))
@@ -118,7 +118,7 @@ def test_normalised_images_are_refused(train):
 
 @pytest.mark.parametrize("iterations", [0, 3])
 def test_image_score_is_the_mahalanobis_distance_to_the_normal_training_images(train, datamodule, iterations):
-    datamodule.train_augmentations = RandomInvert(p=1.0)  # the density must not see it
+    datamodule.train_augmentations = RandomInvert(p=1.0)  # must not affect the density
     run = train(iterations=iterations, post_processor=False)
     features = normal_features(run).double().numpy()
     image = run.model.pre_processor.transform(run.images()[:2])
@@ -129,13 +129,13 @@ def test_image_score_is_the_mahalanobis_distance_to_the_normal_training_images(t
     assert score.tolist() == pytest.approx(expected.tolist(), rel=5e-3)
 
 
-def test_the_null_model_leaves_the_backbone_as_it_was(train):
+def test_the_null_model_leaves_the_backbone_unchanged(train):
     seed_all(0)
     before = tiny(iterations=0).model.backbone.state_dict()
     assert not differences(train(iterations=0).model.model.backbone.state_dict(), before)
 
 
-def test_both_checkpoints_have_the_density(train):
+def test_both_checkpoints_contain_the_density(train):
     run = train()
     folder = Path(run.engine.best_model_path).parent
     for path in (run.engine.best_model_path, folder / "last.ckpt"):
@@ -144,7 +144,7 @@ def test_both_checkpoints_have_the_density(train):
         assert state["density_step"] == 3
 
 
-def test_a_finished_training_that_is_resumed_keeps_its_density(train, datamodule, tmp_path):
+def test_resuming_a_finished_training_run_keeps_its_density(train, datamodule, tmp_path):
     run = train()
     path = Path(run.engine.best_model_path).with_name("last.ckpt")
     again = fit(tiny(), datamodule, tmp_path / "again", {}, ckpt_path=path)
@@ -152,54 +152,54 @@ def test_a_finished_training_that_is_resumed_keeps_its_density(train, datamodule
 
 
 class StopAtTwo(Callback):
-    """Stops training after two steps, as a limit of time would."""
+    """Stops training after two steps, as a time limit would."""
 
     def on_train_batch_end(self, trainer, *_) -> None:
-        """Stop."""
+        """Stop training."""
         trainer.should_stop = trainer.global_step >= 2
 
 
 @pytest.mark.parametrize(("callbacks", "trainer"), [([], {"max_steps": 2}), ([StopAtTwo()], {})])
-def test_a_training_that_ends_early_has_a_density_and_so_has_its_checkpoint(train, callbacks, trainer):
+def test_a_training_run_that_ends_early_has_a_density_and_stores_it_in_its_checkpoint(train, callbacks, trainer):
     run = train(*callbacks, trainer=trainer, iterations=100)
     assert run.model.density_step == run.engine.trainer.global_step == 2
     checkpoint = torch.load(Path(run.engine.trainer.checkpoint_callback.dirpath) / "last.ckpt", weights_only=True)
     assert checkpoint["state_dict"]["density_step"] == 2
 
 
-def test_without_validation_images_there_is_a_density(train, datamodule):
+def test_the_density_is_fitted_without_validation_images(train, datamodule):
     datamodule.val_split_mode = "none"
     assert train().model.density_step == 3
 
 
 class Steps(Callback):
-    """Takes down the step of the density at each validation."""
+    """Records the training step and the step of the density at each validation."""
 
     def __init__(self) -> None:
         self.steps: list[tuple[int, int]] = []
 
     def on_validation_batch_start(self, trainer, pl_module, *_) -> None:
-        """Take it down."""
+        """Record the steps."""
         self.steps.append((trainer.global_step, int(pl_module.density_step)))
 
 
-def test_a_validation_in_between_sees_the_density_of_the_weights_it_has(train, monkeypatch):
+def test_an_intermediate_validation_uses_the_density_of_the_current_weights(train, monkeypatch):
     arguments = tiny().trainer_arguments | {"val_check_interval": 1}
     monkeypatch.setattr(CutPaste, "trainer_arguments", arguments)
-    watch = Steps()
-    train(watch)
-    assert {step for step, _ in watch.steps} == {1, 2, 3}
-    assert all(step == fitted for step, fitted in watch.steps)
+    recorder = Steps()
+    train(recorder)
+    assert {step for step, _ in recorder.steps} == {1, 2, 3}
+    assert all(step == fitted for step, fitted in recorder.steps)
 
 
 @pytest.mark.parametrize("job", ["test", "predict"])
-def test_a_model_that_was_never_fitted_says_so(datamodule, tmp_path, job):
+def test_a_model_without_a_density_is_rejected(datamodule, tmp_path, job):
     engine = Engine(default_root_dir=tmp_path, accelerator="cpu", logger=False, enable_progress_bar=False)
     with pytest.raises(ConfigurationError, match="no density of normal images yet: train it first"):
         getattr(engine, job)(tiny(), datamodule=datamodule)
 
 
-def test_a_density_needs_a_data_module(datamodule, tmp_path):
+def test_fitting_needs_a_data_module(datamodule, tmp_path):
     datamodule.setup()
     engine = Engine(default_root_dir=tmp_path, accelerator="cpu", logger=False, enable_progress_bar=False)
     with pytest.raises(ConfigurationError, match="pass datamodule="):
@@ -209,7 +209,7 @@ def test_a_density_needs_a_data_module(datamodule, tmp_path):
 # Arguments and checkpoints
 
 
-def test_a_checkpoint_needs_no_downloaded_weights(train):
+def test_loading_a_checkpoint_downloads_no_weights(train):
     run = train()
     run.model.hparams["pre_trained"] = True
     path = Path(run.engine.best_model_path).with_name("saved.ckpt")
@@ -218,7 +218,7 @@ def test_a_checkpoint_needs_no_downloaded_weights(train):
     assert run.model.hparams["pre_trained"] is True
 
 
-def test_a_pre_processor_of_ones_own_decides_the_size():
+def test_a_custom_pre_processor_sets_the_size():
     model = tiny(pre_processor=PreProcessor(Compose([Resize((40, 80))])), localization="patch", window=32)
     assert model.image_size == (40, 80)
     assert model.eval()(torch.rand(1, 3, 50, 50)).anomaly_map.shape == (1, 1, 40, 80)
@@ -233,9 +233,9 @@ def test_a_pre_processor_of_ones_own_decides_the_size():
         ({"sigma": 0.0}, r"^sigma is 0.0; it must be more than 0$"),
         ({"jitter": 0.7}, r"^jitter is 0.7; it must be within 0 and 0.5$"),
         ({"translation": 1.0}, r"^translation is 1.0; it must be within 0 and 0.5$"),
-        ({"image_size": (24, 64)}, r"^image_size is \(24, 64\); the sides must be 32 at least$"),
+        ({"image_size": (24, 64)}, r"^image_size is \(24, 64\); the sides must be 32 or more$"),
     ],
 )
-def test_arguments_that_cannot_be_are_refused_in_one_line(arguments, message):
+def test_an_invalid_argument_is_rejected_in_one_line(arguments, message):
     with pytest.raises(InvalidInputError, match=message):
         tiny(**arguments)

@@ -1,4 +1,4 @@
-"""Where the localisers put scores."""
+"""Positions of the scores of both localisers."""
 
 import pytest
 import torch
@@ -14,15 +14,15 @@ from anomalib_defect_plugins.models.cutpaste.localization import (
 
 
 def corners(images):
-    """A backbone whose only map is the top left pixel of what it sees."""
+    """Return the top left pixel of each image, as the only map of a backbone."""
     return [images[:, :, :1, :1]]
 
 
 # Dense
 
 
-def test_a_position_five_standard_deviations_off_gets_five_and_the_others_nothing():
-    localizer = DenseLocalizer(channels=[2], layers=[0], sigma=0.1)  # smooths nothing; densities are standard ones
+def test_a_position_five_standard_deviations_away_scores_five_and_the_others_zero():
+    localizer = DenseLocalizer(channels=[2], layers=[0], sigma=0.1)  # no smoothing; the densities are standard normal
     features = torch.zeros(1, 2, 8, 8)
     features[0, :, 3, 5] = torch.tensor([3.0, 4.0])
     pooled, positions = localizer.describe(lambda image: [image], features)
@@ -31,7 +31,7 @@ def test_a_position_five_standard_deviations_off_gets_five_and_the_others_nothin
     distances = [localizer.densities[0](pooled), localizer.densities[1](positions)]
     result = localizer(distances, (8, 8))
     assert torch.allclose(result.anomaly_map[0, 0], expected, atol=1e-6)
-    assert result.pred_score.tolist() == pytest.approx([5 / 64])  # of the mean feature, (3, 4) / 64
+    assert result.pred_score.tolist() == pytest.approx([5 / 64])  # distance of the mean feature, (3, 4) / 64
 
 
 def test_smoothing_spreads_a_score_and_keeps_its_sum():
@@ -41,10 +41,10 @@ def test_smoothing_spreads_a_score_and_keeps_its_sum():
     smooth = localizer([torch.zeros(1), distances], (64, 64)).anomaly_map
     assert smooth.sum() == pytest.approx(1, abs=1e-5)
     assert smooth.argmax() == 32 * 64 + 32
-    assert smooth.max() == pytest.approx(1 / (2 * torch.pi * 4), rel=0.02)  # of a Gaussian in two dimensions
+    assert smooth.max() == pytest.approx(1 / (2 * torch.pi * 4), rel=0.02)  # peak of a Gaussian in two dimensions
 
 
-def test_maps_of_two_sizes_are_joined_at_the_finer_one():
+def test_maps_of_two_sizes_are_concatenated_at_the_finer_one():
     localizer = DenseLocalizer(channels=[2, 3, 5], layers=[0, 1], sigma=1.0)
     maps = [torch.rand(2, 2, 8, 6), torch.full((2, 3, 4, 3), 0.25), torch.rand(2, 5, 2, 2)]
     pooled, positions = localizer.describe(lambda image: maps, torch.zeros(2, 3, 32, 24))
@@ -57,22 +57,22 @@ def test_maps_of_two_sizes_are_joined_at_the_finer_one():
 # Windows
 
 
-def test_windows_lie_a_stride_apart_and_the_last_ends_at_the_border():
-    assert window_starts(256, 64, 4) == list(range(0, 193, 4))  # 49 a side, as for images of 256 in the paper
+def test_windows_are_a_stride_apart_and_the_last_ends_at_the_border():
+    assert window_starts(256, 64, 4) == list(range(0, 193, 4))  # 49 per side, as in the paper for images of 256
     assert window_starts(70, 32, 16) == [0, 16, 32, 38]
     assert window_starts(32, 32, 4) == [0]
 
 
-def test_windows_are_cut_where_they_start_image_by_image_and_row_by_row():
+def test_windows_are_cut_at_their_starts_image_by_image_and_row_by_row():
     images = torch.rand(2, 3, 20, 24)
     windows = cut_windows(images, [0, 4, 12], [3, 16], 8)
     expected = [image[:, top : top + 8, left : left + 8] for image in images for top in (0, 4, 12) for left in (3, 16)]
     assert torch.equal(windows, torch.stack(expected))
 
 
-@pytest.mark.parametrize("at_once", [1, 7, 1000])
-def test_features_of_windows_do_not_depend_on_how_many_go_through_at_once(monkeypatch, at_once):
-    monkeypatch.setattr(localization, "WINDOWS_AT_ONCE", at_once)
+@pytest.mark.parametrize("count", [1, 7, 1000])
+def test_features_of_windows_do_not_depend_on_the_number_per_pass(monkeypatch, count):
+    monkeypatch.setattr(localization, "MAX_WINDOWS", count)
     localizer = WindowLocalizer([3], (40, 48), window=32, stride=4, sigma=4.0)
     images = torch.rand(2, 3, 40, 48)
     (features,) = localizer.describe(corners, images)
@@ -86,15 +86,15 @@ def test_a_density_is_fitted_to_every_fourth_window():
     assert torch.equal(features, images[:, :, 0:33:16, 0:65:16].permute(0, 2, 3, 1))
 
 
-@pytest.mark.parametrize("where", [(0, 0), (2, 9), (8, 16)])
-def test_a_hot_window_is_hot_where_it_lies_and_gives_the_score_of_the_image(where):
+@pytest.mark.parametrize("position", [(0, 0), (2, 9), (8, 16)])
+def test_an_anomalous_window_is_located_and_sets_the_score_of_the_image(position):
     localizer = WindowLocalizer([1], (64, 96), window=32, stride=4, sigma=4.0)
     distances = torch.ones(1, 9, 17)
-    distances[0, where[0], where[1]] = 7
+    distances[0, position[0], position[1]] = 7
     result = localizer([distances], (64, 96))
     assert result.pred_score.tolist() == [7]
     row, column = divmod(int(result.anomaly_map.argmax()), 96)
-    top, left = (4 * start for start in where)
+    top, left = (4 * index for index in position)
     assert top <= row < top + 32
     assert left <= column < left + 32
     middle = result.anomaly_map[0, 0, top + 15 : top + 17, left + 15 : left + 17]
@@ -103,15 +103,15 @@ def test_a_hot_window_is_hot_where_it_lies_and_gives_the_score_of_the_image(wher
     assert far == pytest.approx(1, abs=0.01)
 
 
-def test_windows_of_equal_distance_give_a_flat_map():
+def test_equal_distances_of_windows_give_a_constant_map():
     localizer = WindowLocalizer([1], (40, 70), window=32, stride=16, sigma=1.0)
     anomaly_map = localizer([torch.full((2, 2, 4), 3.0)], (40, 70)).anomaly_map
     assert anomaly_map.shape == (2, 1, 40, 70)
     assert torch.allclose(anomaly_map, torch.tensor(3.0))
 
 
-def test_a_pixel_between_two_windows_gets_their_gaussian_weighted_mean():
-    # Middles at 1.5 and 5.5; pixel 3 is 1.5 and 2.5 away: weights exp(-2.25/8) and exp(-6.25/8), ratio exp(1/2).
+def test_a_pixel_between_two_windows_is_their_gaussian_weighted_mean():
+    # Centres at 1.5 and 5.5; pixel 3 is 1.5 and 2.5 away: weights exp(-2.25/8) and exp(-6.25/8), ratio exp(1/2).
     weights = spread_matrix([0, 4], window=4, side=8, sigma=2.0)
     ratio = float(torch.tensor(0.5).exp())
     assert weights[3].tolist() == pytest.approx([ratio / (1 + ratio), 1 / (1 + ratio)])

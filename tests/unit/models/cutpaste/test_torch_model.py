@@ -1,4 +1,4 @@
-"""The network: what it takes of a backbone, and what it refuses."""
+"""Network of CutPaste: features of the backbone, and rejected arguments."""
 
 import pytest
 import timm
@@ -11,34 +11,34 @@ from anomalib_defect_plugins.models.cutpaste.torch_model import CutPasteModel, f
 TINY = "test_resnet.r160_in1k"
 
 
-def test_feature_maps_are_taken_at_strides_8_and_16_unless_named():
-    assert feature_maps("resnet18") == ([2, 3], 4)  # of act1, layer1 ... layer4
+def test_feature_maps_default_to_strides_8_and_16():
+    assert feature_maps("resnet18") == ([2, 3], 4)  # indices into act1, layer1 ... layer4
     assert feature_maps("resnet18", ["layer3", "layer1"]) == ([1, 3], 4)
 
 
-def test_pooled_features_are_those_of_the_backbone_on_normalised_images():
+def test_pooled_features_match_the_backbone_on_normalised_images():
     model = CutPasteModel("resnet18").eval()
-    whole = timm.create_model("resnet18", num_classes=0).eval()
-    whole.load_state_dict(model.backbone.state_dict())
+    backbone = timm.create_model("resnet18", num_classes=0).eval()
+    backbone.load_state_dict(model.backbone.state_dict())
     images = torch.rand(2, 3, 64, 64)
-    expected = whole(normalize(images, [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]))
+    expected = backbone(normalize(images, [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]))
     assert torch.allclose(model.extract(images)[-1].mean((2, 3)), expected, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("localization", ["dense", "patch"])
-def test_training_classifies_into_three(localization):
+def test_training_returns_logits_of_three_classes(localization):
     model = CutPasteModel(TINY, localization=localization, image_size=(64, 64), window=32).train()
     assert model(torch.rand(6, 3, 32, 32)).shape == (6, 3)
 
 
-def test_the_head_has_the_hidden_layers_asked_for():
-    # 512 x 512 + 512 x 128 + 128 x 3 weights, two numbers a channel for each norm, 3 biases.
-    assert sum(part.numel() for part in make_head(512, 1).parameters()) == 262144 + 65536 + 384 + 2 * 640 + 3
-    assert sum(part.numel() for part in make_head(512, 0).parameters()) == 65536 + 384 + 2 * 128 + 3
+def test_the_head_has_the_requested_hidden_layers():
+    # 512 x 512 + 512 x 128 + 128 x 3 weights, two values per channel of each norm, 3 biases.
+    assert sum(weight.numel() for weight in make_head(512, 1).parameters()) == 262144 + 65536 + 384 + 2 * 640 + 3
+    assert sum(weight.numel() for weight in make_head(512, 0).parameters()) == 65536 + 384 + 2 * 128 + 3
 
 
 @pytest.mark.parametrize("backbone", ["mobilenetv3_small_050", "efficientnet_b0"])
-def test_other_convolutional_backbones_do(backbone):
+def test_other_convolutional_backbones_work(backbone):
     model = CutPasteModel(backbone).eval()
     moments = model.new_moments()
     with torch.no_grad():
@@ -57,10 +57,10 @@ def test_other_convolutional_backbones_do(backbone):
         ({"layers": []}, r"^layers is \[\]"),
         ({"localization": "map"}, r"^localization is 'map'; it must be one of dense, patch$"),
         ({"localization": "patch", "window": 300}, r"^window is 300; .* fit into images of \(256, 256\)$"),
-        ({"localization": "patch", "window": 16}, r"^window is 16; it must be 32 at least"),
+        ({"localization": "patch", "window": 16}, r"^window is 16; it must be 32 or more"),
         ({"stride": 0}, r"^stride is 0; it must be 1 or more$"),
     ],
 )
-def test_arguments_that_cannot_be_are_refused_in_one_line(arguments, message):
+def test_an_invalid_argument_is_rejected_in_one_line(arguments, message):
     with pytest.raises(InvalidInputError, match=message):
         CutPasteModel(**arguments)

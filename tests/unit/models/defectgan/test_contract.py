@@ -1,4 +1,4 @@
-"""The contract, trained on two defective images without masks."""
+"""Model contract of Defect-GAN, trained with two defective images without masks."""
 
 from pathlib import Path
 

@@ -1,11 +1,11 @@
-"""The inspection classifier, with a tiny backbone without weights."""
+"""Inspection classifier with a tiny backbone with random weights."""
 
 import math
 from pathlib import Path
 
 import pytest
 import torch
-from layouts import write_defect_folder
+from dataset_layouts import write_defect_folder
 from lightning.pytorch import Trainer
 from torch.utils.data import ConcatDataset, DataLoader
 
@@ -37,9 +37,9 @@ def data(tmp_path: Path) -> DefectFolder:
 
 
 def loader(data: DefectFolder) -> DataLoader:
-    # Real defects and, as if they were synthetic, the same again.
-    parts = [InspectionSet(data.test_data, CATEGORIES, synthetic, image_size=32) for synthetic in (False, True)]
-    return DataLoader(ConcatDataset(parts), 4, shuffle=True, generator=torch.Generator().manual_seed(0))
+    # The same images once as real and once as synthetic ones.
+    datasets = [InspectionSet(data.test_data, CATEGORIES, synthetic, image_size=32) for synthetic in (False, True)]
+    return DataLoader(ConcatDataset(datasets), 4, shuffle=True, generator=torch.Generator().manual_seed(0))
 
 
 def fit(model: InspectionClassifier, data: DefectFolder, folder: Path, epochs: int, **arguments: object) -> Trainer:
@@ -49,15 +49,15 @@ def fit(model: InspectionClassifier, data: DefectFolder, folder: Path, epochs: i
     return trainer
 
 
-def test_a_set_gives_square_images_labels_and_the_source(data: DefectFolder):
+def test_a_set_returns_square_images_labels_and_the_source(data: DefectFolder):
     images = InspectionSet(data.test_data, CATEGORIES, synthetic=True, image_size=24)
-    found = {str(data.test_data.samples.defect_type.iloc[row]): images[row] for row in range(len(images))}
-    assert {name: item.label.int().tolist() for name, item in found.items()} == {
+    items = {str(data.test_data.samples.defect_type.iloc[row]): images[row] for row in range(len(images))}
+    assert {name: item.label.int().tolist() for name, item in items.items()} == {
         "good": [0, 0],
         "crack": [1, 0],
         "dent": [0, 1],
     }
-    assert all(item.image.shape == (3, 24, 24) and item.synthetic for item in found.values())
+    assert all(item.image.shape == (3, 24, 24) and item.synthetic for item in items.values())
 
 
 def test_an_image_of_several_types_has_the_label_of_each(data: DefectFolder):
@@ -66,38 +66,38 @@ def test_an_image_of_several_types_has_the_label_of_each(data: DefectFolder):
     assert [1, 1] in labels
 
 
-def test_a_type_that_is_no_category_is_named(data: DefectFolder):
+def test_a_type_that_is_not_a_category_is_named(data: DefectFolder):
     with pytest.raises(ConfigurationError, match="has defects of type dent; the categories are crack"):
         InspectionSet(data.test_data, ["crack"])
 
 
-def test_a_data_set_without_types_is_of_one_category(tmp_path: Path):
+def test_a_data_set_without_types_has_one_category(tmp_path: Path):
     write_folder_data(tmp_path)
     data = folder_datamodule(tmp_path)
     data.setup()
     images = InspectionSet(data.test_data, ["abnormal"], image_size=24)
-    assert sum(int(item.label.sum()) for item in images) == 4  # so many defective images are written
+    assert sum(int(item.label.sum()) for item in images) == 4  # the number of defective images written by default
 
 
-def test_the_source_classifier_moves_the_backbone_the_other_way():
-    """Figure 3: the head minimises the source loss, the backbone gets -weight times its gradient."""
+def test_the_source_classifier_reverses_the_gradient_of_the_backbone():
+    """Figure 3: the head minimises the source loss, the backbone receives -weight times its gradient."""
     torch.manual_seed(0)
-    model, given = InspectionModel(3, **TINY).eval(), batch([[0, 0]] * 4, [0, 1, 0, 1])
+    model, images = InspectionModel(3, **TINY).eval(), batch([[0, 0]] * 4, [0, 1, 0, 1])
     gradients = {}
-    for weight in (1.0, -0.5):  # -0.5 is no reversal, but half of the gradient as it is
+    for weight in (1.0, -0.5):  # -0.5 is half of the gradient without reversal
         model.reversal.weight = weight
         loss = torch.nn.functional.binary_cross_entropy_with_logits(
-            model(given.image).source_logits, given.synthetic.float()
+            model(images.image).source_logits, images.synthetic.float()
         )
-        wanted = [model.source_classifier.weight, next(model.backbone.parameters())]
-        gradients[weight] = torch.autograd.grad(loss, wanted)
+        weights = [model.source_classifier.weight, next(model.backbone.parameters())]
+        gradients[weight] = torch.autograd.grad(loss, weights)
     (head, backbone), (same, half) = gradients[1.0], gradients[-0.5]
     torch.testing.assert_close(head, same)
     torch.testing.assert_close(backbone, -2 * half)
     assert backbone.abs().max() > 0
 
 
-def test_the_normal_class_comes_first_where_an_image_has_one_label():
+def test_the_normal_class_comes_first_if_an_image_has_one_label():
     model = InspectionClassifier(CATEGORIES, **TINY)
     assert model.targets(torch.tensor([[0, 0], [1, 0], [0, 1]]).bool()).tolist() == [0, 1, 2]
     assert model(batch([[0, 0]] * 2).image).sum(1).tolist() == pytest.approx([1, 1])
@@ -106,7 +106,7 @@ def test_the_normal_class_comes_first_where_an_image_has_one_label():
 
 
 @pytest.mark.parametrize("multi_label", [False, True])
-def test_the_first_loss_of_untrained_classes_is_that_of_a_guess(multi_label: bool):
+def test_the_first_loss_of_untrained_classes_is_at_chance_level(multi_label: bool):
     """ln 3 of three classes, ln 2 of each of two labels, ln 2 of the source."""
     model = InspectionClassifier(CATEGORIES, multi_label, **TINY)
     for head in (model.model.classifier, model.model.source_classifier):
@@ -117,14 +117,14 @@ def test_the_first_loss_of_untrained_classes_is_that_of_a_guess(multi_label: boo
     assert losses["source_loss"].item() == pytest.approx(math.log(2))
 
 
-def test_without_the_source_classifier_there_is_no_such_loss():
+def test_without_the_source_classifier_there_is_no_source_loss():
     assert set(InspectionClassifier(CATEGORIES, source_classifier=False, **TINY).losses(batch([[0, 0]] * 2))) == {
         "class_loss"
     }
 
 
-class Says(torch.nn.Module):
-    """Says the same whatever it sees."""
+class Constant(torch.nn.Module):
+    """Network that returns the same logits for any image."""
 
     def __init__(self, logits: list[list[float]]) -> None:
         super().__init__()
@@ -134,36 +134,36 @@ class Says(torch.nn.Module):
         return type("Output", (), {"logits": self.logits[: len(image)]})
 
 
-def test_several_labels_are_right_when_all_are():
+def test_an_image_with_several_labels_is_right_only_if_all_of_them_are():
     """Of four images, two have both labels right: accuracy 1/2; of eight labels, six are right."""
     model = InspectionClassifier(CATEGORIES, multi_label=True, **TINY)
-    model.model = Says([[9, -9], [9, 9], [9, -9], [-9, -9]])
+    model.model = Constant([[9, -9], [9, 9], [9, -9], [-9, -9]])
     model.log_dict = lambda *_, **__: None
     model.test_step(batch([[1, 0], [1, 1], [1, 1], [0, 1]]), 0)
-    found = {name: metric.compute().item() for name, metric in model.metrics["test"].items()}
-    assert found["accuracy"] == pytest.approx(1 / 2)
-    assert found["label_accuracy"] == pytest.approx(6 / 8)
-    # crack: 3 of 3 found, F1 1; dent: 1 of 3 found, none false, F1 2 / (2 + 2) = 1/2.
-    assert found["macro_f1"] == pytest.approx(3 / 4)
+    metrics = {name: metric.compute().item() for name, metric in model.metrics["test"].items()}
+    assert metrics["accuracy"] == pytest.approx(1 / 2)
+    assert metrics["label_accuracy"] == pytest.approx(6 / 8)
+    # crack: 3 of 3 detected, F1 1; dent: 1 of 3 detected, none false, F1 2 / (2 + 2) = 1/2.
+    assert metrics["macro_f1"] == pytest.approx(3 / 4)
 
 
-def test_one_label_counts_by_class():
-    """normal, normal, crack, dent called normal, crack, crack, dent: 3 of 4; F1 2/3, 2/3 and 1."""
+def test_metrics_with_one_label_are_those_of_its_class():
+    """normal, normal, crack, dent predicted as normal, crack, crack, dent: 3 of 4; F1 2/3, 2/3 and 1."""
     model = InspectionClassifier(CATEGORIES, **TINY)
-    model.model = Says([[9, 0, 0], [0, 9, 0], [0, 9, 0], [0, 0, 9]])
+    model.model = Constant([[9, 0, 0], [0, 9, 0], [0, 9, 0], [0, 0, 9]])
     model.log_dict = lambda *_, **__: None
     model.test_step(batch([[0, 0], [0, 0], [1, 0], [0, 1]]), 0)
-    found = {name: metric.compute().item() for name, metric in model.metrics["test"].items()}
-    assert found == {"accuracy": pytest.approx(3 / 4), "macro_f1": pytest.approx((2 / 3 + 2 / 3 + 1) / 3)}
+    metrics = {name: metric.compute().item() for name, metric in model.metrics["test"].items()}
+    assert metrics == {"accuracy": pytest.approx(3 / 4), "macro_f1": pytest.approx((2 / 3 + 2 / 3 + 1) / 3)}
 
 
-def test_it_trains_and_a_checkpoint_gives_the_same_classifier(data: DefectFolder, tmp_path: Path):
+def test_it_trains_and_its_checkpoint_restores_the_classifier(data: DefectFolder, tmp_path: Path):
     torch.manual_seed(0)
     model = InspectionClassifier(CATEGORIES, **TINY)
     before = model.model.classifier.weight.clone()
     trainer = fit(model, data, tmp_path, 2)
     assert (model.model.classifier.weight != before).any()
-    # Of 2 epochs of 4 batches the last is the eighth: progress 7/8, 2 / (1 + exp(-8.75)) - 1 = 0.99968.
+    # Last of 2 epochs of 4 batches: progress 7/8, 2 / (1 + exp(-8.75)) - 1 = 0.99968.
     assert model.model.reversal.weight == pytest.approx(0.99968, abs=1e-5)
     trainer.save_checkpoint(tmp_path / "last.ckpt")
     loaded = InspectionClassifier.load_from_checkpoint(tmp_path / "last.ckpt", weights_only=True).eval()
@@ -172,7 +172,7 @@ def test_it_trains_and_a_checkpoint_gives_the_same_classifier(data: DefectFolder
 
 
 @pytest.mark.parametrize("frozen", [True, False])
-def test_frozen_norms_keep_their_statistics_and_the_weights_learn(data: DefectFolder, tmp_path: Path, frozen: bool):
+def test_frozen_norms_keep_their_statistics_while_weights_are_trained(data: DefectFolder, tmp_path: Path, frozen: bool):
     model = InspectionClassifier(CATEGORIES, frozen_norm=frozen, **TINY)
     before = {name: value.clone() for name, value in model.model.backbone.state_dict().items()}
     fit(model, data, tmp_path, 1)
@@ -182,7 +182,7 @@ def test_frozen_norms_keep_their_statistics_and_the_weights_learn(data: DefectFo
     assert any("conv" in name for name in changed)
 
 
-def test_a_resumed_training_goes_on_where_it_was(data: DefectFolder, tmp_path: Path):
+def test_a_resumed_training_continues_at_its_step(data: DefectFolder, tmp_path: Path):
     torch.manual_seed(0)
     trainer = fit(InspectionClassifier(CATEGORIES, **TINY), data, tmp_path, 1)
     trainer.save_checkpoint(tmp_path / "last.ckpt")
@@ -194,11 +194,11 @@ def test_a_resumed_training_goes_on_where_it_was(data: DefectFolder, tmp_path: P
 @pytest.mark.parametrize(
     ("arguments", "line"),
     [
-        ({"categories": ["a"], "backbone": "no_net", "pre_trained": False}, "timm gives no model 'no_net'"),
+        ({"categories": ["a"], "backbone": "no_net", "pre_trained": False}, "timm cannot load model 'no_net'"),
         ({"categories": [], **TINY}, "categories is empty"),
         ({"categories": ["a"], "learning_rate": 0, **TINY}, "learning_rate is 0; it must be more than 0"),
     ],
 )
-def test_arguments_that_cannot_be_are_refused(arguments: dict[str, object], line: str):
+def test_invalid_arguments_are_refused(arguments: dict[str, object], line: str):
     with pytest.raises(InvalidInputError, match=line):
         InspectionClassifier(**arguments)

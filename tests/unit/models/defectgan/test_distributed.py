@@ -1,4 +1,4 @@
-"""Two processes train one model: both end with the same weights, under plain data-parallel training."""
+"""Plain data-parallel training of one model in two processes, which end with the same weights."""
 
 import os
 import subprocess
@@ -32,8 +32,8 @@ torch.save({"state": model.state_dict(), "step": model.step}, f"{sys.argv[2]}/ra
 def test_two_processes_end_with_the_same_weights(tmp_path):
     write_folder_data(tmp_path / "data", image_size=(40, 40))
     (tmp_path / "train.py").write_text(SCRIPT)
-    words = [sys.executable, str(tmp_path / "train.py"), str(tmp_path / "data"), str(tmp_path)]
-    subprocess.run(words, check=True, timeout=300, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True)
+    command = [sys.executable, str(tmp_path / "train.py"), str(tmp_path / "data"), str(tmp_path)]
+    subprocess.run(command, check=True, timeout=300, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True)
     first, second = (torch.load(tmp_path / f"rank{rank}.pt") for rank in range(2))
     assert first["step"] == second["step"] == 4
     for name, value in first["state"].items():

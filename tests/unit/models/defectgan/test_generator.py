@@ -1,10 +1,12 @@
-"""Defects of a Defect-GAN whose weights are set by hand: white, where the control map is above a half."""
+"""Defects of a Defect-GAN with fixed weights: white where the control map is above a half."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from lightning.pytorch import Trainer
+from torch import Tensor
 
 from anomalib_defect_plugins.core.errors import InvalidInputError, MissingDataError
 from anomalib_defect_plugins.models.defectgan import DefectGan
@@ -13,17 +15,17 @@ from anomalib_defect_plugins.testing import GeneratorContract
 from anomalib_defect_plugins.testing.generator import textures
 
 WHITE = torch.tensor(2.0).tanh().item() / 2 + 0.5
-"""What the foreground comes to in [0, 1]."""
+"""Value of the foreground in [0, 1]."""
 
 
-def set_by_hand(model: DefectGan) -> None:
-    """Let m be sigmoid(20 A - 10), for any category, and the foreground white."""
+def set_weights(model: DefectGan) -> None:
+    """Set the weights for which m is sigmoid(20 A - 10) for all categories, and the foreground is white."""
     generator = model.model.generator
     norm = generator.decoder[-1].norm
     for conv in (norm.shared[0], norm.scale, norm.shift):
         torch.nn.init.zeros_(conv.weight)
         torch.nn.init.zeros_(conv.bias)
-    norm.scale.bias.data.fill_(-1)  # features are forgotten
+    norm.scale.bias.data.fill_(-1)  # features have no effect
     norm.shared[0].weight.data[0, :, 1, 1] = 1
     norm.shift.weight.data[0, 0, 1, 1] = 1  # channel 0 is A, channel 1 is 1
     norm.shift.bias.data[1] = 1
@@ -36,7 +38,7 @@ def set_by_hand(model: DefectGan) -> None:
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("defectgan") / "model.ckpt"
     model = DefectGan((64, 64), categories=["crack", "dent"], channels=2, residual_blocks=0)
-    set_by_hand(model)
+    set_weights(model)
     trainer = Trainer(accelerator="cpu", logger=False, enable_checkpointing=False)
     trainer.strategy.connect(model)
     trainer.save_checkpoint(path)
@@ -45,18 +47,18 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 class TestDefectGanDefects(GeneratorContract):
     @pytest.fixture(autouse=True)
-    def _take_checkpoint(self, checkpoint: Path) -> None:
+    def _set_checkpoint(self, checkpoint: Path) -> None:
         self.checkpoint = checkpoint
 
     def make_generator(self) -> DefectGanDefects:
         return DefectGanDefects(self.checkpoint)
 
 
-def draw(generator, images, seed=0):
+def draw(generator: DefectGanDefects, images: Tensor, seed: int = 0) -> tuple[Tensor, Tensor]:
     return generator(images, torch.Generator().manual_seed(seed))
 
 
-def test_a_defect_fades_in_from_its_border_to_the_models_own_image(checkpoint):
+def test_a_defect_fades_in_from_its_border_to_the_generated_image(checkpoint: Path) -> None:
     images = textures()
     defective, masks = draw(DefectGanDefects(checkpoint), images)
     change = (defective - images).abs().amax(1, keepdim=True)
@@ -64,34 +66,35 @@ def test_a_defect_fades_in_from_its_border_to_the_models_own_image(checkpoint):
     assert not (change * ~masks).any()
 
 
-def test_the_whole_image_is_too_large_a_defect_and_the_image_stays_as_it_is(checkpoint):
+def test_a_defect_of_the_whole_image_is_too_large_and_the_image_is_unchanged(checkpoint: Path) -> None:
     images = textures()
     defective, masks = draw(DefectGanDefects(checkpoint, region="whole"), images)
     assert not masks.any()
     assert torch.equal(defective, images)
 
 
-def test_images_of_another_size_keep_their_own_pixels_beside_the_defect(checkpoint):
+def test_images_of_another_size_keep_their_pixels_outside_the_defect(checkpoint: Path) -> None:
     images = textures(size=(100, 140))
     defective, masks = draw(DefectGanDefects(checkpoint), images)
     assert masks.any()
     assert torch.equal(defective.masked_fill(masks, 0), images.masked_fill(masks, 0))
 
 
-def test_a_category_is_the_one_that_is_asked_for_and_otherwise_any(checkpoint):
-    def channels(**arguments):
+def test_the_category_is_the_requested_one_and_random_by_default(checkpoint: Path) -> None:
+    def channels(**arguments: Any) -> list[float]:
         generator = DefectGanDefects(checkpoint, **arguments)
-        control = generator._control(textures(40), torch.Generator().manual_seed(0))
-        return control.flatten(2).amax(2).sum(0).tolist()
+        control = generator.control_maps(textures(40), torch.Generator().manual_seed(0))
+        counts: list[float] = control.flatten(2).amax(2).sum(0).tolist()
+        return counts
 
     assert channels(category="dent") == [0, 40]
-    some = channels()
-    assert sum(some) == 40
-    assert min(some) > 8  # 20 expected, standard deviation 3
+    counts = channels()
+    assert sum(counts) == 40
+    assert min(counts) > 8  # 20 expected, standard deviation 3
 
 
-def test_a_file_that_is_missing_is_named(tmp_path):
-    with pytest.raises(MissingDataError, match=r"none\.ckpt is missing; give the model.ckpt"):
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(MissingDataError, match=r"none\.ckpt is missing; pass the model.ckpt"):
         DefectGanDefects(tmp_path / "none.ckpt")
 
 
@@ -103,6 +106,6 @@ def test_a_file_that_is_missing_is_named(tmp_path):
         ({"threshold": 1.5}, "threshold of DefectGanDefects is 1.5; it must be within 0.02 and 0.98"),
     ],
 )
-def test_an_argument_that_cannot_be_is_refused(checkpoint, arguments, message):
+def test_an_invalid_argument_is_refused(checkpoint: Path, arguments: dict[str, Any], message: str) -> None:
     with pytest.raises(InvalidInputError, match=message):
         DefectGanDefects(checkpoint, **arguments)

@@ -1,4 +1,4 @@
-"""Eq. 5 to 12 on cases small enough to work out by hand."""
+"""Eq. 5 to 12 on cases calculated by hand."""
 
 import math
 
@@ -29,11 +29,11 @@ def test_the_adversarial_losses_are_those_of_a_wasserstein_gan():
 
 
 def test_the_penalty_is_the_squared_distance_of_the_gradients_norm_from_1():
-    # The score's gradient is (3, 4) at each place, of length 5; the second image's scores are added up to twice that.
+    # The gradient of the score is (3, 4) everywhere, with norm 5; the sum of two such scores has twice that.
     weights = torch.tensor([3.0, 4.0]).reshape(1, 1, 1, 2)
-    real, fake, share = torch.rand(2, 1, 1, 2), torch.rand(2, 1, 1, 2), torch.rand(2, 1, 1, 1)
-    assert gradient_penalty(lambda x: (weights * x).sum((1, 2, 3)), real, fake, share).item() == pytest.approx(16)
-    twice = gradient_penalty(lambda x: (weights * x).sum((1, 2, 3))[:, None].expand(-1, 2), real, fake, share)
+    real, fake, position = torch.rand(2, 1, 1, 2), torch.rand(2, 1, 1, 2), torch.rand(2, 1, 1, 1)
+    assert gradient_penalty(lambda x: (weights * x).sum((1, 2, 3)), real, fake, position).item() == pytest.approx(16)
+    twice = gradient_penalty(lambda x: (weights * x).sum((1, 2, 3))[:, None].expand(-1, 2), real, fake, position)
     assert twice.item() == pytest.approx(81)
 
 
@@ -44,22 +44,22 @@ def test_the_penalty_is_taken_between_the_real_image_and_the_fake_one():
     assert penalty.item() == pytest.approx((2 - 1) ** 2)
 
 
-def test_the_penalty_moves_the_discriminator_and_not_the_generator():
+def test_the_penalty_has_a_gradient_for_the_discriminator_and_not_for_the_generator():
     layer, fake = nn.Conv2d(1, 1, 1), torch.rand(1, 1, 2, 2, requires_grad=True)
     gradient_penalty(layer, torch.rand(1, 1, 2, 2), fake, torch.rand(1, 1, 1, 1)).backward()
     assert layer.weight.grad.abs().sum() > 0
     assert fake.grad is None
 
 
-def test_types_that_exclude_each_other_have_a_cross_entropy_with_a_class_for_normal():
+def test_mutually_exclusive_types_have_a_cross_entropy_with_a_class_for_normal():
     # Probabilities 1/2, 1/4, 1/4 of "normal", first and second type.
     logits = torch.tensor([[0.5, 0.25, 0.25]]).log()
     assert class_loss(logits, torch.tensor([[0.0, 0.0]]), False).item() == pytest.approx(math.log(2))
     assert class_loss(logits, torch.tensor([[0.0, 1.0]]), False).item() == pytest.approx(math.log(4))
 
 
-def test_types_that_are_independent_have_a_binary_cross_entropy_each_and_normal_has_none_of_them():
-    # The sigmoid of log(3) is 3/4. Both types, the first one only, none: the mean of the sums over both types.
+def test_independent_types_have_a_binary_cross_entropy_each_and_normal_images_have_no_type():
+    # The sigmoid of log(3) is 3/4. Images with both types, the first one only, none: mean of the sums over both types.
     logits = torch.tensor([[math.log(3), math.log(3)]] * 3)
     labels = torch.tensor([[1.0, 1.0], [1.0, 0.0], [0.0, 0.0]])
     hit, miss = math.log(4 / 3), math.log(4)
@@ -75,7 +75,7 @@ def test_the_losses_of_images_and_maps_are_mean_absolute_values():
 
 
 class Painter(nn.Module):
-    """A generator that paints half of each pixel white for a defect, black for none; the noise is left out."""
+    """Generator that blends images with white for a defect and with black otherwise; it ignores the noise."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -87,7 +87,7 @@ class Painter(nn.Module):
 
 
 class Mean(nn.Module):
-    """A discriminator whose score is the mean of an image; both classes are as likely."""
+    """Discriminator whose score is the mean of an image; both classes are equally likely."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -100,7 +100,7 @@ class Mean(nn.Module):
 
 @pytest.fixture
 def task():
-    """A normal image of 0 and a defective one of 0.8; each shall become the other."""
+    """A normal image of 0 and a defective one of 0.8, each with the label of the other as its target."""
     images = torch.zeros(2, 1, 4, 4)
     images[1] = 0.8
     labels = torch.tensor([[0.0], [1.0]])
@@ -115,7 +115,7 @@ def test_the_discriminators_losses_are_those_of_equation_11_with_their_weights(t
     generator, discriminator = Painter(), Mean()
     losses = discriminator_losses(generator, discriminator, task, LossWeights(), rng(), rng())
     # Fakes: n -> d is 0.5 * 0 + 0.5 * 1 = 0.5; d -> n is 0.75 * 0.8 - 0.25 = 0.35. The gradient of the mean of 16
-    # numbers has the norm 1/4.
+    # numbers has norm 1/4.
     assert {name: loss.item() for name, loss in losses.items()} == pytest.approx(
         {
             "critic_loss": (0.5 + 0.35) / 2 - (0 + 0.8) / 2,
@@ -130,7 +130,7 @@ def test_the_discriminators_losses_are_those_of_equation_11_with_their_weights(t
 
 def test_the_generators_losses_are_those_of_equation_12_with_their_weights(task):
     losses, maps = generator_losses(Painter(), Mean(), task, LossWeights(), rng())
-    # Back again: 0.75 * 0.5 - 0.25 = 0.125 for n, 0.5 * 0.35 + 0.5 = 0.675 for d. Maps: 0.5 and 0.25, in either order.
+    # Reconstructions: 0.75 * 0.5 - 0.25 = 0.125 for n, 0.5 * 0.35 + 0.5 = 0.675 for d. Maps: 0.5 and 0.25.
     assert {name: loss.item() for name, loss in losses.items()} == pytest.approx(
         {
             "adversarial_loss": -(0.5 + 0.35) / 2,
@@ -144,6 +144,6 @@ def test_the_generators_losses_are_those_of_equation_12_with_their_weights(task)
     assert maps.mean((1, 2, 3)).tolist() == [0.5, 0.25]
 
 
-def test_losses_of_maps_without_weight_are_left_out(task):
+def test_map_losses_with_weight_0_are_omitted(task):
     losses, _ = generator_losses(Painter(), Mean(), task, LossWeights(map_cycle=0, map_size=0), rng())
     assert set(losses) == {"adversarial_loss", "fake_class_loss", "reconstruction_loss"}

@@ -1,6 +1,6 @@
-"""Spatial control is spatial: trained on labels of whole images, the network takes a map of half an image all the same.
+"""Spatial control: after training on labels of whole images, the network follows a control map of half an image.
 
-The defects are specks all over the image, which a small network learns to make within a minute.
+The defects are specks all over the image, which a small network learns to generate within a minute.
 """
 
 from typing import ClassVar
@@ -22,13 +22,13 @@ class Specks(DefectGenerator):
 
     def draw(self, images, rng):
         height, width = images.shape[-2:]
-        chosen = torch.rand(len(images), 1, height // 4, width // 4, generator=rng) < 0.15
-        mask = functional.interpolate(chosen.float(), (height, width)).bool()
+        cells = torch.rand(len(images), 1, height // 4, width // 4, generator=rng) < 0.15
+        mask = functional.interpolate(cells.float(), (height, width)).bool()
         return torch.ones_like(images), mask
 
 
 @pytest.mark.slow
-def test_a_control_map_of_one_half_makes_defects_in_that_half_only(tmp_path):
+def test_a_control_map_of_one_half_generates_defects_in_that_half_only(tmp_path):
     seed_all(0)
     settings = {"channels": 8, "residual_blocks": 1, "iterations": 400, "critic_updates": 2, "learning_rate": 1e-3}
     model = DefectGan((32, 32), **settings, identity_share=0.5, evaluator=False, visualizer=False)
@@ -38,9 +38,9 @@ def test_a_control_map_of_one_half_makes_defects_in_that_half_only(tmp_path):
     images = torch.stack([item.image for item in data.test_data if not item.gt_label][:16])
     control = torch.zeros(16, 1, 32, 32)
     control[..., :16] = 1
-    made, maps = model.eval().synthesize(images, control, torch.Generator().manual_seed(0))
-    change = (made - model.resized(images)).abs().mean(1, keepdim=True)
-    # The control map reaches nine pixels past its border, see test_torch_model.
+    synthesized, maps = model.eval().synthesize(images, control, torch.Generator().manual_seed(0))
+    change = (synthesized - model.resized(images)).abs().mean(1, keepdim=True)
+    # The control map has an effect on nine pixels beyond its border, see test_torch_model.
     assert maps[..., 25:].mean() < 0.15
     assert change[..., :16].mean() > 2 * change[..., 25:].mean()
     assert change[..., :16].mean() > 0.03

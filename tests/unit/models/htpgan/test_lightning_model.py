@@ -1,4 +1,4 @@
-"""HtpGan as a module of anomalib: its sizes, checkpoints and thresholds, and what it refuses."""
+"""HtpGan as an anomalib model: sizes, checkpoints, thresholds, and rejected arguments."""
 
 import pytest
 import torch
@@ -20,7 +20,7 @@ QUIET = {"accelerator": "cpu", "logger": False, "enable_progress_bar": False, "e
 # Sizes and checkpoints
 
 
-def own_pre_processor() -> PreProcessor:
+def custom_pre_processor() -> PreProcessor:
     return PreProcessor(Compose([Resize((20, 40))]))
 
 
@@ -36,8 +36,8 @@ def test_images_are_resized_to_the_image_size(tiny, arguments, size):
     assert isinstance(model.pre_processor, AntialiasedPreProcessor)
 
 
-def test_a_pre_processor_of_ones_own_decides_the_size(tiny):
-    model = tiny(image_size=(64, 64), pre_processor=own_pre_processor())
+def test_a_custom_pre_processor_sets_the_size(tiny):
+    model = tiny(image_size=(64, 64), pre_processor=custom_pre_processor())
     assert model.image_size == model.model.sizes[-1] == (20, 40)
 
 
@@ -47,8 +47,8 @@ def test_without_a_pre_processor_images_must_have_the_image_size(tiny):
     assert model.eval()(torch.rand(1, 3, 20, 40)).anomaly_map.shape[-2:] == (20, 40)
 
 
-@pytest.mark.parametrize("pre_processor", [True, own_pre_processor()], ids=["ours", "one's own"])
-def test_a_checkpoint_knows_the_size_and_gives_the_same_model(train, datamodule, pre_processor):
+@pytest.mark.parametrize("pre_processor", [True, custom_pre_processor()], ids=["default", "custom"])
+def test_a_checkpoint_restores_the_size_and_the_outputs(train, datamodule, pre_processor):
     run = train(datamodule, image_size=(24, 36), pre_processor=pre_processor)
     loaded = HtpGan.load_from_checkpoint(run.engine.best_model_path, map_location="cpu")
     assert loaded.image_size == run.model.image_size == ((24, 36) if pre_processor is True else (20, 40))
@@ -60,7 +60,7 @@ def test_a_checkpoint_knows_the_size_and_gives_the_same_model(train, datamodule,
     assert torch.allclose(result.pred_score, expected.pred_score, atol=1e-5)
 
 
-def test_a_checkpoint_knows_every_argument(train, datamodule):
+def test_a_checkpoint_restores_every_argument(train, datamodule):
     arguments = {"texture_module": False, "fusion": "entropy", "threshold": "otsu", "blend_fakes": False, "width": 3}
     numbers = {"discriminator_lr": 1e-3, "generator_lr": 1e-4, "contrast": 0.2, "reference": "002"}
     run = train(datamodule, **arguments, **numbers)
@@ -71,7 +71,7 @@ def test_a_checkpoint_knows_every_argument(train, datamodule):
     assert isinstance(loaded.post_processor, OtsuPostProcessor)
 
 
-def test_a_trained_model_can_be_exported_as_it_is(train, datamodule, tmp_path):
+def test_a_trained_model_can_be_exported_to_torch(train, datamodule, tmp_path):
     run = train(datamodule)
     path = run.engine.export(run.model, "torch", export_root=tmp_path)
     loaded = torch.load(path, weights_only=False)["model"]
@@ -90,18 +90,18 @@ def test_a_trained_model_can_be_exported_as_it_is(train, datamodule, tmp_path):
         ("reference", ReferencePostProcessor),
     ],
 )
-def test_the_threshold_comes_from_where_one_says(tiny, threshold, kind):
+def test_the_threshold_argument_selects_the_post_processor(tiny, threshold, kind):
     assert type(tiny(threshold=threshold).post_processor) is kind
 
 
-def test_a_post_processor_of_ones_own_decides_the_threshold(tiny):
-    own = ReferencePostProcessor(percentile=90)
-    assert tiny(threshold="otsu", post_processor=own).post_processor is own
+def test_a_custom_post_processor_overrides_the_threshold_argument(tiny):
+    custom = ReferencePostProcessor(percentile=90)
+    assert tiny(threshold="otsu", post_processor=custom).post_processor is custom
     assert tiny(threshold="otsu", post_processor=False).post_processor is None
 
 
 @pytest.mark.parametrize("threshold", lightning_model.THRESHOLDS)
-def test_training_sets_the_thresholds_and_the_checkpoint_has_them(train, datamodule, threshold):
+def test_training_sets_the_thresholds_and_the_checkpoint_restores_them(train, datamodule, threshold):
     run = train(datamodule, threshold=threshold)
     loaded = HtpGan.load_from_checkpoint(run.engine.best_model_path, map_location="cpu")
     for name in ("image_threshold", "pixel_threshold", "pixel_min", "pixel_max", "image_min", "image_max"):
@@ -111,38 +111,38 @@ def test_training_sets_the_thresholds_and_the_checkpoint_has_them(train, datamod
 
 
 class Epochs(Callback):
-    """Counts validations."""
+    """Records the epochs of validations."""
 
     def __init__(self) -> None:
         self.validated: list[int] = []
 
     def on_validation_start(self, trainer, pl_module) -> None:
-        """Take down the epoch."""
+        """Record the epoch."""
         self.validated.append(trainer.current_epoch)
 
 
-def test_validation_runs_once_when_all_scales_are_trained(train, datamodule):
+def test_validation_runs_once_after_the_last_scale(train, datamodule):
     epochs = Epochs()
     train(datamodule, epochs, num_scales=3)
     assert epochs.validated == [2]
 
 
-def test_a_threshold_from_the_reference_needs_no_other_image(train, root):
+def test_thresholds_from_the_reference_need_no_other_image(train, root):
     datamodule = folder_datamodule(root)
     datamodule.val_split_mode = type(datamodule.val_split_mode).NONE
     run = train(datamodule, threshold="reference", reference=1)
     assert not hasattr(datamodule, "val_data")
-    own = run.model.model.eval()(run.model.pre_processor.transform(datamodule.train_data[1].image[None]))
+    output = run.model.model.eval()(run.model.pre_processor.transform(datamodule.train_data[1].image[None]))
     post = run.model.post_processor
-    assert torch.allclose(post.image_threshold, own.pred_score.max(), atol=1e-4)
-    share = (own.anomaly_map <= post.pixel_threshold + 1e-4).float().mean()
+    assert torch.allclose(post.image_threshold, output.pred_score.max(), atol=1e-4)
+    share = (output.anomaly_map <= post.pixel_threshold + 1e-4).float().mean()
     assert 0.997 <= float(share) < 1
-    result = post(own)
+    result = post(output)
     assert float(result.pred_score.detach()) == pytest.approx(0.5, abs=1e-4)
     assert float(result.anomaly_map.detach().min()) == pytest.approx(0, abs=1e-4)
 
 
-# What it refuses
+# Rejected arguments
 
 
 @pytest.mark.parametrize(
@@ -160,14 +160,14 @@ def test_a_threshold_from_the_reference_needs_no_other_image(train, root):
         ({"fusion": "mean"}, "fusion is 'mean'; "),
     ],
 )
-def test_an_argument_that_cannot_be_is_named(tiny, arguments, line):
+def test_an_invalid_argument_is_rejected_in_one_line(tiny, arguments, line):
     with pytest.raises(InvalidInputError, match=f"^{line}"):
         tiny(**arguments)
 
 
-def test_another_number_of_epochs_than_scales_is_refused(tiny, datamodule, tmp_path):
+def test_a_number_of_epochs_other_than_that_of_the_scales_is_rejected(tiny, datamodule, tmp_path):
     trainer = Trainer(max_epochs=5, default_root_dir=tmp_path, **QUIET)
-    line = r"^HtpGan trains one scale an epoch: max_epochs is 5, but there are 2 scales; .*--model\.num_scales"
+    line = r"^HtpGan trains one scale per epoch: max_epochs is 5, but there are 2 scales; .*--model\.num_scales"
     with pytest.raises(ConfigurationError, match=line):
         trainer.fit(tiny(), datamodule=datamodule)
 
@@ -178,20 +178,20 @@ def test_the_engine_chooses_the_number_of_epochs(tiny, datamodule, tmp_path):
     assert run.engine.trainer.current_epoch == 3
 
 
-def test_several_devices_are_refused(tiny, datamodule, tmp_path, monkeypatch):
+def test_several_devices_are_rejected(tiny, datamodule, tmp_path, monkeypatch):
     monkeypatch.setattr(Trainer, "world_size", property(lambda _: 2))
     with pytest.raises(ConfigurationError, match=r"^HtpGan learns from one image.* 2 devices: .*--trainer\.devices 1$"):
         fit(tiny(), datamodule, tmp_path, {})
 
 
-def test_a_loader_in_the_place_of_a_data_module_is_refused(tiny, datamodule, tmp_path):
+def test_a_loader_instead_of_a_data_module_is_rejected(tiny, datamodule, tmp_path):
     datamodule.setup()
     trainer = Trainer(max_epochs=2, default_root_dir=tmp_path, **QUIET)
     with pytest.raises(ConfigurationError, match="pass datamodule="):
         trainer.fit(tiny(), train_dataloaders=datamodule.train_dataloader())
 
 
-def test_a_quick_trial_run_is_no_mismatch_of_epochs(tiny, datamodule, tmp_path):
+def test_a_fast_dev_run_may_have_another_number_of_epochs(tiny, datamodule, tmp_path):
     trainer = Trainer(fast_dev_run=True, default_root_dir=tmp_path, **QUIET)
     trainer.fit(tiny(), datamodule=datamodule)
     assert not list(tmp_path.rglob("*.ckpt"))

@@ -1,4 +1,4 @@
-"""HTP-GAN's losses against values calculated by hand, with log(1 + e) = 1.313262 and log(1 + 1/e) = 0.313262."""
+"""Losses of HTP-GAN against values calculated by hand: log(1 + e) = 1.313262 and log(1 + 1/e) = 0.313262."""
 
 import math
 
@@ -16,14 +16,14 @@ def logits(*values: float) -> torch.Tensor:
     ("real", "fake", "share", "expected"),
     [
         (0.0, 0.0, 0.0, 2 * math.log(2)),
-        (0.0, 0.0, 0.7, 2 * math.log(2)),  # a discriminator that knows nothing loses the same whatever the truth
+        (0.0, 0.0, 0.7, 2 * math.log(2)),  # the loss of an uninformed discriminator does not depend on the target
         (1.0, -1.0, 0.0, 0.313262 + 0.313262),
         (-1.0, 1.0, 0.0, 1.313262 + 1.313262),
         (1.0, -1.0, 1.0, 0.313262 + 1.313262),  # the "generated" pixel is real
         (1.0, -1.0, 0.25, 0.313262 + 0.25 * 1.313262 + 0.75 * 0.313262),
     ],
 )
-def test_discriminator_loses_by_real_and_generated_pixels(real, fake, share, expected):
+def test_discriminator_loss_is_the_cross_entropy_of_real_and_generated_pixels(real, fake, share, expected):
     loss = discriminator_loss(logits(real), logits(fake), logits(share))
     assert float(loss) == pytest.approx(expected, abs=1e-5)
 
@@ -34,11 +34,11 @@ def test_discriminator_loss_is_the_mean_over_pixels():
 
 
 @pytest.mark.parametrize(("fake", "expected"), [(0.0, math.log(2)), (-1.0, 1.313262), (1.0, 0.313262)])
-def test_generator_loses_by_not_being_taken_for_real(fake, expected):
+def test_generator_loss_is_the_cross_entropy_with_real(fake, expected):
     assert float(generator_loss(logits(fake))) == pytest.approx(expected, abs=1e-5)
 
 
-def test_generator_gets_gradients_where_the_discriminator_is_sure():
+def test_generator_loss_does_not_saturate_where_the_discriminator_is_certain():
     fake = logits(-30.0).requires_grad_()
     generator_loss(fake).backward()
     assert float(fake.grad) == pytest.approx(-1.0, abs=1e-5)

@@ -1,4 +1,4 @@
-"""The reference image: how it is named, what is said when it cannot be had, and that no other image is opened."""
+"""The reference image: how it is selected, errors if it cannot be loaded, and that no other image is opened."""
 
 import re
 import shutil
@@ -17,7 +17,7 @@ from anomalib_defect_plugins.models.htpgan.reference import load_reference
 
 
 def load(datamodule, reference, min_side=16) -> str:
-    """Return the name of the reference image below its data set."""
+    """Load the reference image, and return the last two parts of its path."""
     if not hasattr(datamodule, "train_data"):
         datamodule.setup()
     item = load_reference(datamodule, reference, min_side)
@@ -27,7 +27,7 @@ def load(datamodule, reference, min_side=16) -> str:
 
 @pytest.fixture
 def two_folders(root) -> Folder:
-    """Normal images of the same names in two folders, and one whose name is a number."""
+    """Return data with normal images of the same names in two folders, and one whose name is a number."""
     shutil.copytree(root / "normal", root / "more")
     (root / "more" / "002.png").rename(root / "more" / "7.png")
     folders = {"normal_dir": ["normal", "more"], "normal_test_dir": "normal_test", "abnormal_dir": "defective"}
@@ -43,57 +43,56 @@ def two_folders(root) -> Folder:
         ("002", "normal/002.png"),
         ("normal/001.png", "normal/001.png"),
         ("normal/001", "normal/001.png"),
-        ("1", "normal/001.png"),  # no image is called 1, so it is a position
+        ("1", "normal/001.png"),  # no image is named 1, so it is an index
     ],
 )
-def test_it_is_named_by_position_file_name_or_end_of_its_path(datamodule, reference, expected):
+def test_it_is_selected_by_index_file_name_or_end_of_its_path(datamodule, reference, expected):
     assert load(datamodule, reference) == expected
 
 
-def test_its_whole_path_names_it(datamodule, root):
+def test_it_is_selected_by_its_full_path(datamodule, root):
     assert load(datamodule, str(root / "normal" / "002.png")) == "normal/002.png"
 
 
-def test_positions_count_paths_in_order(two_folders):
-    names = [load(two_folders, position) for position in range(8)]
+def test_indices_follow_the_order_of_the_paths(two_folders):
+    names = [load(two_folders, index) for index in range(8)]
     assert names == sorted(names)
     assert len(set(names)) == 8
 
 
-def test_more_of_the_path_tells_equal_names_apart(two_folders):
+def test_more_of_the_path_distinguishes_equal_names(two_folders):
     assert load(two_folders, "more/001.png") == "more/001.png"
     assert load(two_folders, "normal/001") == "normal/001.png"
 
 
-def test_a_name_that_is_a_number_is_a_name_first(two_folders):
+def test_a_numeric_string_is_a_name_before_an_index(two_folders):
     assert load(two_folders, "7") == "more/7.png"
     assert load(two_folders, 7) == "normal/003.png"
 
 
-def test_a_name_that_several_images_have_is_refused(two_folders):
-    line = "^reference is '001.png', but 2 of the 8 normal training images of two are called so: give more of its path$"
+def test_an_ambiguous_name_is_rejected(two_folders):
+    line = "^reference is '001.png', but 2 of the 8 normal training images of two match it: add more of its path$"
     with pytest.raises(InvalidInputError, match=line):
         load(two_folders, "001.png")
 
 
 @pytest.mark.parametrize("reference", ["004.png", "002.jpg", "normal_test/000.png", "mal/000.png", ""])
-def test_a_name_that_no_image_has_is_refused_with_one_that_there_is(datamodule, reference):
+def test_an_unknown_name_is_rejected_with_an_existing_one(datamodule, reference):
     line = (
-        f"reference is {reference!r}, but none of the 4 normal training images of generated are called so "
-        "(one is '000.png')"
+        f"reference is {reference!r}, but none of the 4 normal training images of generated match it (one is '000.png')"
     )
     with pytest.raises(InvalidInputError, match=f"^{re.escape(line)}$"):
         load(datamodule, reference)
 
 
 @pytest.mark.parametrize("reference", [4, -1, "4", 201])
-def test_a_position_that_there_is_not_is_refused_with_their_number(datamodule, reference):
+def test_an_index_out_of_range_is_rejected_with_the_number_of_images(datamodule, reference):
     line = f"^reference is {reference}, but generated has 4 normal training images"
     with pytest.raises(InvalidInputError, match=line):
         load(datamodule, reference)
 
 
-def test_without_a_normal_image_it_says_so(datamodule):
+def test_training_data_without_a_normal_image_is_rejected(datamodule):
     datamodule.setup()
     samples = datamodule.train_data.samples
     datamodule.train_data.samples = samples.assign(label_index=1)
@@ -106,18 +105,18 @@ def test_defective_training_images_are_not_counted(datamodule):
     samples = datamodule.train_data.samples
     datamodule.train_data.samples = samples.assign(label_index=[1, 0, 1, 0])
     datamodule.train_data.samples.attrs["task"] = "classification"
-    assert [load(datamodule, position) for position in (0, 1)] == ["normal/001.png", "normal/003.png"]
+    assert [load(datamodule, index) for index in (0, 1)] == ["normal/001.png", "normal/003.png"]
     with pytest.raises(InvalidInputError, match="none of the 2 normal training images"):
         load(datamodule, "000.png")
 
 
-def test_without_a_data_module_it_says_what_to_pass():
+def test_without_a_data_module_the_error_says_what_to_pass():
     with pytest.raises(ConfigurationError, match="pass datamodule="):
         load_reference(None, 0, 16)
 
 
-@pytest.mark.parametrize("content", [b"", b"no image", None], ids=["empty", "text", "cut"])
-def test_a_broken_reference_is_named(datamodule, root, content):
+@pytest.mark.parametrize("content", [b"", b"no image", None], ids=["empty", "text", "truncated"])
+def test_a_corrupt_reference_is_named(datamodule, root, content):
     path = root / "normal" / "001.png"
     path.write_bytes(path.read_bytes()[:300] if content is None else content)
     with pytest.raises(InvalidInputError, match=r"cannot read reference image .*normal.001\.png .*; replace") as error:
@@ -125,15 +124,15 @@ def test_a_broken_reference_is_named(datamodule, root, content):
     assert "\n" not in str(error.value)
 
 
-def test_a_reference_that_has_gone_is_named(datamodule, root):
+def test_a_missing_reference_is_named(datamodule, root):
     datamodule.setup()
     (root / "normal" / "001.png").unlink()
-    with pytest.raises(MissingDataError, match=r"reference image .*normal.001\.png does not exist"):
+    with pytest.raises(MissingDataError, match=r"reference image .*normal.001\.png not found\. Restore it"):
         load(datamodule, 1)
 
 
 @pytest.mark.parametrize(("size", "fits"), [((16, 60), True), ((60, 16), True), ((15, 60), False), ((60, 15), False)])
-def test_a_reference_smaller_than_the_coarsest_scale_is_refused(datamodule, root, size, fits):
+def test_a_reference_smaller_than_the_coarsest_scale_is_rejected(datamodule, root, size, fits):
     Image.fromarray(np.zeros((*size[::-1], 3), np.uint8)).save(root / "normal" / "000.png")
     if fits:
         assert load(datamodule, 0) == "normal/000.png"
@@ -147,7 +146,7 @@ def test_its_file_is_the_only_one_that_is_opened(datamodule, monkeypatch):
     opened = []
     original = Image.open
     monkeypatch.setattr(
-        Image, "open", lambda path, *rest, **more: (opened.append(path), original(path, *rest, **more))[1]
+        Image, "open", lambda path, *args, **kwargs: (opened.append(path), original(path, *args, **kwargs))[1]
     )
     load(datamodule, 2)
     assert {Path(path).name for path in opened} == {"002.png"}

@@ -1,4 +1,4 @@
-"""HTP-GAN's networks: eq. 1, 3 and 5, and the sizes of the pyramid."""
+"""Networks of HTP-GAN: eq. 1, 3 and 5, and the sizes of the pyramid."""
 
 import pytest
 import torch
@@ -6,8 +6,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from anomalib_defect_plugins.core.errors import InvalidInputError
-from anomalib_defect_plugins.layers import TexturePerceivingModule
-from anomalib_defect_plugins.models.htpgan.anomaly_map import image_score
+from anomalib_defect_plugins.layers import TexturePerceivingModule, top_mean
 from anomalib_defect_plugins.models.htpgan.torch_model import Discriminator, Generator, HtpGanModel, pyramid_sizes
 
 IMAGE_SIZE = (24, 36)
@@ -23,7 +22,7 @@ def model() -> HtpGanModel:
 def generator() -> Generator:
     torch.manual_seed(0)
     generator = Generator(4).eval()
-    with torch.no_grad():  # nothing may be at its neutral value, or a mix-up would not show
+    with torch.no_grad():  # no value is neutral, so that a mix-up changes the result
         for name, values in generator.state_dict().items():
             if "running" in name or name.endswith(("1.weight", "1.bias")):
                 values.uniform_(0.5, 1.5)
@@ -46,14 +45,14 @@ def residual_of_the_paper(generator: Generator, image: Tensor) -> Tensor:
     return image.tanh()
 
 
-def test_a_generator_adds_what_it_makes_of_noise_and_the_coarser_image(generator):
+def test_a_generator_adds_its_residual_of_noise_and_coarser_image_to_the_coarser_image(generator):
     noise, coarser = torch.randn(1, 3, 11, 15), torch.randn(1, 3, 11, 15)
     result = generator(noise, coarser)
     assert torch.allclose(result, coarser + residual_of_the_paper(generator, noise + coarser), atol=1e-5)  # eq. 1
     assert not torch.allclose(result, coarser, atol=1e-2)
 
 
-def test_a_generator_without_a_residual_gives_the_coarser_image(generator):
+def test_a_generator_with_a_zero_residual_returns_the_coarser_image(generator):
     for values in generator.residual[-2].parameters():
         nn.init.zeros_(values)
     coarser = torch.randn(1, 3, 11, 15)
@@ -81,21 +80,21 @@ def test_only_the_last_generator_gets_gradients(model, scale):
     assert all(values.grad is not None for values in model.generators[scale].parameters())
 
 
-def test_nothing_is_recorded_where_gradients_are_off(model):
+def test_generation_without_gradients_records_no_graph(model):
     with torch.no_grad():
         assert not model.generate(noises(model, 1)).requires_grad
 
 
 @pytest.mark.parametrize("texture_module", [True, False])
 @pytest.mark.parametrize("size", [(16, 16), (16, 24)])
-def test_a_discriminator_gives_one_logit_a_pixel(texture_module, size):
+def test_a_discriminator_returns_one_logit_per_pixel(texture_module, size):
     discriminator = Discriminator(4, size, texture_module)
     logits = discriminator(torch.randn(2, 3, *size))
     assert logits.shape == (2, 1, *size)
-    assert any(isinstance(part, TexturePerceivingModule) for part in discriminator.modules()) == texture_module
+    assert any(isinstance(module, TexturePerceivingModule) for module in discriminator.modules()) == texture_module
 
 
-def test_a_discriminator_without_texture_module_is_as_wide():
+def test_a_discriminator_without_texture_module_has_as_many_channels():
     with_module, without = (Discriminator(4, (16, 16), texture_module, 3) for texture_module in (True, False))
     assert with_module.head[0][0].in_channels == without.head[0][0].in_channels == 24
 
@@ -104,11 +103,11 @@ def test_logits_are_not_bounded():
     discriminator = Discriminator(4, (16, 16)).eval()
     with torch.no_grad():
         discriminator.head[-1].bias.fill_(7.0)
-    assert discriminator(torch.randn(1, 3, 16, 16)).max() > 5  # eq. 3's sigmoid is left to loss and anomaly map
+    assert discriminator(torch.randn(1, 3, 16, 16)).max() > 5  # loss and anomaly map apply the sigmoid of eq. 3
 
 
 @pytest.mark.parametrize("texture_module", [True, False])
-def test_a_pixel_is_judged_by_the_seven_by_seven_around_it(texture_module):
+def test_the_receptive_field_of_a_logit_is_seven_by_seven_pixels(texture_module):
     torch.manual_seed(0)
     discriminator = Discriminator(8, (24, 24), texture_module).eval()
     image = torch.randn(1, 3, 24, 24, requires_grad=True)
@@ -117,13 +116,13 @@ def test_a_pixel_is_judged_by_the_seven_by_seven_around_it(texture_module):
     assert (rows.min(), rows.max(), columns.min(), columns.max()) == (7, 13, 9, 15)
 
 
-def test_exposure_of_an_image_does_not_count(model):
+def test_exposure_of_an_image_has_no_effect(model):
     image = torch.rand(2, 3, *IMAGE_SIZE) * 0.5
     other = 0.6 * image + torch.tensor([0.1, 0.3, 0.5]).reshape(3, 1, 1)
     assert torch.allclose(model.eval()(other).anomaly_map, model(image).anomaly_map, atol=1e-4)
 
 
-def test_normalised_images_have_no_mean_and_the_contrast_that_one_says():
+def test_normalised_images_have_zero_mean_and_the_given_contrast():
     model = HtpGanModel(IMAGE_SIZE, num_scales=2, min_size=16, width=2, contrast=0.3)
     image = torch.rand(2, 3, *IMAGE_SIZE) * torch.tensor([0.2, 1.0]).reshape(2, 1, 1, 1)
     result = model.normalise(image)
@@ -146,16 +145,16 @@ def test_noise_of_a_flat_image_is_not_blown_up(model):
 
 
 class Fixed(nn.Module):
-    """Stands for a discriminator: gives known logits and remembers what it was shown."""
+    """Discriminator that returns fixed logits and stores its input."""
 
     def __init__(self, logits: Tensor) -> None:
         super().__init__()
         self.logits = logits
-        self.shown = torch.empty(0)
+        self.seen = torch.empty(0)
 
     def forward(self, image: Tensor) -> Tensor:
-        """Give the known logits."""
-        self.shown = image
+        """Return the fixed logits."""
+        self.seen = image
         return self.logits
 
 
@@ -179,19 +178,19 @@ def test_the_anomaly_map_is_the_mean_of_the_scales(fusion, expected):
     assert torch.allclose(anomaly_map, torch.full_like(anomaly_map, expected), atol=1e-5)
 
 
-def test_scales_are_enlarged_to_the_image_before_the_mean():
+def test_scales_are_upsampled_to_the_image_size_before_the_mean():
     logits = [torch.randn(2, 1, *size, generator=torch.Generator().manual_seed(0)) for size in SIZES]
     anomaly_map = with_logits(*logits)(torch.rand(2, 3, *IMAGE_SIZE)).anomaly_map
     large = [functional.interpolate(-values, IMAGE_SIZE, mode="bilinear", align_corners=False) for values in logits]
     assert torch.allclose(anomaly_map, sum(large) / 3, atol=1e-6)
 
 
-def test_a_spot_at_the_coarsest_scale_is_found_at_its_place():
+def test_a_spot_at_the_coarsest_scale_is_located_in_the_anomaly_map():
     logits = [torch.zeros(1, 1, *size) for size in SIZES]
     logits[0][0, 0, 12, 4] = -9.0
     anomaly_map = with_logits(*logits)(torch.rand(1, 3, *IMAGE_SIZE)).anomaly_map[0, 0]
     row, column = divmod(int(anomaly_map.argmax()), IMAGE_SIZE[1])
-    assert abs((row + 0.5) / 24 - 12.5 / 16) < 1 / 24  # both in shares of the height
+    assert abs((row + 0.5) / 24 - 12.5 / 16) < 1 / 24  # both as fractions of the height
     assert abs((column + 0.5) / 36 - 4.5 / 24) < 1 / 36
 
 
@@ -199,20 +198,20 @@ def test_the_score_of_an_image_comes_from_its_fused_map():
     logits = [torch.randn(3, 1, *size) for size in SIZES]
     output = with_logits(*logits)(torch.rand(3, 3, *IMAGE_SIZE))
     assert output.pred_score.shape == (3,)
-    assert torch.equal(output.pred_score, image_score(output.anomaly_map))
+    assert torch.equal(output.pred_score, top_mean(output.anomaly_map, 0.01))
 
 
-def test_each_discriminator_is_shown_the_image_at_its_scale():
+def test_each_discriminator_sees_the_image_at_its_scale():
     model = with_logits(*(torch.zeros(1, 1, *size) for size in SIZES))
     image = torch.rand(1, 3, *IMAGE_SIZE)
     model(image)
     for scale, discriminator in enumerate(model.discriminators):
         expected = functional.interpolate(model.normalise(image), SIZES[scale], mode="bicubic", antialias=True)
-        assert torch.allclose(discriminator.shown, expected, atol=1e-5)
-        assert torch.equal(model.at_scale(image, scale), discriminator.shown)
+        assert torch.allclose(discriminator.seen, expected, atol=1e-5)
+        assert torch.equal(model.at_scale(image, scale), discriminator.seen)
 
 
-def test_judgement_of_an_image_does_not_depend_on_the_others(model):
+def test_the_anomaly_map_of_an_image_does_not_depend_on_the_others(model):
     images = torch.rand(3, 3, *IMAGE_SIZE)
     together = model.eval()(images).anomaly_map
     assert torch.allclose(together[1:2], model(images[1:2]).anomaly_map, atol=1e-5)
@@ -221,7 +220,7 @@ def test_judgement_of_an_image_does_not_depend_on_the_others(model):
 @pytest.mark.parametrize(
     ("image_size", "num_scales", "min_size", "expected"),
     [
-        # 32 times the sixth root of 8, again and again
+        # each size is the previous one times the sixth root of 8
         ((256, 256), 7, 32, [(n, n) for n in (32, 45, 64, 91, 128, 181, 256)]),
         ((64, 64), 3, 16, [(16, 16), (32, 32), (64, 64)]),
         ((256, 256), 2, 32, [(32, 32), (256, 256)]),
@@ -229,7 +228,7 @@ def test_judgement_of_an_image_does_not_depend_on_the_others(model):
         ((160, 40), 3, 20, [(80, 20), (113, 28), (160, 40)]),  # 20 times the root of 2 is 28.28
     ],
 )
-def test_the_pyramid_rises_in_equal_ratios_and_keeps_the_shape(image_size, num_scales, min_size, expected):
+def test_the_pyramid_grows_in_equal_ratios_and_keeps_the_aspect_ratio(image_size, num_scales, min_size, expected):
     assert pyramid_sizes(image_size, num_scales, min_size) == expected
 
 
@@ -249,11 +248,11 @@ def test_the_papers_numbers_of_scales_give_different_sizes(num_scales):
         (((64, 64), 3, 15), r"min_size is 15; at an image size of \(64, 64\) it must be 16 to 63"),
     ],
 )
-def test_a_pyramid_that_cannot_be_is_refused_in_one_line(arguments, line):
+def test_an_invalid_pyramid_is_rejected_in_one_line(arguments, line):
     with pytest.raises(InvalidInputError, match=f"^{line}$"):
         pyramid_sizes(*arguments)
 
 
-def test_an_image_size_too_small_for_any_pyramid_is_refused():
+def test_an_image_size_too_small_for_any_pyramid_is_rejected():
     with pytest.raises(InvalidInputError, match=r"^image_size is \(16, 16\); a pyramid needs more than 16 pixels"):
         HtpGanModel((16, 16), num_scales=2, min_size=16)

@@ -1,4 +1,4 @@
-"""What one training step of HTP-GAN shows its networks, and what it changes."""
+"""One training step of HTP-GAN: inputs of the networks, and changes to their weights."""
 
 import copy
 from collections.abc import Callable
@@ -18,36 +18,36 @@ SCALES = 2
 
 
 class Recorder:
-    """Takes down what passes through the networks while they train, and the arguments of both losses."""
+    """Records inputs and outputs of the networks during training, and the arguments of both losses."""
 
     def __init__(self, model: HtpGan, monkeypatch: pytest.MonkeyPatch) -> None:
         self.model = model
-        self.judged: list[tuple[int, Tensor, Tensor]] = []  # scale, images, logits
-        self.generated: list[list[tuple[Tensor, Tensor]]] = []  # noise and image, coarse to fine, a chain each
+        self.discriminated: list[tuple[int, Tensor, Tensor]] = []  # scale, images, logits
+        self.generated: list[list[tuple[Tensor, Tensor]]] = []  # noise and image of each generation, coarse to fine
         self.losses: list[tuple[str, tuple[Tensor, ...], float]] = []
         self.totals: list[float] = []
         for scale, network in enumerate(model.model.discriminators):
-            network.register_forward_hook(self._judged(scale))
+            network.register_forward_hook(self._record_discriminator(scale))
         for scale, network in enumerate(model.model.generators):
-            network.register_forward_hook(self._generated(scale))
+            network.register_forward_hook(self._record_generator(scale))
         for name in ("discriminator_loss", "generator_loss"):
-            monkeypatch.setattr(lightning_model, name, self._loss(name, getattr(lightning_model, name)))
+            monkeypatch.setattr(lightning_model, name, self._recording(name, getattr(lightning_model, name)))
         backward = model.manual_backward
         monkeypatch.setattr(model, "manual_backward", lambda loss: (self.totals.append(loss.item()), backward(loss)))
 
     def real(self, scale: int, reference: str) -> Tensor:
-        """Return the reference image as the discriminator of a scale should get it."""
+        """Return the reference image as the expected input of the discriminator of a scale."""
         image = self.model.pre_processor.transform(read_image(reference, as_tensor=True)[None])
         return self.model.model.at_scale(image, scale)
 
-    def _judged(self, scale: int) -> Callable[..., None]:
+    def _record_discriminator(self, scale: int) -> Callable[..., None]:
         def hook(network: torch.nn.Module, inputs: tuple[Tensor], logits: Tensor) -> None:
             if network.training:
-                self.judged.append((scale, inputs[0].detach().clone(), logits.detach().clone()))
+                self.discriminated.append((scale, inputs[0].detach().clone(), logits.detach().clone()))
 
         return hook
 
-    def _generated(self, scale: int) -> Callable[..., None]:
+    def _record_generator(self, scale: int) -> Callable[..., None]:
         def hook(network: torch.nn.Module, inputs: tuple[Tensor, Tensor], image: Tensor) -> None:
             if scale == 0:
                 self.generated.append([])
@@ -55,7 +55,7 @@ class Recorder:
 
         return hook
 
-    def _loss(self, name: str, original: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    def _recording(self, name: str, original: Callable[..., Tensor]) -> Callable[..., Tensor]:
         def call(*arguments: Tensor) -> Tensor:
             loss = original(*arguments)
             self.losses.append((name, tuple(value.detach().clone() for value in arguments), loss.item()))
@@ -66,7 +66,7 @@ class Recorder:
 
 @pytest.fixture
 def record(tiny, datamodule, tmp_path, monkeypatch) -> Callable[..., Recorder]:
-    """Trains a tiny model and returns what happened."""
+    """Return a function that trains a tiny model and returns its recorder."""
 
     def run(*callbacks: Callback, **arguments: Any) -> Recorder:
         seed_all(0)
@@ -80,19 +80,19 @@ def record(tiny, datamodule, tmp_path, monkeypatch) -> Callable[..., Recorder]:
 
 @pytest.mark.parametrize("blend_fakes", [True, False])
 def test_the_discriminator_sees_real_and_generated_in_one_batch_in_both_steps(record, root, blend_fakes):
-    # In passes of their own, batch norm would take away what tells them apart: the model would not learn.
+    # In separate passes, batch norm would remove the difference between them, and the model would not learn.
     recorder = record(reference=1, blend_fakes=blend_fakes)
-    assert [scale for scale, _, _ in recorder.judged] == [0] * 2 * STEPS + [1] * 2 * STEPS  # D's step, then G's
-    for scale, images, _ in recorder.judged:
+    assert [scale for scale, _, _ in recorder.discriminated] == [0] * 2 * STEPS + [1] * 2 * STEPS  # D, then G
+    for scale, images, _ in recorder.discriminated:
         real = recorder.real(scale, root / "normal" / "001.png")
         assert len(images) == 2
         assert torch.allclose(images[:1], real, atol=1e-5)
         assert (images[1:] - real).abs().mean() > 0.05
 
 
-def test_both_losses_are_those_of_the_joint_batch(record):
+def test_both_losses_use_the_logits_of_the_joint_batch(record):
     recorder = record()
-    for (_, _, logits), (name, arguments, _) in zip(recorder.judged, recorder.losses, strict=True):
+    for (_, _, logits), (name, arguments, _) in zip(recorder.discriminated, recorder.losses, strict=True):
         if name == "discriminator_loss":
             assert torch.equal(torch.cat(arguments[:2]), logits)
         else:
@@ -100,21 +100,21 @@ def test_both_losses_are_those_of_the_joint_batch(record):
     assert [name for name, _, _ in recorder.losses] == ["discriminator_loss", "generator_loss"] * STEPS * SCALES
 
 
-def test_in_passes_of_their_own_the_images_would_be_judged_otherwise(record):
+def test_separate_passes_would_change_the_logits(record):
     recorder = record()
-    scale, images, _ = recorder.judged[-1]
+    scale, images, _ = recorder.discriminated[-1]
     discriminator = recorder.model.model.discriminators[scale].train()
-    apart = torch.cat([discriminator(image[None]) for image in images])
-    assert (discriminator(images) - apart).abs().mean() > 0.05
+    separate = torch.cat([discriminator(image[None]) for image in images])
+    assert (discriminator(images) - separate).abs().mean() > 0.05
 
 
 @pytest.mark.parametrize("blend_fakes", [True, False])
-def test_the_discriminator_gets_generated_images_blended_or_plain(record, blend_fakes):
+def test_the_discriminator_sees_blended_or_plain_generated_images(record, blend_fakes):
     recorder = record(blend_fakes=blend_fakes)
     for step in range(STEPS * SCALES):
-        _, images, _ = recorder.judged[2 * step]
+        _, images, _ = recorder.discriminated[2 * step]
         _, (_, _, share), _ = recorder.losses[2 * step]
-        fake = recorder.generated[3 * step][-1][1]  # a step generates for D, for G and for the reconstruction
+        fake = recorder.generated[3 * step][-1][1]  # each step generates for D, for G and for the reconstruction
         assert torch.allclose(images[1:], fake + share * (images[:1] - fake), atol=1e-5)
         if blend_fakes:
             assert share.shape == (1, 1, *images.shape[-2:])
@@ -123,23 +123,23 @@ def test_the_discriminator_gets_generated_images_blended_or_plain(record, blend_
             assert torch.equal(share, torch.zeros_like(share))
 
 
-def test_the_generator_is_judged_by_its_plain_image(record):
+def test_the_adversarial_loss_of_the_generator_uses_its_plain_image(record):
     recorder = record(blend_fakes=True)
     for step in range(STEPS * SCALES):
-        _, images, _ = recorder.judged[2 * step + 1]
+        _, images, _ = recorder.discriminated[2 * step + 1]
         assert torch.equal(images[1:], recorder.generated[3 * step + 1][-1][1])
 
 
-def test_noise_is_new_for_each_network_and_step_and_of_unit_size_at_every_scale(record):
+def test_noise_is_drawn_for_each_network_and_step_with_unit_deviation_at_every_scale(record):
     recorder = record()
-    drawn = [chain for number, chain in enumerate(recorder.generated) if number % 3 < 2]
+    adversarial = [chain for index, chain in enumerate(recorder.generated) if index % 3 < 2]
     for scale in range(SCALES):
-        noises = [chain[scale][0] for chain in drawn if len(chain) > scale]
+        noises = [chain[scale][0] for chain in adversarial if len(chain) > scale]
         assert len({tuple(noise.flatten().tolist()) for noise in noises}) == len(noises)
         assert float(torch.stack(noises).std()) == pytest.approx(1, abs=0.05)
 
 
-def test_the_reconstruction_starts_from_one_noise_and_has_none_at_finer_scales(record):
+def test_the_reconstruction_has_fixed_noise_at_the_coarsest_scale_and_none_at_finer_scales(record):
     recorder = record()
     chains = recorder.generated[2::3]
     assert len(chains) == STEPS * SCALES
@@ -149,7 +149,7 @@ def test_the_reconstruction_starts_from_one_noise_and_has_none_at_finer_scales(r
     assert float(chains[0][0][0].std()) == pytest.approx(1, abs=0.1)
 
 
-def test_the_generator_is_trained_to_fool_and_to_reconstruct(record, root):
+def test_the_generator_loss_is_adversarial_plus_reconstruction(record, root):
     recorder = record(reference="000.png", reconstruction_weight=7.0)
     for step in range(STEPS * SCALES):
         _, _, adversarial = recorder.losses[2 * step + 1]
@@ -168,23 +168,23 @@ def same(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
 
 
 class Snapshots(Callback):
-    """Keeps the weights before the training and after each step, and the learning rates of each step."""
+    """Records the weights before training and after each step, and the learning rates of each step."""
 
     def __init__(self) -> None:
         self.weights: list[tuple[list[dict[str, Tensor]], ...]] = []
         self.rates: list[list[float]] = []
 
     def on_train_start(self, trainer, pl_module) -> None:
-        """Keep what training starts from."""
-        self._keep(pl_module)
+        """Record the initial weights."""
+        self._record(pl_module)
 
     def on_train_batch_end(self, trainer, pl_module, *_: object) -> None:
-        """Keep what a step leaves."""
-        self._keep(pl_module)
-        own = slice(2 * trainer.current_epoch, 2 * trainer.current_epoch + 2)
-        self.rates.append([optimizer.param_groups[0]["lr"] for optimizer in trainer.optimizers[own]])
+        """Record weights and learning rates after a step."""
+        self._record(pl_module)
+        current = slice(2 * trainer.current_epoch, 2 * trainer.current_epoch + 2)
+        self.rates.append([optimizer.param_groups[0]["lr"] for optimizer in trainer.optimizers[current]])
 
-    def _keep(self, pl_module) -> None:
+    def _record(self, pl_module) -> None:
         self.weights.append((weights(pl_module.model.discriminators), weights(pl_module.model.generators)))
 
 
@@ -195,12 +195,12 @@ def test_a_step_changes_both_networks_of_its_scale_and_no_other(record):
         before, after = snapshots.weights[step - 1], snapshots.weights[step]
         scale = (step - 1) // STEPS
         if step == STEPS:
-            continue  # the end of a scale also starts the next
+            continue  # the end of a scale also initialises the next
         for old, new in zip(before, after, strict=True):
             assert [same(old[n], new[n]) for n in range(SCALES)] == [n != scale for n in range(SCALES)]
 
 
-def test_the_next_scale_starts_from_the_one_before(record):
+def test_each_scale_is_initialised_from_the_previous_one(record):
     snapshots = Snapshots()
     record(snapshots)
     for networks in snapshots.weights[STEPS]:

@@ -1,4 +1,4 @@
-"""The contract, trained on two defective images without masks."""
+"""Model contract of ISU-GAN, trained with two defective images without masks."""
 
 from pathlib import Path
 
@@ -27,21 +27,21 @@ class TestIsuGan(TrainingContract):
         weights = sum(weight.numel() for weight in trained.model.model.parameters())
         assert 4 * weights < exported.with_suffix(".bin").stat().st_size < 5 * weights
 
-    def test_prediction_gives_the_repaired_images(self, trained) -> None:
+    def test_prediction_returns_the_repaired_images(self, trained) -> None:
         for batch in trained.engine.predict(trained.model, datamodule=trained.datamodule):
             assert batch.repaired.shape == (len(batch), 1, *self.image_size)
             assert 0 <= batch.repaired.min() < batch.repaired.max() <= 1
             assert [item.repaired.shape for item in batch] == [(1, *self.image_size)] * len(batch)
 
-    def test_the_exported_graph_gives_pytorchs_masks_which_are_empty_in_images_called_normal(
+    def test_the_exported_graph_returns_pytorchs_masks_which_are_empty_in_images_predicted_normal(
         self, trained, exported
     ) -> None:
         images = trained.images()
         graph = run_openvino(exported, images)
         with torch.inference_mode():
             expected = trained.model.eval()(images)
-        # anomalib's threshold is the score of an image, which rounding may put on either side.
-        clear = (expected.pred_score - 0.5).abs().numpy() > 1e-3
-        assert clear.sum() > 2
-        assert (graph["pred_mask"] != expected.pred_mask.numpy())[clear].mean() < 0.001
+        # anomalib's threshold equals the score of an image, which rounding may move to either side.
+        unambiguous = (expected.pred_score - 0.5).abs().numpy() > 1e-3
+        assert unambiguous.sum() > 2
+        assert (graph["pred_mask"] != expected.pred_mask.numpy())[unambiguous].mean() < 0.001
         assert np.array_equal(graph["pred_mask"].any((1, 2, 3)), graph["pred_label"].ravel())

@@ -1,4 +1,4 @@
-"""Equations 7 to 11 and 16, on cases done by hand."""
+"""Equations 7 to 11 and 16 on cases calculated by hand."""
 
 import pytest
 import torch
@@ -7,13 +7,13 @@ from anomalib_defect_plugins.models.isugan.loss import adversarial_loss, differe
 from anomalib_defect_plugins.models.isugan.similarity import anomaly_map_of, repair_error, ssim_map
 
 
-def test_generators_want_scores_of_1():
+def test_the_adversarial_loss_is_the_squared_distance_of_scores_from_1():
     # Eq. 8, as a mean: (0.5 - 1)^2 = 0.25 and (3 - 1)^2 = 4
     assert adversarial_loss(torch.tensor([0.5, 3.0])).item() == pytest.approx(2.125)
     assert adversarial_loss(torch.ones(2, 1, 3, 3)) == 0
 
 
-def test_discriminators_want_1_for_real_and_0_for_fake_images():
+def test_the_discriminator_loss_is_0_for_scores_of_1_for_real_and_0_for_fake_images():
     # Eq. 9: mean of (0 - 1)^2 and (2 - 1)^2, plus mean of 0.5^2 and 1.5^2
     assert discriminator_loss(torch.tensor([0.0, 2.0]), torch.tensor([0.5, -1.5])).item() == pytest.approx(1 + 1.25)
     assert discriminator_loss(torch.ones(3), torch.zeros(3)) == 0
@@ -60,7 +60,7 @@ def test_anomaly_maps_are_in_0_to_1_and_the_mean_over_channels():
 
 
 def test_the_structural_difference_is_1_minus_ssim_of_the_images_in_0_to_1():
-    # Eq. 10 and 11, e < k; the flat images 0.2 and 0.6 of above, in [-1, 1]
+    # Eq. 10 and 11, e < k; the flat images 0.2 and 0.6 from above, scaled to [-1, 1]
     x, y = torch.full((1, 1, 12, 12), -0.6), torch.full((1, 1, 12, 12), 0.2)
     assert difference(x, y, structural=True).item() == pytest.approx(1 - 0.2401 / 0.4001, abs=1e-4)
 

@@ -1,9 +1,9 @@
-"""The networks against the paper's layer table, and inspection."""
+"""Networks of ISU-GAN: weight counts from the paper's layer table, and inspection."""
 
 import pytest
 import torch
 from anomalib.data import InferenceBatch
-from timm.layers import SqueezeExcite
+from timm.layers.squeeze_excite import SqueezeExcite
 from torch import nn
 
 from anomalib_defect_plugins.layers import Involution
@@ -41,25 +41,25 @@ def se(channels: int) -> int:
     ],
     ids=["cyclegan", "skip", "involution", "se", "isugan"],
 )
-def test_weights_of_the_papers_generators_are_as_many_as_by_hand(skip, involution, squeeze_excitation, expected):
+def test_the_papers_generators_have_the_weights_counted_by_hand(skip, involution, squeeze_excitation, expected):
     network = Generator(skip=skip, involution=involution, squeeze_excitation=squeeze_excitation)
     assert count(network) == expected
 
 
-def test_weights_of_the_papers_discriminator_are_as_many_as_by_hand():
+def test_the_papers_discriminator_has_the_weights_counted_by_hand():
     # Four 4x4 convolutions, 128 -> 256 -> 512 -> 1, the last with a bias.
     assert count(make_discriminator()) == 16 * (1 * 128 + 128 * 256 + 256 * 512 + 512 * 1) + 1
 
 
-def test_what_doubles_the_size_treats_the_border_as_the_rest():
+def test_upsampling_treats_the_border_like_the_interior():
     torch.manual_seed(0)
-    stripes = torch.rand(1, 4, 32, 1).expand(-1, -1, -1, 32)  # the same in each column, so nothing ends at the border
-    pairs = torch_model.up(4, 6)(stripes).unflatten(-1, (-1, 2))  # its pattern has two columns
+    stripes = torch.rand(1, 4, 32, 1).expand(-1, -1, -1, 32)  # equal columns, so the border is like the interior
+    pairs = torch_model.up(4, 6)(stripes).unflatten(-1, (-1, 2))  # the output has a period of two columns
     torch.testing.assert_close(pairs, pairs[..., :1, :].expand_as(pairs), rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("variant", [{}, {"skip": False, "involution": False, "squeeze_excitation": False}])
-def test_brighter_images_are_told_from_darker_ones_in_spite_of_the_norms(variant):
+def test_brighter_images_are_distinguished_from_darker_ones_despite_the_norms(variant):
     torch.manual_seed(0)
     network = Generator(width=8, residual_blocks=2, **variant).eval()
     image = 0.2 * torch.rand(1, 1, 64, 64)
@@ -69,15 +69,15 @@ def test_brighter_images_are_told_from_darker_ones_in_spite_of_the_norms(variant
 def test_the_generator_has_four_se_blocks_and_involutions_around_nine_residual_blocks():
     network = Generator(width=8)
     assert sum(isinstance(module, SqueezeExcite) for module in network.modules()) == 4
-    kinds = [type(module).__name__ for module in network.middle]
-    assert kinds == ["SEModule", "Involution", *["ResidualBlock"] * 9, "Involution", "SEModule"]
-    assert all(isinstance(network.middle[place], Involution) for place in (1, -2))
+    names = [type(module).__name__ for module in network.middle]
+    assert names == ["SEModule", "Involution", *["ResidualBlock"] * 9, "Involution", "SEModule"]
+    assert all(isinstance(network.middle[index], Involution) for index in (1, -2))
 
 
 @pytest.mark.parametrize("size", [(32, 32), (33, 46), (16, 23)], ids=str)
 @pytest.mark.parametrize("channels", [1, 3])
 @torch.no_grad()
-def test_generators_keep_shape_and_range_of_images_of_any_side(size, channels):
+def test_generators_keep_shape_and_range_of_images_of_any_size(size, channels):
     torch.manual_seed(0)
     image = torch.rand(2, channels, *size) * 2 - 1
     output = Generator(channels, width=4, residual_blocks=1)(image)
@@ -85,14 +85,14 @@ def test_generators_keep_shape_and_range_of_images_of_any_side(size, channels):
     assert -1 <= output.min() < output.max() <= 1
 
 
-def test_discriminators_judge_patches():
+def test_discriminators_score_patches():
     assert make_discriminator(width=4)(torch.rand(2, 1, 64, 48)).shape == (2, 1, 7, 5)
 
 
 @torch.no_grad()
 def test_se_scales_each_channel_by_equation_2():
-    # By hand: one hidden channel, W1 = (1, 2), W2 = (1, -1), no biases. Channel means y are 1 and 3, so the hidden
-    # value is relu(1 * 1 + 2 * 3) = 7, and z = (sigmoid(7), sigmoid(-7)).
+    # One hidden channel, W1 = (1, 2), W2 = (1, -1), no biases. The channel means y are 1 and 3, so the hidden value is
+    # relu(1 * 1 + 2 * 3) = 7, and z = (sigmoid(7), sigmoid(-7)).
     block = torch_model.squeeze_excite(2, used=True)
     for conv, weights in ((block.fc1, [1.0, 2.0]), (block.fc2, [1.0, -1.0])):
         conv.weight.copy_(torch.tensor(weights).reshape(conv.weight.shape))
@@ -117,18 +117,15 @@ def test_a_skip_connection_scales_the_shallow_map_and_not_the_deep_one():
 
 
 @torch.no_grad()
-def test_only_the_star_has_no_norm_in_generators_and_only_the_score_in_discriminators():
-    for network, bare in (
-        (Generator(width=4, involution=False, squeeze_excitation=False), 1),
-        (make_discriminator(), 1),
-    ):
+def test_only_the_last_convolution_of_generators_and_discriminators_has_no_norm():
+    for network in (Generator(width=4, involution=False, squeeze_excitation=False), make_discriminator()):
         convs = [m for m in network.modules() if isinstance(m, nn.Conv2d | nn.ConvTranspose2d)]
         norms = [m for m in network.modules() if isinstance(m, nn.InstanceNorm2d)]
-        assert len(convs) == len(norms) + bare
+        assert len(convs) == len(norms) + 1
 
 
 @torch.no_grad()
-def test_an_image_that_is_repaired_to_itself_is_normal_and_a_changed_place_is_found(monkeypatch):
+def test_an_image_that_is_repaired_to_itself_is_normal_and_a_changed_region_is_detected(monkeypatch):
     model = IsuGanModel(width=4, residual_blocks=1).eval()
     torch.manual_seed(0)
     image = torch.rand(2, 1, 32, 32).expand(2, 3, 32, 32)

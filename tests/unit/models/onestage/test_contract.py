@@ -1,4 +1,4 @@
-"""The contract, trained on spots with masks."""
+"""Model contract of OneStage, trained on spots with masks."""
 
 from pathlib import Path
 
@@ -15,7 +15,7 @@ class TestOneStage(TrainingContract):
     other_image_sizes = ((40, 48),)
 
     def make_model(self, image_size: tuple[int, int]) -> AnomalibModule:
-        # From a high prior, five steps are enough for maps that tell images apart.
+        # With a high prior, five steps suffice for maps that separate the images.
         return OneStage(image_size, width="small", iterations=5, learning_rate=1e-2, prior=0.3)
 
     def make_datamodule(self, root: Path) -> AnomalibDataModule:

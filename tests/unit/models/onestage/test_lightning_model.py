@@ -1,4 +1,4 @@
-"""OneStage as a module of anomalib: its steps, masks, thresholds, and what it refuses."""
+"""OneStage as an anomalib module: training, masks, thresholds and invalid arguments."""
 
 import logging
 from pathlib import Path
@@ -21,8 +21,8 @@ from anomalib_defect_plugins.testing.runs import Run, fit, run_openvino, seed_al
 
 
 def tiny(**arguments: Any) -> OneStage:
-    settings = {"image_size": (32, 40), "width": "small", "iterations": 2, "evaluator": False, "visualizer": False}
-    return OneStage(**settings | arguments)
+    defaults: dict[str, Any] = {"image_size": (32, 40), "width": "small", "iterations": 2}
+    return OneStage(**defaults | {"evaluator": False, "visualizer": False} | arguments)
 
 
 @pytest.fixture
@@ -57,8 +57,8 @@ def test_defaults_are_the_papers():
     [{}, {"norm": "instance"}, {"norm": "batch", "augment": True}, {"defect_weight": 0.5, "annealing": True}],
     ids=["group", "instance", "batch", "weighted"],
 )
-def test_training_learns_where_the_spots_are(datamodule, tmp_path, arguments):
-    """The spots of the generated data are brighter than anything else, so that few steps find them."""
+def test_training_learns_to_locate_the_spots(datamodule, tmp_path, arguments):
+    """The spots of the generated data are brighter than anything else, so few steps suffice."""
     settings = {"iterations": 40, "learning_rate": 1e-2, "prior": 0.05}
     run = trained(datamodule, tmp_path, image_size=(40, 48), **settings | arguments)
     item = next(iter(run.datamodule.test_dataloader()))
@@ -80,7 +80,7 @@ def test_training_learns_where_the_spots_are(datamodule, tmp_path, arguments):
     ],
     ids=["instance norm", "batch norm", "FBS", "U-Net"],
 )
-def test_each_variant_is_exported_as_it_is(datamodule, tmp_path, arguments):
+def test_the_exported_graph_of_each_variant_agrees_with_pytorch(datamodule, tmp_path, arguments):
     run = trained(datamodule, tmp_path, prior=0.3, **arguments)
     path = run.engine.export(run.model, "openvino", export_root=tmp_path)
     images = torch.rand(1, 3, 50, 60)
@@ -91,7 +91,7 @@ def test_each_variant_is_exported_as_it_is(datamodule, tmp_path, arguments):
     assert torch.allclose(torch.from_numpy(result["pred_score"]), expected.pred_score, atol=1e-3)
 
 
-def test_a_checkpoint_knows_every_argument(datamodule, tmp_path):
+def test_a_checkpoint_stores_every_argument(datamodule, tmp_path):
     arguments = {"norm": "batch", "coarse_suppression": False, "fine_iterations": 2, "prior": 0.2, "augment": True}
     arguments |= {"defect_weight": 0.3, "annealing": True}
     run = trained(datamodule, tmp_path, sigma=0.01, **arguments)
@@ -105,25 +105,25 @@ def test_a_checkpoint_knows_every_argument(datamodule, tmp_path):
 # Masks
 
 
-def step(model: OneStage, given: ImageBatch) -> torch.Tensor:
+def step(model: OneStage, images: ImageBatch) -> torch.Tensor:
     model.log_dict = lambda *_, **__: None
     torch.manual_seed(0)
-    return model.training_step(given, 0).detach()
+    return model.training_step(images, 0).detach()
 
 
 def test_masks_are_resized_with_their_images():
     model = tiny(image_size=(16, 24))
     masks = torch.zeros(1, 32, 48, dtype=torch.bool)
     masks[:, 8:16, 24:48] = True
-    given = batch(masks, [1])
-    model.pre_processor.on_train_batch_start(None, model, given, 0)
-    assert given.image.shape == (1, 3, 16, 24)
+    images = batch(masks, [1])
+    model.pre_processor.on_train_batch_start(None, model, images, 0)
+    assert images.image.shape == (1, 3, 16, 24)
     expected = torch.zeros(1, 16, 24, dtype=torch.bool)
     expected[:, 4:8, 12:] = True
-    assert torch.equal(given.gt_mask.as_subclass(torch.Tensor), expected)
+    assert torch.equal(images.gt_mask.as_subclass(torch.Tensor), expected)
 
 
-def test_a_defect_whose_mask_vanishes_on_resizing_does_not_train_and_is_named_once(caplog):
+def test_a_defect_whose_mask_vanishes_on_resizing_is_excluded_from_training_and_named_once(caplog):
     model = tiny()
     masks = torch.zeros(3, 16, 16, dtype=torch.bool)
     masks[2, 4:6, 4:6] = True
@@ -132,7 +132,7 @@ def test_a_defect_whose_mask_vanishes_on_resizing_does_not_train_and_is_named_on
         with_it = step(model, whole)
         step(model, whole)
     assert [record.message for record in caplog.records if "no pixel" in record.message] == [
-        "the mask of 1.png has no pixel left at 16 x 16, so it does not train: raise --model.image_size"
+        "the mask of 1.png has no pixel left at 16 x 16, so it is not used: raise --model.image_size"
     ]
     rows = [0, 2]
     without = ImageBatch(
@@ -142,17 +142,17 @@ def test_a_defect_whose_mask_vanishes_on_resizing_does_not_train_and_is_named_on
 
 
 def test_no_mask_of_kolektor_sdd_vanishes_at_half_size(data_root):
-    """The thinnest of 52 masks keeps 222 pixels at 704 x 256, without dilation."""
+    """The thinnest of the 52 undilated masks keeps 222 pixels at 704 x 256."""
     resize = OneStage.configure_pre_processor((704, 256)).transform
     paths = sorted((data_root / "kolektor_sdd").glob("*/*_label.bmp"))
     assert len(paths) == 399
-    left = []
+    pixels = []
     for path in paths:
         mask = Mask(read_mask(path, as_tensor=True)[None])
         if mask.any():
-            left.append(int(resize(Image(torch.zeros(1, 3, *mask.shape[-2:])), mask)[1].sum()))
-    assert len(left) == 52
-    assert min(left) > 200
+            pixels.append(int(resize(Image(torch.zeros(1, 3, *mask.shape[-2:])), mask)[1].sum()))
+    assert len(pixels) == 52
+    assert min(pixels) > 200
 
 
 # Thresholds
@@ -168,7 +168,7 @@ def test_sigma_is_the_papers_threshold_on_the_sum_over_its_image():
     assert not result.pred_mask.any()
 
 
-def test_fixed_thresholds_stay_after_validation_and_need_none(datamodule, tmp_path):
+def test_fixed_thresholds_survive_validation_and_do_not_need_it(datamodule, tmp_path):
     for mode in (ValSplitMode.SAME_AS_TEST, ValSplitMode.NONE):
         datamodule.base.val_split_mode = datamodule.val_split_mode = mode
         run = trained(datamodule, tmp_path / mode.value, sigma=0.02)
@@ -188,28 +188,28 @@ def test_without_sigma_thresholds_come_from_labelled_validation_images(datamodul
     assert post.pixel_threshold.isfinite()
 
 
-# What it refuses
+# Invalid arguments
 
 
 @pytest.mark.parametrize(
     ("arguments", "line"),
     [
-        ({"image_size": (36, 40)}, "images are to be 36 x 40 pixels, but sides must be multiples of 8 .*image_size"),
-        ({"defect_weight": 1.0}, "defect_weight is 1.0; it must be more than 0 and less than 1$"),
-        ({"image_size": (8, 8)}, "images are to be 8 x 8 pixels, but sides must be .* at least 16: .*image_size"),
-        ({"image_size": (0, 40)}, "images are to be 0 x 40 pixels"),
+        ({"image_size": (36, 40)}, "the image size is 36 x 40 pixels, but sides must be multiples of 8 .*image_size"),
+        ({"defect_weight": 1.0}, r"defect_weight is 1.0; it must be in \(0, 1\)$"),
+        ({"image_size": (8, 8)}, "the image size is 8 x 8 pixels, but sides must be .* at least 16: .*image_size"),
+        ({"image_size": (0, 40)}, "the image size is 0 x 40 pixels"),
         ({"iterations": 0}, "iterations is 0; it must be more than 0"),
         ({"learning_rate": -1.0}, "learning_rate is -1.0; it must be more than 0"),
-        ({"sigma": 100.0}, "sigma is 100.0; it must be more than 0 and less than 1, the paper's is 0.000139$"),
+        ({"sigma": 100.0}, r"sigma \(the paper's is 0.000139\) is 100.0; it must be in \(0, 1\)$"),
         ({"width": "large"}, "width is 'large'; it must be one of"),
     ],
 )
-def test_an_argument_that_cannot_be_is_named(arguments, line):
+def test_an_invalid_argument_is_named(arguments, line):
     with pytest.raises(InvalidInputError, match=line):
         tiny(**arguments)
 
 
-def test_a_size_of_ones_own_pre_processor_that_cannot_be_is_named(datamodule, tmp_path):
-    own = AntialiasedPreProcessor(Compose([Resize((30, 40))]))
-    with pytest.raises(InvalidInputError, match="images are to be 30 x 40 pixels"):
-        trained(datamodule, tmp_path, pre_processor=own)
+def test_an_invalid_size_of_a_custom_pre_processor_is_named(datamodule, tmp_path):
+    custom = AntialiasedPreProcessor(Compose([Resize((30, 40))]))
+    with pytest.raises(InvalidInputError, match="the image size is 30 x 40 pixels"):
+        trained(datamodule, tmp_path, pre_processor=custom)

@@ -1,4 +1,4 @@
-"""The cross-entropy of eq. 2 and 3 on numbers worked out by hand."""
+"""Cross-entropy of eq. 2 and 3 on numbers calculated by hand."""
 
 import math
 
@@ -19,17 +19,17 @@ def test_loss_of_a_stage_is_the_mean_cross_entropy_of_its_sigmoid():
     assert pytest.approx(0.36698, abs=1e-5) == EXPECTED
 
 
-def test_loss_of_the_result_is_the_same_of_its_logarithms():
+def test_loss_of_the_result_is_the_same_cross_entropy_from_its_logarithms():
     assert float(cross_entropy(SHARES.log(), (1 - SHARES).log(), MASK)) == pytest.approx(EXPECTED, rel=1e-5)
 
 
-def test_loss_does_not_depend_on_how_many_pixels_or_images_there_are():
+def test_loss_does_not_depend_on_the_number_of_pixels_or_images():
     many = stage_loss(SHARES.logit().repeat(3, 1, 4, 2), MASK.repeat(3, 1, 4, 2))
     assert float(many) == pytest.approx(EXPECTED, rel=1e-5)
 
 
 @pytest.mark.parametrize("background", [1, 7])
-def test_a_weight_of_the_defect_holds_however_few_its_pixels_are(background):
+def test_the_defect_weight_is_independent_of_the_number_of_defect_pixels(background):
     """0.3 times -log 0.8, and 0.7 times -log 0.6."""
     logits = SHARES.logit()[..., [0] + [1] * background]
     mask = torch.arange(1 + background).reshape(1, 1, 1, -1) == 0
@@ -37,12 +37,12 @@ def test_a_weight_of_the_defect_holds_however_few_its_pixels_are(background):
     assert float(stage_loss(logits, mask, defect_weight=0.3)) == pytest.approx(expected, rel=1e-5)
 
 
-def test_an_image_without_a_defect_has_the_weight_of_its_background():
+def test_an_image_without_defect_has_the_weight_of_its_background():
     loss = stage_loss(SHARES.logit(), torch.zeros_like(MASK), defect_weight=0.3)
     assert float(loss) == pytest.approx(-0.7 * (math.log(0.2) + math.log(0.6)) / 2, rel=1e-5)
 
 
-def test_images_that_do_not_count_change_nothing():
+def test_excluded_images_have_no_effect_on_the_loss():
     logits = torch.cat([SHARES.logit(), torch.full_like(SHARES, 30.0)]).requires_grad_()
     masks = torch.cat([MASK, ~MASK])
     loss = stage_loss(logits, masks, torch.tensor([True, False]))
@@ -52,5 +52,5 @@ def test_images_that_do_not_count_change_nothing():
     assert gradient[1].abs().max() == 0
 
 
-def test_loss_is_nothing_if_no_image_counts():
+def test_loss_is_0_if_all_images_are_excluded():
     assert float(stage_loss(SHARES.logit(), MASK, torch.tensor([False]))) == 0

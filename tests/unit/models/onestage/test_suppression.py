@@ -1,4 +1,4 @@
-"""Background suppression: eq. 1 and 4 on numbers worked out by hand."""
+"""Background suppression: eq. 1 and 4 on numbers calculated by hand."""
 
 import math
 
@@ -43,7 +43,7 @@ def test_fine_map_is_nowhere_more_than_the_coarse_one(logits, iterations):
 
 
 def test_suppression_keeps_a_defect_and_shrinks_background():
-    """Both maps sure of a defect: 0.99 stays above 0.95. Noise that f_1 knows as such (0.1): 0.6 falls to 0.0006."""
+    """A defect in both maps: 0.99 stays above 0.95. Noise that is low in f_1 (0.1): 0.6 falls to 0.0006."""
     coarse, deepest = pixels(0.99, 0.6).logit(), pixels(0.99, 0.1).logit()
     defect, noise = suppress(coarse, deepest, 3).flatten().tolist()
     assert defect == pytest.approx(0.99**4)
@@ -61,19 +61,19 @@ def test_logarithms_are_those_of_the_map_and_of_its_complement(iterations):
 
 
 @given(LOGITS, st.integers(0, 6))
-def test_logarithms_and_their_gradients_are_finite_however_sure_the_network_is(logits, iterations):
+def test_logarithms_and_their_gradients_are_finite_for_saturated_logits(logits, iterations):
     stages = [pixels(10 * value).requires_grad_() for value in logits]
-    for part in log_suppress(coarse_logits(stages), stages[0], iterations):
-        gradients = torch.autograd.grad(part.sum(), stages, retain_graph=True)
-        assert part.isfinite().all()
+    for logarithm in log_suppress(coarse_logits(stages), stages[0], iterations):
+        gradients = torch.autograd.grad(logarithm.sum(), stages, retain_graph=True)
+        assert logarithm.isfinite().all()
         assert all(gradient.isfinite().all() for gradient in gradients)
 
 
-def test_a_sure_false_alarm_still_has_a_gradient():
+def test_a_saturated_false_alarm_still_has_a_gradient():
     """At f_1 = f_2 = f_3 = 40, F rounds to 1 and the printed log(1 - F) to minus infinity."""
     stages = [pixels(40.0).requires_grad_() for _ in range(3)]
     _, log_normal = log_suppress(coarse_logits(stages), stages[0], 3)
-    # 1 - F = 3 exp(-40) to first order (the coarse term exp(-120) is nothing beside it).
+    # 1 - F = 3 exp(-40) to first order (the coarse term exp(-120) is negligible).
     assert float(log_normal) == pytest.approx(math.log(3) - 40, rel=1e-5)
     (gradient,) = torch.autograd.grad(log_normal.sum(), stages[:1])
     assert float(gradient) == pytest.approx(-1, rel=1e-5)

@@ -1,4 +1,4 @@
-"""SIDN's training: what it draws on, which losses it adds up, what its ablations leave out."""
+"""Training of SIDN: images that defects are drawn on, the sum of losses, and the ablations."""
 
 import json
 
@@ -18,7 +18,7 @@ SMALL = {"image_size": (64, 64), "channels": 4, "clusters": 3, "iterations": 3}
 
 
 class Recorder(NoiseDefects):
-    """Keeps what it was asked to draw on."""
+    """Generator that stores its input images."""
 
     name = "noise"
 
@@ -47,17 +47,17 @@ def test_defects_are_drawn_on_normal_images_only():
 
 
 @pytest.mark.parametrize("share", [0.25, 1.0])
-def test_the_other_images_stay_as_they_are_and_have_empty_masks(share: float):
+def test_other_images_stay_unchanged_and_have_empty_masks(share: float):
     torch.manual_seed(0)
     images = torch.rand(200, 3, 32, 32)
     defective, mask = Sidn(**SMALL, defect_content="noise", defect_share=share).draw_defects(images)
     assert torch.equal((defective != images).flatten(1).any(1), mask.flatten(1).any(1))
-    # 200 throws: a standard deviation of 0.03.
+    # 200 draws have a standard deviation of 0.03.
     assert mask.flatten(1).any(1).float().mean() == pytest.approx(share, abs=0.1)
 
 
-def test_loss_is_the_sum_of_its_parts():
-    """Eq. 19 and 25, with the weights taken in."""
+def test_loss_is_the_sum_of_its_terms():
+    """Eq. 19 and 25; the logged terms include their weights."""
     logged = step(Sidn(**SMALL), batch_of(0, 0))
     total = logged.pop("loss")
     assert set(logged) == {"segmentation_loss", "similarity_loss", "clustering_loss", "center_loss"}
@@ -73,20 +73,20 @@ def test_loss_is_the_sum_of_its_parts():
         ({}, set(), True),  # D
     ],
 )
-def test_methods_a_to_d_of_table_ii_are_arguments(arguments, missing, gsrm):
+def test_arguments_select_methods_a_to_d_of_table_ii(arguments, missing, gsrm):
     model = Sidn(**SMALL, **arguments)
     logged = step(model, batch_of(0, 0))
     assert {"similarity_loss", "clustering_loss", "center_loss"} - set(logged) == missing
     assert (model.model.texture.gsrm is not None) == gsrm
 
 
-def test_content_is_any_registered_generator_and_its_name_is_kept():
+def test_content_is_any_registered_generator_and_its_name_is_a_hyperparameter():
     assert isinstance(Sidn(**SMALL).defect_content, PerturbDefects)
     content = {"class_path": "noise", "init_args": {"std": 0.1}}
     model = Sidn(**SMALL, defect_content=content)
     assert isinstance(model.defect_content, NoiseDefects)
     assert (model.defect_content.std, model.hparams["defect_content"]) == (0.1, "noise")
-    with pytest.raises(InvalidInputError, match="generator defect_content 'glitter' cannot be made"):
+    with pytest.raises(InvalidInputError, match="generator defect_content 'glitter' cannot be created"):
         Sidn(**SMALL, defect_content="glitter")
 
 
@@ -99,11 +99,11 @@ def test_content_is_any_registered_generator_and_its_name_is_kept():
         ({"iterations": 0}, "iterations is 0"),
         ({"channels": -1}, "channels is -1"),
         ({"norm": "layer"}, "norm is 'layer'; it must be one of group, instance, batch"),
-        ({"defect_share": 0}, "defect_share is 0; it must be more than 0 and at most 1"),
-        ({"score_share": 1.5}, "score_share is 1.5; it must be more than 0 and at most 1"),
+        ({"defect_share": 0}, r"defect_share is 0; it must be in \(0, 1\]"),
+        ({"score_share": 1.5}, r"score_share is 1.5; it must be in \(0, 1\]"),
     ],
 )
-def test_what_cannot_be_is_refused_in_one_line(arguments, line):
+def test_an_invalid_argument_is_rejected_in_one_line(arguments, line):
     with pytest.raises(InvalidInputError, match=line) as error:
         Sidn(**{**SMALL, **arguments})
     assert "\n" not in str(error.value)
@@ -124,7 +124,7 @@ def test_training_stops_after_its_iterations_and_validates_once(tmp_path):
     with Image.open(folder / "separation.png") as plot:
         assert min(plot.size) > 400
     numbers = json.loads((folder / "separation.json").read_text())
-    # 8 test images, each with 4 x 4 places.
+    # 8 test images with 4 x 4 positions each.
     assert sum(numbers["texture"]["sizes"]) == sum(numbers["defect"]["sizes"]) == 8 * 16
     assert len(numbers["defect"]["radii"]) == 3
     assert -1 <= numbers["center_cosine"] <= 1

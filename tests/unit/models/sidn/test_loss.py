@@ -1,4 +1,4 @@
-"""SIDN's equations on cases small enough to work out by hand."""
+"""Equations of SIDN on cases small enough to calculate by hand."""
 
 import math
 
@@ -22,30 +22,30 @@ def pixels(*values: float) -> Tensor:
     return torch.tensor(values, dtype=torch.float32).reshape(1, 1, 1, -1)
 
 
-def test_segmentation_loss_weighs_the_texture_by_lambda_1():
+def test_segmentation_loss_weights_texture_by_lambda_1():
     """Eq. 5 on one texture pixel with I_t = 0.8, I_d = 0.3 and one defect pixel with I_t = 0.4, I_d = 0.9."""
     texture, defect, mask = pixels(0.8, 0.4), pixels(0.3, 0.9), pixels(0, 1)
-    of_texture = -(0.1 * math.log(0.8) + math.log(1 - 0.4)) / 2
-    of_defect = -(0.1 * math.log(1 - 0.3) + math.log(0.9)) / 2
+    texture_term = -(0.1 * math.log(0.8) + math.log(1 - 0.4)) / 2
+    defect_term = -(0.1 * math.log(1 - 0.3) + math.log(0.9)) / 2
     loss = segmentation_loss(texture.logit(), defect.logit(), mask)
-    assert float(loss) == pytest.approx(of_texture + of_defect, rel=1e-5)
+    assert float(loss) == pytest.approx(texture_term + defect_term, rel=1e-5)
     assert float(loss) == pytest.approx(0.337086, abs=1e-5)
 
 
-def test_segmentation_loss_does_not_depend_on_how_many_pixels_or_images_there_are():
+def test_segmentation_loss_does_not_depend_on_the_number_of_pixels_or_images():
     texture, defect, mask = (torch.randn(2, 1, 3, 3) for _ in range(3))
     one = segmentation_loss(texture, defect, mask > 0)
-    many = segmentation_loss(*(part.repeat(3, 1, 2, 2) for part in (texture, defect, mask > 0)))
+    many = segmentation_loss(*(tensor.repeat(3, 1, 2, 2) for tensor in (texture, defect, mask > 0)))
     assert torch.allclose(one, many)
 
 
-def test_similarity_is_the_mean_product_of_the_features_of_a_place():
+def test_similarity_is_the_mean_inner_product_of_the_features_of_a_position():
     """Eq. 8: (1*2 + 2*0 + -1*1 + 3*1) / 2 = 2."""
     texture, defect = torch.tensor([[1.0, 2.0], [-1.0, 3.0]]), torch.tensor([[2.0, 0.0], [1.0, 1.0]])
     assert float(similarity_loss(texture, defect)) == 2.0
 
 
-def test_soft_assignment_is_students_t_of_the_distances():
+def test_soft_assignment_is_a_students_t_of_the_distances():
     """Eq. 9 and 11, alpha = 1: squared distances 1 and 9 give 1/2 and 1/10, so 5/6 and 1/6."""
     features, centers = torch.tensor([[0.0, 0.0]]), torch.tensor([[1.0, 0.0], [0.0, 3.0]])
     assert squared_distances(features, centers).tolist() == [[1.0, 9.0]]
@@ -55,20 +55,20 @@ def test_soft_assignment_is_students_t_of_the_distances():
 
 
 def test_target_distribution_sharpens_and_balances():
-    """Eq. 15 by hand: frequencies f = (1.2, 0.8)."""
+    """Eq. 15 with frequencies f = (1.2, 0.8)."""
     assignment = torch.tensor([[0.8, 0.2], [0.4, 0.6]], requires_grad=True)
     first = (0.64 / 1.2, 0.04 / 0.8)
     second = (0.16 / 1.2, 0.36 / 0.8)
     target = target_distribution(assignment)
-    assert target[0].tolist() == pytest.approx([part / sum(first) for part in first])
-    assert target[1].tolist() == pytest.approx([part / sum(second) for part in second])
+    assert target[0].tolist() == pytest.approx([value / sum(first) for value in first])
+    assert target[1].tolist() == pytest.approx([value / sum(second) for value in second])
     assert not target.requires_grad
 
 
 def test_clustering_loss_is_the_divergence_from_the_target():
     """Eq. 17 on two features and two centres on a line, at distances 0 and 1: Q = (2/3, 1/3) and (1/3, 2/3)."""
     features, centers = torch.tensor([[[0.0], [1.0]]]), torch.tensor([[0.0], [1.0]])
-    # f = (1, 1), so P = (4/9, 1/9) / (5/9) = (0.8, 0.2), and the same turned round.
+    # f = (1, 1), so P = (4/9, 1/9) / (5/9) = (0.8, 0.2), and the reverse.
     expected = 0.8 * math.log(0.8 / (2 / 3)) + 0.2 * math.log(0.2 / (1 / 3))
     assert float(clustering_loss(features, centers)) == pytest.approx(expected, rel=1e-5)
 
@@ -88,7 +88,7 @@ def test_center_loss_is_the_mean_cosine_of_all_pairs():
     assert float(center_loss(texture, defect)) == pytest.approx((0 + 1 + math.sqrt(2)) / 4)
 
 
-def test_radius_is_mean_distance_and_three_deviations_of_the_nearest_features():
+def test_radius_is_the_mean_distance_plus_three_deviations_of_the_nearest_features():
     """Eq. 13 and 14: the first centre has features at distances 1 and 3, the second one at 2, the third none."""
     centers = torch.tensor([[0.0, 0.0], [10.0, 0.0], [0.0, 99.0]])
     features = torch.tensor([[1.0, 0.0], [0.0, 3.0], [10.0, 2.0]])

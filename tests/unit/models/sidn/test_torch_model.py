@@ -1,4 +1,4 @@
-"""SIDN's network: the shapes and costs that the paper gives, and what each module computes."""
+"""Network of SIDN: shapes and costs of the paper, and the result of each module."""
 
 import pytest
 import torch
@@ -16,13 +16,13 @@ def model() -> SidnModel:
 
 
 def product_cost(left: torch.Size, right: torch.Size) -> int:
-    """Multiplications and additions of a product of matrices (n, m) and (m, p): n p (2 m - 1)."""
+    """Return the multiplications and additions of a product of matrices (n, m) and (m, p): n p (2 m - 1)."""
     (n, m), p = left, right[1]
     return n * p * (2 * m - 1)
 
 
-def test_attention_costs_what_table_i_says(model):
-    """Table I, from the shapes of the module that does it, at 256 x 256."""
+def test_attention_costs_match_table_i(model):
+    """Table I, computed from the shapes in the network at 256 x 256."""
     output = model.train()(torch.rand(1, 1, 256, 256))
     tokens, centers = output.texture_features[0], model.texture.centers
     assert tuple(tokens.shape) == (256, 16 * C)
@@ -30,7 +30,7 @@ def test_attention_costs_what_table_i_says(model):
     assert product_cost(tokens.shape, tokens.T.shape) == 33_488_896  # K'Q^T
     assert product_cost((len(tokens), len(tokens)), tokens.shape) == 33_488_896  # MQ
     assert product_cost(tokens.shape, centers.T.shape) == 1_569_792 == 256 * 12 * 511  # K'C^T
-    # The table has 256 * 256 * 23 for MC, each of the 256 x 256 results being a sum of 12 products.
+    # The table has 256 * 256 * 23 for MC, where each of the 256 x 256 results is a sum of 12 products.
     assert product_cost((len(tokens), K), centers.shape) == 1_507_328
 
 
@@ -40,7 +40,7 @@ def test_shared_features_have_half_the_size_and_twice_the_channels():
 
 
 def test_relation_adds_the_attended_centres_to_the_values():
-    """Eq. 23 and 24 on one place: keys 1 and 0 against centres (ln 3, 0) and (0, 0) attend with 3/4 and 1/4."""
+    """Eq. 23 and 24 at one position: key (1, 0) attends to centres (ln 3, 0) and (0, 0) with 3/4 and 1/4."""
     gsrm = GlobalSemanticRelation(2)
     for convolution in (gsrm.key, gsrm.value):
         nn.init.zeros_(convolution.bias)
@@ -51,7 +51,7 @@ def test_relation_adds_the_attended_centres_to_the_values():
     assert torch.allclose(result, torch.tensor([1 + 0.75 * torch.tensor(3.0).log(), 0.0]))
 
 
-def test_relation_keeps_places_where_they_are():
+def test_relation_of_a_position_does_not_depend_on_other_positions():
     torch.manual_seed(0)
     gsrm, centers, features = GlobalSemanticRelation(4), torch.randn(3, 4), torch.randn(1, 4, 5, 6)
     changed = features.clone()
@@ -60,18 +60,18 @@ def test_relation_keeps_places_where_they_are():
     assert difference.nonzero().tolist() == [[2, 3]]
 
 
-def test_fusion_is_the_weighted_mean_of_no_texture_and_defect():
-    """Eq. 26: 0.25 (1 - 0.8) ... with lambda_f = 0.75: 0.25 * 0.2 + 0.75 * 0.4 = 0.35."""
+def test_fusion_is_the_weighted_mean_of_inverted_texture_and_defect():
+    """Eq. 26 with lambda_f = 0.75: 0.25 (1 - 0.8) + 0.75 * 0.4 = 0.35."""
     assert float(fuse(torch.tensor(0.8), torch.tensor(0.4), 0.75)) == pytest.approx(0.35)
 
 
-def test_features_of_a_place_have_unit_length(model):
+def test_features_have_unit_length(model):
     output = model.train()(torch.rand(1, 1, 64, 64))
     for features in (output.texture_features, output.defect_features):
         assert torch.allclose(features.norm(dim=-1), torch.ones(1, 16), atol=1e-5)
 
 
-def test_maps_are_as_large_as_images_and_lie_in_0_to_1(model):
+def test_maps_have_the_size_of_the_images_and_lie_in_0_to_1(model):
     with torch.inference_mode():
         result = model.eval()(torch.rand(2, 1, 64, 96))
     assert result.anomaly_map.shape == (2, 1, 64, 96)
@@ -80,9 +80,9 @@ def test_maps_are_as_large_as_images_and_lie_in_0_to_1(model):
 
 
 def test_without_the_relation_module_there_are_fewer_weights_and_no_attention():
-    whole, without = SidnModel(), SidnModel(gsrm=False)
+    full, without = SidnModel(), SidnModel(gsrm=False)
     assert without.texture.gsrm is None
     # Two 1x1 convolutions of 256 to 256 channels with bias, in each of two branches.
-    lost = 2 * 2 * (256 * 256 + 256)
-    count = [sum(weight.numel() for weight in model.parameters()) for model in (whole, without)]
-    assert count[0] - count[1] == lost
+    removed = 2 * 2 * (256 * 256 + 256)
+    counts = [sum(weight.numel() for weight in model.parameters()) for model in (full, without)]
+    assert counts[0] - counts[1] == removed
