@@ -147,12 +147,12 @@ FORM = {"batch": 5, "channels": 3, "size": (64, 64)}
     ("broken", "test", "arguments"),
     [
         (Leaky, "pixels_change_visibly_inside_the_mask_and_not_at_all_outside", FORM),
-        (Irreproducible, "random_states_of_the_process_are_not_touched_if_a_generator_is_given", {}),
-        (Irreproducible, "same_state_of_the_random_generator_gives_the_same_defects_and_another_others", {}),
+        (Irreproducible, "global_random_states_are_unchanged_if_a_generator_is_passed", {}),
+        (Irreproducible, "equal_random_states_give_equal_defects_and_others_different_ones", {}),
         (Greedy, "masks_on_textures_are_neither_empty_nor_half_of_the_image", FORM),
         (Greedy, "equal_images_of_a_batch_get_different_defects", {}),
         (Idle, "masks_on_textures_are_neither_empty_nor_half_of_the_image", FORM),
-        (InPlace, "images_that_are_given_stay_as_they_are", {}),
+        (InPlace, "input_images_are_not_modified", {}),
         (Monotonous, "equal_images_of_a_batch_get_different_defects", {}),
     ],
 )

@@ -35,6 +35,8 @@ from anomalib_defect_plugins.models.components.iterative_training import Iterati
 from anomalib_defect_plugins.models.components.unpaired_loader import flip, paired_loader
 from anomalib_defect_plugins.models.defectgan.categories import UNNAMED, batch_labels, check_known, training_types
 from anomalib_defect_plugins.models.defectgan.loss import LossWeights, Task, discriminator_losses, generator_losses
+from anomalib_defect_plugins.models.defectgan.synthesis import load_trained
+from anomalib_defect_plugins.models.defectgan.synthesis_mixin import SynthesisMixin
 from anomalib_defect_plugins.models.defectgan.torch_model import (
     DefectGanModel,
     Discriminator,
@@ -51,7 +53,7 @@ from anomalib_defect_plugins.post_processing import UnitPostProcessor
 
 
 class DefectGan(  # type: ignore[misc]  # anomalib's bases disagree
-    CustomTrainLoader, DefectModel, IterativeTraining, AnomalibModule
+    SynthesisMixin, CustomTrainLoader, DefectModel, IterativeTraining, AnomalibModule
 ):
     """Defect-GAN: learns to add defects of chosen types at chosen locations, and to remove defects.
 

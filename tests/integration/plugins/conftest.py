@@ -1,14 +1,14 @@
-"""Fixtures of the tests that start anomalib with plugins of strangers installed."""
+"""Fixtures of the tests that start anomalib with third-party plugins installed."""
 
 from pathlib import Path
 
 import pytest
-from strangers import Strangers
+from plugin_packages import PluginPackages
 
 
 @pytest.fixture
-def strangers(tmp_path: Path) -> Strangers:
-    """A folder of installed distributions, empty at first."""
+def plugin_packages(tmp_path: Path) -> PluginPackages:
+    """An empty folder of installed distributions."""
     site = tmp_path / "site"
     site.mkdir()
-    return Strangers(site)
+    return PluginPackages(site)

@@ -1,9 +1,9 @@
-"""Plugins that are broken, greedy or unwanted: named in one line, and nobody else is hurt."""
+"""Plugins that fail, claim taken names or are disabled: each is named in one line and affects no other."""
 
 import json
 
 import pytest
-from strangers import GOOD, MODEL, Strangers
+from plugin_packages import GOOD, MODEL, PluginPackages
 
 pytestmark = pytest.mark.slow
 
@@ -20,7 +20,7 @@ NO_MODEL = """
         register(NoModel)
 """
 
-NOT_QUITE_IMPORTED = """
+FAILS_AT_THE_END = """
     from anomalib import LearningType
     from anomalib.models import AnomalibModule
 
@@ -42,7 +42,7 @@ REASONS = {
     "beta": "the model name 'twinnet' is claimed by plugin 'alpha' of alpha 1.0 too",
 }
 
-USE_THE_OTHERS = """
+USE_OTHER_CLASSES = """
     import contextlib
     import io
 
@@ -64,66 +64,66 @@ USE_THE_OTHERS = """
     with contextlib.redirect_stdout(io.StringIO()) as printed, contextlib.suppress(SystemExit):
         AnomalibCLI(["train", "--model", "alpha.TwinNet", "--print_config"])
     assert "class_path: alpha.TwinNet" in printed.getvalue()
-    print("all well")
+    print("done")
 """
 
 
 @pytest.fixture
-def crowd(strangers: Strangers) -> Strangers:
-    """One good plugin among one of each bad sort."""
-    strangers.install("good", GOOD)
-    strangers.install("raises", NOT_QUITE_IMPORTED)
-    strangers.install("takes-padim", MODEL.format(name="Padim"))
-    strangers.install("takes-htpgan", MODEL.format(name="HtpGan"))
-    strangers.install("no-model", NO_MODEL)
-    strangers.install("alpha", MODEL.format(name="TwinNet"))
-    strangers.install("beta", MODEL.format(name="TwinNet"))
-    return strangers
+def mixed_packages(plugin_packages: PluginPackages) -> PluginPackages:
+    """One good plugin and one of each kind of bad plugin."""
+    plugin_packages.install("good", GOOD)
+    plugin_packages.install("raises", FAILS_AT_THE_END)
+    plugin_packages.install("takes-padim", MODEL.format(name="Padim"))
+    plugin_packages.install("takes-htpgan", MODEL.format(name="HtpGan"))
+    plugin_packages.install("no-model", NO_MODEL)
+    plugin_packages.install("alpha", MODEL.format(name="TwinNet"))
+    plugin_packages.install("beta", MODEL.format(name="TwinNet"))
+    return plugin_packages
 
 
-def test_each_bad_plugin_is_named_once_and_everything_else_works(crowd: Strangers) -> None:
-    result = crowd.python(USE_THE_OTHERS)
-    assert result.stdout.splitlines()[-1:] == ["all well"], result.stderr
+def test_each_bad_plugin_is_named_once_and_everything_else_works(mixed_packages: PluginPackages) -> None:
+    result = mixed_packages.python(USE_OTHER_CLASSES)
+    assert result.stdout.splitlines()[-1:] == ["done"], result.stderr
     lines = [line for line in result.stderr.splitlines() if "skipped" in line]
     assert len(lines) == len(REASONS)
     for name, reason in REASONS.items():
         assert sum(line.startswith(f"plugin '{name}' of {name} 1.0 is skipped: {reason}") for line in lines) == 1
 
 
-def test_torch_alone_neither_fails_nor_prints(crowd: Strangers) -> None:
+def test_importing_torch_alone_neither_fails_nor_prints(mixed_packages: PluginPackages) -> None:
     code = "import sys, torch; assert not any(name.split('.')[0] in ('anomalib', 'pluggy') for name in sys.modules)"
-    result = crowd.python(code, ANOMALIB_DEFECT_PLUGINS_STRICT="1")
+    result = mixed_packages.python(code, ANOMALIB_DEFECT_PLUGINS_STRICT="1")
     assert (result.returncode, result.stdout, result.stderr) == (0, "", "")
 
 
-def test_our_share_of_the_import_of_torch_is_under_two_milliseconds(crowd: Strangers) -> None:
+def test_the_autoload_hook_adds_under_two_milliseconds_to_the_import_of_torch(mixed_packages: PluginPackages) -> None:
     code = """
         import time
         from importlib.metadata import entry_points
 
         import torch
 
-        (ours,) = [entry for entry in entry_points(group="torch.backends") if "defect" in entry.name]
+        (hook,) = [entry for entry in entry_points(group="torch.backends") if "defect" in entry.name]
         start = time.perf_counter()
-        ours.load()()
+        hook.load()()
         print(1000 * (time.perf_counter() - start))
     """
     variables = {"TORCH_DEVICE_BACKEND_AUTOLOAD": "0", "PYTHONDONTWRITEBYTECODE": ""}
-    shares = [float(crowd.python(code, **variables).stdout) for _ in range(3)]
-    assert min(shares) < 2, f"{shares} ms"
+    times = [float(mixed_packages.python(code, **variables).stdout) for _ in range(3)]
+    assert min(times) < 2, f"{times} ms"
 
 
-def test_strict_makes_a_bad_plugin_an_error_of_one_line(strangers: Strangers) -> None:
-    strangers.install("raises", NOT_QUITE_IMPORTED)
-    result = strangers.command("anomalib", "train", "--help", ANOMALIB_DEFECT_PLUGINS_STRICT="1")
+def test_in_strict_mode_a_bad_plugin_is_a_one_line_error(plugin_packages: PluginPackages) -> None:
+    plugin_packages.install("raises", FAILS_AT_THE_END)
+    result = plugin_packages.command("anomalib", "train", "--help", ANOMALIB_DEFECT_PLUGINS_STRICT="1")
     assert result.returncode == 1
     assert result.stdout == ""
     assert result.stderr == f"error: plugin 'raises' of raises 1.0 is skipped: {REASONS['raises']}\n"
 
 
-def test_the_list_shows_what_became_of_every_plugin(crowd: Strangers) -> None:
-    off = "takes-padim,Takes-HtpGan,nobody"
-    result = crowd.command("anomalib-defects", "list", "--json", ANOMALIB_DEFECT_PLUGINS_DISABLE=off)
+def test_the_list_shows_the_state_of_every_plugin(mixed_packages: PluginPackages) -> None:
+    disabled = "takes-padim,Takes-HtpGan,nobody"
+    result = mixed_packages.command("anomalib-defects", "list", "--json", ANOMALIB_DEFECT_PLUGINS_DISABLE=disabled)
     assert result.returncode == 0, result.stderr
     rows = {row["name"]: row for row in json.loads(result.stdout)}
     assert (rows["goodnet"]["kind"], rows["goodnet"]["state"]) == ("model", "loaded")
@@ -143,9 +143,9 @@ def test_the_list_shows_what_became_of_every_plugin(crowd: Strangers) -> None:
     assert "ANOMALIB_DEFECT_PLUGINS_DISABLE names no plugin: nobody" in result.stderr
 
 
-def test_the_list_is_a_table_with_a_row_a_line(strangers: Strangers) -> None:
-    strangers.install("good", GOOD)
-    result = strangers.command("anomalib-defects", "list")
+def test_the_list_is_a_table_with_one_line_per_row(plugin_packages: PluginPackages) -> None:
+    plugin_packages.install("good", GOOD)
+    result = plugin_packages.command("anomalib-defects", "list")
     assert result.returncode == 0, result.stderr
     for column in ("name", "kind", "supervision", "paper", "distribution", "version", "state"):
         assert column in result.stdout.splitlines()[1]
@@ -161,10 +161,10 @@ def test_the_list_is_a_table_with_a_row_a_line(strangers: Strangers) -> None:
     ]
 
 
-def test_the_whole_package_can_be_switched_off(crowd: Strangers) -> None:
-    result = crowd.command("anomalib-defects", "list", "--json", ANOMALIB_DEFECT_PLUGINS_DISABLE="all")
+def test_the_whole_package_can_be_disabled(mixed_packages: PluginPackages) -> None:
+    result = mixed_packages.command("anomalib-defects", "list", "--json", ANOMALIB_DEFECT_PLUGINS_DISABLE="all")
     assert {row["state"] for row in json.loads(result.stdout)} == {"disabled"}
     assert result.stderr == ""
     code = "import anomalib.models; assert not hasattr(anomalib.models, 'HtpGan')"
-    result = crowd.python(code, ANOMALIB_DEFECT_PLUGINS_DISABLE="all")
+    result = mixed_packages.python(code, ANOMALIB_DEFECT_PLUGINS_DISABLE="all")
     assert (result.returncode, result.stderr) == (0, "")

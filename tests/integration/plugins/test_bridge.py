@@ -1,14 +1,14 @@
-"""What anomalib knows of a plugin: its functions, its command line, and the order in which things are imported."""
+"""Plugins in anomalib: its functions, its command line, and any order of imports."""
 
 import json
 import sys
 
 import pytest
-from strangers import GOOD, Strangers
+from plugin_packages import GOOD, PluginPackages
 
 pytestmark = pytest.mark.slow
 
-ASK_EVERYTHING = """
+FIND_BY_EVERY_NAME = """
     import contextlib
     import io
     import json
@@ -38,9 +38,9 @@ ASK_EVERYTHING = """
 """
 
 
-def test_every_way_to_name_a_class_finds_it(strangers: Strangers) -> None:
-    strangers.install("good", GOOD)
-    result = strangers.python(ASK_EVERYTHING)
+def test_every_way_to_name_a_class_finds_it(plugin_packages: PluginPackages) -> None:
+    plugin_packages.install("good", GOOD)
+    result = plugin_packages.python(FIND_BY_EVERY_NAME)
     assert result.returncode == 0, result.stderr
     assert "skipped" not in result.stderr
     found = json.loads(result.stdout.splitlines()[-1])
@@ -55,8 +55,8 @@ def test_every_way_to_name_a_class_finds_it(strangers: Strangers) -> None:
     assert {"class_path: good.GoodNet", "width: 6"} <= set(found["full path"])
 
 
-def test_a_dumped_configuration_can_be_read_again(strangers: Strangers) -> None:
-    strangers.install("good", GOOD)
+def test_a_dumped_configuration_can_be_read_again(plugin_packages: PluginPackages) -> None:
+    plugin_packages.install("good", GOOD)
     again = """
         import contextlib, io, pathlib
         from anomalib.cli.cli import AnomalibCLI
@@ -69,7 +69,9 @@ def test_a_dumped_configuration_can_be_read_again(strangers: Strangers) -> None:
         print(type(cli.model).__name__, cli.model.name, cli.model.width, cli.datamodule.name)
     """
     arguments = ["--model", "goodnet", "--model.width", "4", "--data", "GoodData"]
-    result = strangers.python(again.replace("import contextlib", f"arguments = {arguments}\n        import contextlib"))
+    result = plugin_packages.python(
+        again.replace("import contextlib", f"arguments = {arguments}\n        import contextlib")
+    )
     assert result.stdout.splitlines()[-1:] == ["GoodNet GoodNet 4 good"], result.stderr
 
 
@@ -77,24 +79,24 @@ ORDERS = {
     "the models": "from anomalib.models import GoodNet",
     "the data first": "import sys, anomalib.data\nassert 'anomalib.models' not in sys.modules\nimport anomalib.models",
     "data alone": "from anomalib.data import GoodData, get_datamodule\nget_datamodule({'class_path': 'GoodData'})",
-    "a part that imports both": "from anomalib.metrics import AUROC\nfrom anomalib.engine import Engine",
+    "a module that imports both": "from anomalib.metrics import AUROC\nfrom anomalib.engine import Engine",
     "the plugin first": "import good",
-    "us first": "import anomalib_defect_plugins.plugins.bridge\nimport anomalib.models.components",
+    "this package first": "import anomalib_defect_plugins.plugins.bridge\nimport anomalib.models.components",
     "after a failure": "import contextlib\nwith contextlib.suppress(ZeroDivisionError):\n    import fails",
 }
 
 
 @pytest.mark.parametrize("order", ORDERS.values(), ids=ORDERS)
-def test_names_are_there_whatever_is_imported_first(strangers: Strangers, order: str) -> None:
-    strangers.install("good", GOOD)
-    (strangers.site / "fails.py").write_text("import anomalib.models\n1 / 0\n")
+def test_names_are_available_whatever_is_imported_first(plugin_packages: PluginPackages, order: str) -> None:
+    plugin_packages.install("good", GOOD)
+    (plugin_packages.site / "fails.py").write_text("import anomalib.models\n1 / 0\n")
     check = "import anomalib.models, anomalib.data\nassert anomalib.models.GoodNet and anomalib.data.GoodData\n"
-    result = strangers.python(f"{order}\n{check}assert anomalib.models.get_model('goodnet')")
+    result = plugin_packages.python(f"{order}\n{check}assert anomalib.models.get_model('goodnet')")
     assert result.returncode == 0, result.stderr
     assert result.stderr == ""
 
 
-def test_a_name_that_nobody_has_is_an_ordinary_attribute_error(strangers: Strangers) -> None:
+def test_an_unknown_name_is_an_ordinary_attribute_error(plugin_packages: PluginPackages) -> None:
     code = """
         import anomalib.data
         try:
@@ -104,16 +106,16 @@ def test_a_name_that_nobody_has_is_an_ordinary_attribute_error(strangers: Strang
         from anomalib.data import transforms
         print(hasattr(anomalib.data, "Nothing"), transforms.__name__)
     """
-    result = strangers.python(code)
+    result = plugin_packages.python(code)
     assert result.stdout.splitlines() == [
         "module 'anomalib.data' has no attribute 'Nothing'",
         "False anomalib.data.transforms",
     ], result.stderr
 
 
-def test_full_class_paths_work_without_autoloading(strangers: Strangers) -> None:
-    strangers.install("good", GOOD)
-    result = strangers.command(
+def test_full_class_paths_work_without_autoloading(plugin_packages: PluginPackages) -> None:
+    plugin_packages.install("good", GOOD)
+    result = plugin_packages.command(
         "anomalib",
         "train",
         "--model=anomalib_defect_plugins.HtpGan",
@@ -126,13 +128,17 @@ def test_full_class_paths_work_without_autoloading(strangers: Strangers) -> None
     assert "class_path: good.GoodData" in result.stdout
 
 
-def test_a_model_of_anomalib_is_configured_as_without_us(strangers: Strangers) -> None:
-    strangers.install("good", GOOD)
+def test_a_model_of_anomalib_is_configured_as_without_this_package(plugin_packages: PluginPackages) -> None:
+    plugin_packages.install("good", GOOD)
     arguments = ["train", "--model", "Padim", "--data", "MVTecAD", "--print_config"]
-    with_us = strangers.command("anomalib", *arguments)
-    without = strangers.command("anomalib", *arguments, TORCH_DEVICE_BACKEND_AUTOLOAD="0")
-    assert "class_path: anomalib.models.Padim" in with_us.stdout
-    assert (with_us.returncode, with_us.stdout, with_us.stderr) == (0, without.stdout, without.stderr)
+    with_plugins = plugin_packages.command("anomalib", *arguments)
+    without_plugins = plugin_packages.command("anomalib", *arguments, TORCH_DEVICE_BACKEND_AUTOLOAD="0")
+    assert "class_path: anomalib.models.Padim" in with_plugins.stdout
+    assert (with_plugins.returncode, with_plugins.stdout, with_plugins.stderr) == (
+        0,
+        without_plugins.stdout,
+        without_plugins.stderr,
+    )
 
 
 @pytest.mark.parametrize(
@@ -145,17 +151,19 @@ def test_a_model_of_anomalib_is_configured_as_without_us(strangers: Strangers) -
         (["predict", "--model", "goodnet", "--data", "GoodData", "--data.root", ""], "root is empty; name a folder"),
     ],
 )
-def test_bad_input_on_the_command_line_is_one_line(strangers: Strangers, arguments: list[str], line: str) -> None:
-    strangers.install("good", GOOD)
-    result = strangers.command("anomalib", *arguments)
+def test_bad_input_on_the_command_line_is_one_line(
+    plugin_packages: PluginPackages, arguments: list[str], line: str
+) -> None:
+    plugin_packages.install("good", GOOD)
+    result = plugin_packages.command("anomalib", *arguments)
     assert result.returncode == 1
     assert result.stderr.splitlines()[-1] == f"error: {line}"
     assert "Traceback" not in result.stderr + result.stdout
 
 
-def test_worker_processes_find_the_names_too(strangers: Strangers) -> None:
-    strangers.install("good", GOOD)
-    strangers.install("broken", "raise OSError('gone')")
+def test_worker_processes_find_the_names_too(plugin_packages: PluginPackages) -> None:
+    plugin_packages.install("good", GOOD)
+    plugin_packages.install("broken", "raise OSError('no licence')")
     code = """
         from concurrent.futures import ProcessPoolExecutor
         from multiprocessing import get_context
@@ -165,8 +173,8 @@ def test_worker_processes_find_the_names_too(strangers: Strangers) -> None:
             with ProcessPoolExecutor(1, get_context("spawn")) as pool:
                 print(pool.submit(get_model, "goodnet").result().name, pool.submit(GoodNet, 3).result().width)
     """
-    path = strangers.site / "main.py"
+    path = plugin_packages.site / "main.py"
     path.write_text("\n".join(line.removeprefix("        ") for line in code.splitlines()))
-    result = strangers.run([sys.executable, str(path)])
+    result = plugin_packages.run([sys.executable, str(path)])
     assert result.stdout.splitlines()[-1:] == ["GoodNet 3"], result.stderr
     assert result.stderr.count("plugin 'broken' of broken 1.0 is skipped") == 1
