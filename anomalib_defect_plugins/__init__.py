@@ -4,11 +4,12 @@ The public names are imported on first use: torch imports this package at every 
 not be slowed down.
 """
 
+import sys
 from typing import TYPE_CHECKING
 
-from anomalib_defect_plugins.core import moved_modules
-
 if TYPE_CHECKING:
+    from importlib.machinery import ModuleSpec
+
     from anomalib_defect_plugins.core.supervision import Supervision
     from anomalib_defect_plugins.data import (
         Codebrim,
@@ -75,7 +76,20 @@ __all__ = [
     "hookimpl",
 ]
 
-moved_modules.install()
+
+class _MovedModules:
+    """Last finder of the import system: looks in the table of moved modules."""
+
+    def find_spec(self, fullname: str, path: object = None, target: object = None) -> "ModuleSpec | None":
+        del path, target
+        if not fullname.startswith(f"{__name__}."):
+            return None
+        from anomalib_defect_plugins.core.moved_modules import find_moved
+
+        return find_moved(fullname)
+
+
+sys.meta_path.append(_MovedModules())
 
 
 def __getattr__(name: str) -> object:

@@ -1,11 +1,6 @@
-"""Import paths from before the package was reorganised. They work until version 0.2, with a warning.
+"""Import paths from before the package was reorganised. They work until version 0.2, with a warning."""
 
-Standard library only: every import of the package loads this.
-"""
-
-import sys
 import warnings
-from collections.abc import Sequence
 from importlib import import_module
 from importlib.machinery import ModuleSpec
 from types import ModuleType
@@ -49,16 +44,8 @@ MOVED = {
 """Former modules, and where their names are now, in the order in which they are searched."""
 
 
-class MovedModules:
-    """Meta-path finder and loader of the modules in :data:`MOVED`."""
-
-    def find_spec(
-        self, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None
-    ) -> ModuleSpec | None:
-        """Return a spec for a former module, ``None`` for any other."""
-        del path, target
-        package, _, name = fullname.partition(".")
-        return ModuleSpec(fullname, cast(Any, self)) if package == PACKAGE and name in MOVED else None
+class MovedModuleLoader:
+    """Creates the modules of :data:`MOVED` as aliases."""
 
     def create_module(self, spec: ModuleSpec) -> None:
         """Leave the creation of the module to the import system."""
@@ -81,7 +68,7 @@ class MovedModules:
         warnings.warn(message, FutureWarning, stacklevel=2)
 
 
-def install() -> None:
-    """Add the finder behind all others, once."""
-    if not any(isinstance(finder, MovedModules) for finder in sys.meta_path):
-        sys.meta_path.append(MovedModules())
+def find_moved(fullname: str) -> ModuleSpec | None:
+    """Return a spec for a former module, ``None`` for any other."""
+    package, _, name = fullname.partition(".")
+    return ModuleSpec(fullname, cast(Any, MovedModuleLoader())) if package == PACKAGE and name in MOVED else None
