@@ -1,4 +1,4 @@
-"""Writes the reference of the Python interface, from its docstrings, to build/docs: ``make docs``."""
+"""Build the API reference from the docstrings in ``build/docs``; run by ``make docs``."""
 
 import pkgutil
 from importlib import import_module
@@ -8,16 +8,16 @@ import pdoc
 
 import anomalib_defect_plugins as package
 
-OWN = {"autoload", "benchmark", "cli", "console", "demo", "new"}
-"""Parts that only the command line uses."""
+INTERNAL = {"autoload", "benchmark", "cli", "demo", "inference", "report", "results", "scaffold"}
+"""Modules that only the command line and the entry point use."""
 
 
 def public_modules() -> list[str]:
-    """Names of the package and of what is below it, with the names that they give out in place."""
-    parts = [part.name for part in pkgutil.iter_modules(package.__path__) if part.name not in OWN]
-    names = [package.__name__, *(f"{package.__name__}.{part}" for part in parts)]
+    """Return the names of the package and its public modules, with all their exported names loaded."""
+    modules = [module.name for module in pkgutil.iter_modules(package.__path__) if module.name not in INTERNAL]
+    names = [package.__name__, *(f"{package.__name__}.{module}" for module in modules)]
     for module in map(import_module, names):
-        # Some are imported when they are first used, and pdoc takes only what is there.
+        # Some names are imported lazily, and pdoc documents only those in the namespace.
         vars(module).update({name: getattr(module, name) for name in getattr(module, "__all__", ())})
     return names
 

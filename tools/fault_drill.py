@@ -1,7 +1,9 @@
-"""The fault drill: each model of this package is hurt while it trains, and has to end as if nothing had happened.
+"""Fault drill: train each model of this package under injected faults and compare with an undisturbed run.
 
-Run as a program, it writes the table of models and faults: ``python tools/fault_drill.py --out docs/fault-drill.md``.
-Everything is imported once; the trainings are forks of this process, so that kills hit work and not imports.
+    python tools/fault_drill.py --out docs/fault-drill.md
+
+``make drill`` runs this and updates the tables in ``docs/fault-drill.md``. All modules are imported once and every run
+is a fork of this process, so that kills occur during training and not during imports.
 """
 
 import argparse
@@ -9,7 +11,7 @@ import gc
 import json
 import os
 
-os.environ.setdefault("OMP_NUM_THREADS", "1")  # before anything computes: threads do not live through a fork
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported: threads do not survive a fork
 import random
 import shutil
 import signal
@@ -23,21 +25,22 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from fault_page import write_table
-from injuries import FullDisk, KillWorker, PoisonLate, Started
+from injuries import FullDisk, KillWorker, MarkStart, PoisonLate
 from lightning.pytorch import Callback
 from small_models import MODELS, make_data, make_model
 
 from anomalib_defect_plugins.core.errors import error_line
 from anomalib_defect_plugins.testing.runs import SeedByStep, differences, fit, seed_all
 
-ROOM = 64 * 2**20
-"""Bytes of the file system that fills up."""
+DISK_BYTES = 64 * 2**20
+"""Size of the file system that is filled."""
 
-SHARE = 0.01
-"""Share of the files of a data set that are broken."""
+BROKEN_SHARE = 0.01
+"""Fraction of the files of a data set that are truncated."""
 
 SEED = 3
 
@@ -46,12 +49,12 @@ FAULTS = ("SIGKILL", "full disk", "1 % broken files", "worker killed", "non-fini
 
 @dataclass
 class Outcome:
-    """What came of a fault.
+    """Outcome of a fault.
 
     Args:
-        good: Whether the model ended as undisturbed, or with one clear line, and nothing was lost.
-        text: What it was, in a few words.
-        line: The line that the user saw, if any.
+        good: Whether the run ended as the undisturbed one or with one clear error message, and nothing was lost.
+        text: Summary in a few words.
+        line: Error message, if any.
     """
 
     good: bool
@@ -61,15 +64,15 @@ class Outcome:
 
 @dataclass
 class Attempt:
-    """A training in a process of its own.
+    """Training run in a child process.
 
     Args:
-        name: Of the model.
+        name: Name of the model.
         data: Folder of the data.
-        folder: What it leaves: ``results``, ``weights.pt``, ``line`` or ``traceback``, ``log``.
-        callbacks: What happens to it.
-        workers: Processes that read images.
-        results: Where the results go, if elsewhere than in ``folder``.
+        folder: Output folder: ``results``, ``weights.pt``, ``line`` or ``traceback``, ``log``.
+        callbacks: Callbacks that inject faults.
+        workers: Number of data-loading processes.
+        results_folder: Folder of the results, by default ``results`` in ``folder``.
     """
 
     name: str
@@ -77,27 +80,31 @@ class Attempt:
     folder: Path
     callbacks: Sequence[Callback] = ()
     workers: int = 0
-    results: Path | None = None
+    results_folder: Path | None = None
 
     def __post_init__(self) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
-        self.results = self.results or self.folder / "results"
+
+    @property
+    def results(self) -> Path:
+        """Folder of the results."""
+        return self.results_folder or self.folder / "results"
 
     @property
     def last(self) -> Path | None:
-        """The latest point to resume from."""
-        found = self.results.rglob("last.ckpt")
-        return max(found, key=lambda path: path.stat().st_mtime_ns, default=None)
+        """Latest checkpoint to resume from."""
+        checkpoints = self.results.rglob("last.ckpt")
+        return max(checkpoints, key=lambda path: path.stat().st_mtime_ns, default=None)
 
     def run(self) -> None:
-        """Train, from the latest point that there is; for a process of its own."""
+        """Train, from the latest checkpoint if there is one; called in the child process."""
         last = self.last
         try:
             seed_all(SEED if last is None else 99)
-            callbacks = [Started(self.folder / "started"), SeedByStep(), *self.callbacks]
+            callbacks = [MarkStart(self.folder / "started"), SeedByStep(), *self.callbacks]
             model, data = make_model(self.name), make_data(self.name, self.data, workers=self.workers)
             run = fit(model, data, self.results, {}, callbacks, last)
-        except BaseException as error:  # noqa: BLE001 - what ends a training is what this is about
+        except BaseException as error:  # noqa: BLE001 - every way in which training ends is recorded
             line = error_line(error)
             name, text = ("traceback", traceback.format_exc()) if line is None else ("line", line)
             (self.folder / name).write_text(text)
@@ -105,18 +112,18 @@ class Attempt:
             torch.save(run.model.state_dict(), self.folder / "weights.pt")
 
     def start(self) -> int:
-        """Start it, and give the number of its process."""
+        """Start the run and return its process id."""
         for name in ("started", "line", "traceback", "weights.pt"):
             (self.folder / name).unlink(missing_ok=True)
         return fork(self.run, self.folder / "log")
 
     def wait(self) -> "Attempt":
-        """Run it to its end."""
+        """Run to the end."""
         os.waitpid(self.start(), 0)
         return self
 
     def wait_for_start(self, child: int) -> bool:
-        """Wait until training has begun; false if it ended before."""
+        """Wait until training has begun; return false if the process ended before."""
         while not (self.folder / "started").exists():
             if os.waitpid(child, os.WNOHANG)[0]:
                 return False
@@ -125,21 +132,21 @@ class Attempt:
 
     @property
     def line(self) -> str:
-        """The line that the user saw, or the traceback that nobody should see."""
+        """Error message, or the traceback of an unexpected error."""
         for name in ("line", "traceback"):
             if (self.folder / name).exists():
                 return (self.folder / name).read_text()
         return ""
 
     def weights(self) -> dict[str, torch.Tensor] | None:
-        """The weights that it ended with, if it did."""
+        """Return the weights after training, if it ended."""
         path = self.folder / "weights.pt"
         return torch.load(path, weights_only=True) if path.exists() else None
 
 
 def fork(work: Callable[[], None], log: Path) -> int:
-    """Do something in a child process, whose output goes to a file; it ends with status 1 if that fails."""
-    gc.freeze()  # else each child looks through everything that was imported
+    """Call a function in a child process that writes its output to a file, and exits with status 1 after an error."""
+    gc.freeze()  # otherwise the garbage collector of each child scans all imported modules
     child = os.fork()
     if child:
         return child
@@ -151,7 +158,7 @@ def fork(work: Callable[[], None], log: Path) -> int:
         torch.set_num_threads(1)
         work()
         status = 0
-    except BaseException:  # noqa: BLE001 - nothing may go on to what the parent does
+    except BaseException:  # noqa: BLE001 - the child must never continue with the parent's code
         traceback.print_exc()
     finally:
         sys.stderr.flush()
@@ -160,90 +167,101 @@ def fork(work: Callable[[], None], log: Path) -> int:
 
 @dataclass
 class Drill:
-    """The drill of one model.
+    """Drill of one model.
 
     Args:
-        name: Of the model.
+        name: Name of the model.
         data: Folder of the data.
-        folder: Empty folder for everything.
-        kills: How often training is killed.
-        chance: Source of the moments.
+        folder: Empty folder for all output.
+        kills: Number of kills.
+        rng: Random generator of the times of the kills.
     """
 
     name: str
     data: Path
     folder: Path
     kills: int
-    chance: random.Random = field(default_factory=lambda: random.Random(0))
+    rng: random.Random = field(default_factory=lambda: random.Random(0))
+    seconds: float = field(default=0.0, init=False)
+    """Duration of the undisturbed training."""
+    expected: dict[str, torch.Tensor] = field(default_factory=dict, init=False)
+    """Weights of the undisturbed training."""
 
     def run(self) -> dict[str, Outcome]:
-        """Go through all faults."""
-        whole = self.attempt("whole")
-        child = whole.start()
-        begun, start = whole.wait_for_start(child), time.monotonic()
+        """Inject all faults and return the outcome of each."""
+        undisturbed = self.attempt("undisturbed")
+        child = undisturbed.start()
+        begun, start = undisturbed.wait_for_start(child), time.monotonic()
         if begun:
             os.waitpid(child, 0)
         self.seconds = time.monotonic() - start
-        self.whole = whole.weights()
+        weights = undisturbed.weights()
+        if weights is None:
+            return dict.fromkeys(FAULTS, Outcome(False, "does not train", undisturbed.line))
+        self.expected = weights
         faults = (self.killed, self.full_disk, self.broken_files, self.worker_killed, self.non_finite_loss)
-        if self.whole is None:
-            return dict.fromkeys(FAULTS, Outcome(False, "does not train", whole.line))
         return {name: fault() for name, fault in zip(FAULTS, faults, strict=True)}
 
-    def attempt(self, name: str, *callbacks: Callback, **more: object) -> Attempt:
-        """Prepare a training."""
-        return Attempt(self.name, self.data, self.folder / name, callbacks, **more)
+    def attempt(self, name: str, *callbacks: Callback, **arguments: Any) -> Attempt:
+        """Create a run."""
+        return Attempt(self.name, self.data, self.folder / name, callbacks, **arguments)
 
     def killed(self) -> Outcome:
-        """Kill it at random moments, each time from the start, and resume."""
+        """Kill runs at random times and resume each."""
         resumed = hit = 0
         for number in range(self.kills):
             attempt = self.attempt(f"killed-{number}")
             child = attempt.start()
             if attempt.wait_for_start(child):
-                time.sleep(self.chance.uniform(0, 0.9 * self.seconds))
+                time.sleep(self.rng.uniform(0, 0.9 * self.seconds))
                 os.kill(child, signal.SIGKILL)
                 hit += os.WIFSIGNALED(os.waitpid(child, 0)[1])
-            from_point = attempt.last is not None
-            wrong = damaged(attempt.results) or self.goes_on(attempt)
-            if wrong:
-                return Outcome(False, f"kill {number + 1}: {wrong}", attempt.line)
-            resumed += from_point
+            has_checkpoint = attempt.last is not None
+            problem = find_damage(attempt.results) or self.resume(attempt)
+            if problem:
+                return Outcome(False, f"kill {number + 1}: {problem}", attempt.line)
+            resumed += has_checkpoint
         return Outcome(True, f"{self.kills} of {self.kills}: same weights ({hit} hit, {resumed} had a point to resume)")
 
-    def goes_on(self, attempt: Attempt) -> str:
-        """Train on to the end; say what is wrong with it."""
+    def resume(self, attempt: Attempt) -> str:
+        """Resume a run; return a description of what went wrong, or an empty string."""
         attempt.callbacks = ()
         weights = attempt.wait().weights()
         if weights is None:
             return "resuming fails"
-        unequal = differences(weights, self.whole)
-        return f"other weights, such as {unequal[0]}" if unequal else damaged(attempt.results)
+        unequal = differences(weights, self.expected)
+        return f"other weights, such as {unequal[0]}" if unequal else find_damage(attempt.results)
 
     def full_disk(self) -> Outcome:
-        """Let a checkpoint be too large for what is left of the disk."""
+        """Train with too little disk space for a checkpoint."""
         with small_disk(self.folder / "disk") as mount:
             results = None if mount is None else mount / "results"
-            attempt = self.attempt("full", FullDisk(mount), results=results).wait()
+            attempt = self.attempt("full", FullDisk(mount), results_folder=results).wait()
             how = "file size limit" if mount is None else "no space left"
-            wanted = ("cannot write checkpoint",)
-            outcome = self.after_a_line(attempt, wanted, lambda: mount and (mount / "filler").unlink())
+            outcome = self.check_error(attempt, ("cannot write checkpoint",), lambda: free_space(mount))
         return Outcome(outcome.good, f"{outcome.text} ({how})", outcome.line)
 
-    def after_a_line(self, attempt: Attempt, wanted: Sequence[str], mend: Callable[[], object] = bool) -> Outcome:
-        """Check that it ended with one line, that nothing is lost, and that it ends as undisturbed when mended."""
+    def check_error(self, attempt: Attempt, words: Sequence[str], repair: Callable[[], None] | None = None) -> Outcome:
+        """Check for one clear error message, undamaged results, and the expected weights after resuming.
+
+        Args:
+            attempt: The run with the fault.
+            words: Words that the error message must contain.
+            repair: Function that removes the cause of the fault, if necessary.
+        """
         line = attempt.line
-        wrong = unclear(line, wanted) or damaged(attempt.results, leftovers=False)
-        if not wrong and attempt.last is None:
-            wrong = "no point to resume from"
-        if not wrong:
-            mend()
-            wrong = self.goes_on(attempt)
-        return Outcome(not wrong, wrong or "one line; resumed: same weights", line)
+        problem = find_unclear(line, words) or find_damage(attempt.results, partial_files=False)
+        if not problem and attempt.last is None:
+            problem = "no point to resume from"
+        if not problem:
+            if repair is not None:
+                repair()
+            problem = self.resume(attempt)
+        return Outcome(not problem, problem or "one line; resumed: same weights", line)
 
     def broken_files(self) -> Outcome:
-        """Cut one file in a hundred, of those that train and of those that test."""
-        found = []
+        """Truncate one file in a hundred, first in the training split, then in the test split."""
+        outcomes = []
         for split in ("train", "test"):
             data = self.folder / f"data-{split}"
             shutil.copytree(self.data, data)
@@ -251,66 +269,79 @@ class Drill:
             attempt = Attempt(self.name, data, self.folder / f"broken-{split}").wait()
             weights, line = attempt.weights(), attempt.line
             if weights is not None and split == "train":
-                # A model that reads one normal image only has no use for the others.
-                wrong = "other weights" if differences(weights, self.whole) else ""
-                found.append(Outcome(not wrong, wrong or "file not read: same weights"))
+                # A model that trains on one normal image does not read the others.
+                problem = "other weights" if differences(weights, self.expected) else ""
+                outcomes.append(Outcome(not problem, problem or "file not read: same weights"))
             else:
-                wrong = unclear(line, ()) or ("" if any(name in line for name in names) else "the file is not named")
-                found.append(Outcome(not wrong, wrong or "one line, names the file", line))
-        text = " / ".join(dict.fromkeys(outcome.text for outcome in found))
-        return Outcome(all(outcome.good for outcome in found), text, next((it.line for it in found if it.line), ""))
+                is_named = any(name in line for name in names)
+                problem = find_unclear(line, ()) or ("" if is_named else "the file is not named")
+                outcomes.append(Outcome(not problem, problem or "one line, names the file", line))
+        text = " / ".join(dict.fromkeys(outcome.text for outcome in outcomes))
+        lines = [outcome.line for outcome in outcomes if outcome.line]
+        return Outcome(all(outcome.good for outcome in outcomes), text, lines[0] if lines else "")
 
     def worker_killed(self) -> Outcome:
-        """Kill a process that reads images."""
+        """Kill a data-loading process."""
         attempt = self.attempt("worker", KillWorker(), workers=2).wait()
         weights = attempt.weights()
-        if weights is not None:  # it had handed over all its images
-            wrong = "other weights" if differences(weights, self.whole) else damaged(attempt.results)
-            return Outcome(not wrong, wrong or "not missed any more: same weights")
-        return self.after_a_line(attempt, ("worker", "num_workers"))
+        if weights is not None:  # the worker had already delivered all its images
+            problem = "other weights" if differences(weights, self.expected) else find_damage(attempt.results)
+            return Outcome(not problem, problem or "no longer needed: same weights")
+        return self.check_error(attempt, ("worker", "num_workers"))
 
     def non_finite_loss(self) -> Outcome:
-        """Let the weights become NaN."""
-        return self.after_a_line(self.attempt("poisoned", PoisonLate()).wait(), ("loss", "nan"))
+        """Train with weights that become NaN."""
+        return self.check_error(self.attempt("poisoned", PoisonLate()).wait(), ("loss", "nan"))
 
 
-def unclear(line: str, wanted: Sequence[str]) -> str:
-    """Say what is wrong with what the user saw."""
+def free_space(mount: Path | None) -> None:
+    """Remove the file that fills the small file system, if it is mounted."""
+    if mount is not None:
+        (mount / "filler").unlink()
+
+
+def find_unclear(line: str, words: Sequence[str]) -> str:
+    """Return what is wrong with an error message, or an empty string."""
     if not line.startswith("error: ") or "\n" in line.strip():
-        return f"no line, but {(line.strip().splitlines() or ['nothing at all'])[-1]}"
-    missing = [word for word in wanted if word not in line]
-    return f"{missing[0]!r} is not in the line" if missing else ""
+        return f"no one-line error, but {(line.strip().splitlines() or ['no output'])[-1]}"
+    missing = [word for word in words if word not in line]
+    return f"{missing[0]!r} is not in the message" if missing else ""
 
 
-def damaged(results: Path, leftovers: bool = True) -> str:
-    """Say which file below a folder is half-written; only a kill may leave one that says so of itself by its name."""
+def find_damage(results: Path, partial_files: bool = True) -> str:
+    """Return which file below a folder is damaged, or an empty string.
+
+    Args:
+        results: Folder to search.
+        partial_files: Whether partial files are accepted; a kill may leave them, an error may not.
+    """
     for path in results.rglob("*.part"):
-        if not leftovers:
-            return f"{path.name} is left"
+        if not partial_files:
+            return f"{path.name} was not removed"
     for path in results.rglob("*.ckpt"):
         try:
             with zipfile.ZipFile(path) as archive:
                 broken = archive.testzip()
             weights = torch.load(path, weights_only=True)["state_dict"]
-        except Exception as error:  # noqa: BLE001 - decoders raise errors of many kinds
+        except Exception as error:  # noqa: BLE001 - decoders raise many types of errors
             return f"{path.name} is half-written ({type(error).__name__})"
-        # Thresholds are not a number until there are some.
-        unknown = [name for name, value in weights.items() if value.isnan().any() and "post_processor" not in name]
-        if broken or unknown:
-            return f"{path.name} holds what no training left: {broken or unknown[0]}"
+        # Thresholds are NaN before they are computed.
+        not_finite = [name for name, value in weights.items() if value.isnan().any() and "post_processor" not in name]
+        if broken or not_finite:
+            return f"{path.name} is damaged: {broken or not_finite[0]}"
     return ""
 
 
 def break_files(name: str, root: Path, split: str) -> list[str]:
-    """Cut one in a hundred of the images; gives their paths."""
+    """Truncate one in a hundred images of a split, and return their paths."""
     data = make_data(name, root)
     data.prepare_data()
     data.setup()
     images = [str(path) for path in root.rglob("*.png") if "ground_truth" not in path.parts]
     table = getattr(data, f"{split}_data").samples
-    # Not the first normal one, which HTP-GAN learns from.
+    # The first normal image is excluded, because HTP-GAN trains on it.
     normal = sorted(table.image_path[table.label_index == 0])[1:]
-    chosen = random.Random(0).sample(normal, round(SHARE * len(images)))
+    chosen = random.Random(0).sample(normal, round(BROKEN_SHARE * len(images)))
     for path in chosen:
         os.truncate(path, Path(path).stat().st_size // 2)
     return chosen
@@ -318,13 +349,13 @@ def break_files(name: str, root: Path, split: str) -> list[str]:
 
 @contextmanager
 def small_disk(folder: Path) -> Iterator[Path | None]:
-    """Give the mount point of a small file system, or nothing where none may be mounted."""
+    """Yield the mount point of a small file system, or ``None`` if mounting is not permitted."""
     folder.mkdir()
-    words = ["mount", "-t", "tmpfs", "-o", f"size={ROOM}", "drill", str(folder)]
+    command = ["mount", "-t", "tmpfs", "-o", f"size={DISK_BYTES}", "drill", str(folder)]
     if (
         os.geteuid()
         or shutil.which("mount") is None
-        or subprocess.run(words, capture_output=True, check=False).returncode
+        or subprocess.run(command, capture_output=True, check=False).returncode
     ):
         yield None
         return
@@ -335,7 +366,7 @@ def small_disk(folder: Path) -> Iterator[Path | None]:
 
 
 def drill(names: Sequence[str], kills: int) -> Iterator[tuple[str, dict[str, Outcome]]]:
-    """Go through models; gives the outcomes of each."""
+    """Run the drill of each model and yield its outcomes, with shortened paths."""
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         make_data("htpgan", root / "data").prepare_data()
@@ -343,28 +374,32 @@ def drill(names: Sequence[str], kills: int) -> Iterator[tuple[str, dict[str, Out
             (root / name).mkdir()
             outcomes = Drill(name, root / "data", root / name, kills).run()
             shutil.rmtree(root / name)
-            yield name, {fault: replace(it, line=it.line.replace(f"{root}/", "")) for fault, it in outcomes.items()}
+            yield (
+                name,
+                {fault: replace(value, line=value.line.replace(f"{root}/", "")) for fault, value in outcomes.items()},
+            )
 
 
 def main() -> int:
     """Run the drill from the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], allow_abbrev=False)
     parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS), metavar="NAME")
-    parser.add_argument("--kills", type=int, default=10, help="kills of each model; 10 by default")
-    parser.add_argument("--out", type=Path, help="Markdown file in which the table is written anew")
-    parser.add_argument("--json", type=Path, help="file for the outcomes")
+    parser.add_argument("--kills", type=int, default=10, help="kills per model; default: 10")
+    parser.add_argument("--out", type=Path, help="Markdown file whose tables are updated")
+    parser.add_argument("--json", type=Path, help="JSON file for the outcomes")
     options = parser.parse_args()
-    found: dict[str, dict[str, Outcome]] = {}
+    results: dict[str, dict[str, dict[str, Any]]] = {}
     for name, outcomes in drill(options.models, options.kills):
-        found[name] = outcomes
+        results[name] = {fault: asdict(outcome) for fault, outcome in outcomes.items()}
         for fault, outcome in outcomes.items():
             print(f"{name}, {fault}: {'' if outcome.good else 'FAILED: '}{outcome.text}", flush=True)
-            print(f"    {outcome.line.strip()}" if outcome.line else "", end="\n" if outcome.line else "", flush=True)
+            if outcome.line:
+                print(f"    {outcome.line.strip()}", flush=True)
         if options.out:
-            write_table(options.out, {fault: asdict(it) for fault, it in outcomes.items()}, name)
+            write_table(options.out, results[name], name)
     if options.json:
-        options.json.write_text(json.dumps({n: {f: asdict(it) for f, it in o.items()} for n, o in found.items()}))
-    return 0 if all(outcome.good for outcomes in found.values() for outcome in outcomes.values()) else 1
+        options.json.write_text(json.dumps(results))
+    return 0 if all(outcome["good"] for outcomes in results.values() for outcome in outcomes.values()) else 1
 
 
 if __name__ == "__main__":

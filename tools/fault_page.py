@@ -1,49 +1,48 @@
-"""The page ``docs/fault-drill.md``: its tables are made by commands, the text around them by people."""
+"""Writer of the tables in ``docs/fault-drill.md``."""
 
-import os
 import re
 from collections.abc import Mapping
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
+from anomalib_defect_plugins.core.files import write_text
+
 
 def write_table(page: Path, outcomes: Mapping[str, Mapping[str, Any]], model: str) -> None:
-    """Write the row of a model, and an example of the line that each fault ends with.
+    """Write the row of a model, and the error message of each fault.
 
     Args:
-        page: The page; it has the marks ``<!-- NAME -->`` and ``<!-- end of NAME -->`` around each table.
-        outcomes: By fault: ``good``, ``text`` and ``line``.
-        model: The model, whose row is replaced.
+        page: Markdown file with the comments ``<!-- NAME -->`` and ``<!-- end of NAME -->`` around each table.
+        outcomes: ``good``, ``text`` and ``line`` of each fault.
+        model: Name of the model whose row is replaced.
     """
-    cells = [it["text"] if it["good"] else f"**failed**: {it['text']}" for it in outcomes.values()]
-    row(page, "outcomes", [model, *cells, today()], ["model", *outcomes, "run on"])
+    cells = [value["text"] if value["good"] else f"**failed**: {value['text']}" for value in outcomes.values()]
+    write_row(page, "outcomes", [model, *cells, today()], ["model", *outcomes, "run on"])
     for fault, outcome in outcomes.items():
         if outcome["line"]:
-            row(page, "lines", [fault, f"`{' '.join(outcome['line'].split())}`"], ["fault", "line"])
+            write_row(page, "lines", [fault, f"`{' '.join(outcome['line'].split())}`"], ["fault", "line"])
 
 
 def today() -> str:
-    """Give the date."""
+    """Return the current date in ISO format."""
     return datetime.now(timezone.utc).strftime("%Y-%m-%d")
 
 
-def row(page: Path, name: str, cells: list[str], columns: list[str]) -> None:
-    """Put a row into one of the tables of the page, in the place of the one that begins alike; atomically."""
+def write_row(page: Path, name: str, cells: list[str], columns: list[str]) -> None:
+    """Add a row to a table of the page, or replace the row with the same first cell."""
     text = page.read_text(encoding="utf-8")
     begin, end = f"<!-- {name} -->", f"<!-- end of {name} -->"
-    found = re.search(f"{re.escape(begin)}\n(.*?){re.escape(end)}", text, re.DOTALL)
-    if found is None:
+    table = re.search(f"{re.escape(begin)}\n(.*?){re.escape(end)}", text, re.DOTALL)
+    if table is None:
         msg = f"{page} has no table between {begin} and {end}"
         raise ValueError(msg)
-    rows = {line.split(" | ")[0].removeprefix("| "): line for line in found[1].splitlines()[2:]}
-    rows[cells[0]] = line(cells)
-    table = "\n".join([line(columns), line(["---"] * len(columns)), *rows.values()])
-    partial = page.with_name(f"{page.name}.part")
-    partial.write_text(f"{text[: found.start()]}{begin}\n{table}\n{end}{text[found.end() :]}", encoding="utf-8")
-    os.replace(partial, page)
+    rows = {text.split(" | ")[0].removeprefix("| "): text for text in table[1].splitlines()[2:]}
+    rows[cells[0]] = format_row(cells)
+    lines = "\n".join([format_row(columns), format_row(["---"] * len(columns)), *rows.values()])
+    write_text(page, f"{text[: table.start()]}{begin}\n{lines}\n{end}{text[table.end() :]}")
 
 
-def line(cells: list[str]) -> str:
-    """Write a row of a Markdown table."""
+def format_row(cells: list[str]) -> str:
+    """Format a row of a Markdown table."""
     return f"| {' | '.join(cell.replace('|', '/') for cell in cells)} |"

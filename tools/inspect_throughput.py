@@ -1,13 +1,13 @@
-"""Measure how near ``anomalib-defects inspect`` comes to OpenVINO's ``benchmark_app``, and how much memory it takes.
+"""Compare the throughput of ``anomalib-defects inspect`` with OpenVINO's ``benchmark_app``, and measure its memory.
 
     python tools/inspect_throughput.py --models padim htpgan --seconds 30 --rounds 3
     python tools/inspect_throughput.py --graph model.xml --images 1000 20000
 
-``benchmark_app`` infers the same random image again and again; ``inspect`` decodes files, 256 x 256, half PNG and half
-JPEG, from the disk (from its cache, after the first round), and writes a table. Both compute in the precision that
-OpenVINO chooses, in throughput mode, and take turns. The rate of ``inspect`` is that of the images after the first, so
-that starting Python and loading the model, which ``benchmark_app`` does not count either, are left out. Memory is the
-most that the process had. Give the machine nothing else to do.
+``benchmark_app`` infers one random image repeatedly; ``inspect`` decodes files, 256 x 256, half PNG and half JPEG, from
+the disk (from its cache after the first round), and writes a table. Both use OpenVINO's default precision and its
+throughput mode, and run alternately. The rate of ``inspect`` excludes the first image, and with it the start of Python
+and the loading of the model, which ``benchmark_app`` does not count either. Memory is the peak of the process. Use an
+otherwise idle machine.
 """
 
 import os
@@ -25,7 +25,10 @@ from PIL import Image, ImageOps
 
 from anomalib_defect_plugins import TextureDefects
 
-SIDE, FILES = 256, 100
+SIDE = 256
+"""Height and width of the images."""
+
+NUM_FILES = 100
 
 INSPECT = """
 import argparse, sys
@@ -38,13 +41,13 @@ options.run(options)
 
 
 def write_images(folder: Path) -> list[Path]:
-    """Write 100 files from the images of TextureDefects."""
+    """Write 100 image files from the test images of TextureDefects."""
     data = TextureDefects()
     data.prepare_data()
     data.setup()
     sources = list(data.test_data.samples.image_path)
     paths = []
-    for number in range(FILES):
+    for number in range(NUM_FILES):
         with Image.open(sources[number % len(sources)]) as image:
             resized = image.convert("RGB").resize((SIDE, SIDE))
         path = folder / f"{number:03}.{'png' if number % 2 else 'jpg'}"
@@ -58,22 +61,25 @@ def export(name: str, folder: Path) -> Path:
     return MODELS[name](None).eval().to_openvino(folder / name)
 
 
-def tool_rate(graph: Path, seconds: float) -> float:
-    """Images a second that ``benchmark_app`` gives."""
-    tool = Path(sys.executable).with_name("benchmark_app")
-    given = ["-m", graph, "-d", "CPU", "-hint", "throughput", "-shape", f"[1,3,{SIDE},{SIDE}]", "-t", f"{seconds:.0f}"]
-    done = subprocess.run([tool, *map(str, given)], capture_output=True, text=True, check=True)
-    return float(re.search(r"Throughput: +([\d.]+)", done.stdout)[1])
+def benchmark_app_rate(graph: Path, seconds: float) -> float:
+    """Measure images per second of ``benchmark_app``."""
+    command = [str(Path(sys.executable).with_name("benchmark_app")), "-m", str(graph), "-d", "CPU"]
+    command += ["-hint", "throughput", "-shape", f"[1,3,{SIDE},{SIDE}]", "-t", f"{seconds:.0f}"]
+    result = subprocess.run(command, capture_output=True, text=True, check=True)
+    match = re.search(r"Throughput: +([\d.]+)", result.stdout)
+    if match is None:
+        sys.exit(f"benchmark_app printed no throughput for {graph}")
+    return float(match[1])
 
 
 def run_inspect(graph: Path, paths: list[Path], count: int) -> tuple[float, float]:
-    """Inspect so many files, the same again and again: seconds, and MiB of memory at most."""
+    """Inspect ``count`` files, which repeat ``paths``; return the seconds taken and the peak memory in MiB."""
     with tempfile.TemporaryDirectory() as folder:
         files = Path(folder) / "list.txt"
         files.write_text("\n".join(str(paths[number % len(paths)]) for number in range(count)))
-        given = [str(graph), str(files), "--out", f"{folder}/out.parquet", "--threshold", "0.5"]
+        arguments = [str(graph), str(files), "--out", f"{folder}/out.parquet", "--threshold", "0.5"]
         start = time.perf_counter()
-        process = subprocess.Popen([sys.executable, "-c", INSPECT, *given], stdout=subprocess.DEVNULL)
+        process = subprocess.Popen([sys.executable, "-c", INSPECT, *arguments], stdout=subprocess.DEVNULL)
         _, status, usage = os.wait4(process.pid, 0)
         seconds = time.perf_counter() - start
     if status:
@@ -82,29 +88,35 @@ def run_inspect(graph: Path, paths: list[Path], count: int) -> tuple[float, floa
 
 
 def inspect_rate(graph: Path, paths: list[Path], count: int) -> float:
-    """Images a second, without the start."""
-    start, whole = (run_inspect(graph, paths, number)[0] for number in (1, 1 + count))
-    return count / (whole - start)
+    """Measure images per second of ``inspect``, without its start."""
+    start, total = (run_inspect(graph, paths, number)[0] for number in (1, 1 + count))
+    return count / (total - start)
 
 
 def compare(graph: Path, paths: list[Path], seconds: float, rounds: int) -> tuple[float, float, float]:
-    """Let both take turns: medians of their rates, and of the ratio of a round."""
+    """Run both alternately; return the median rates of ``benchmark_app`` and ``inspect``, and their median ratio."""
     pairs = []
     for _ in range(rounds):
-        tool = tool_rate(graph, seconds)
-        pairs.append((tool, inspect_rate(graph, paths, max(1, round(tool * seconds)))))
-    rates = np.array(pairs)
-    return *np.median(rates, axis=0), np.median(rates[:, 1] / rates[:, 0])
+        reference = benchmark_app_rate(graph, seconds)
+        pairs.append((reference, inspect_rate(graph, paths, max(1, round(reference * seconds)))))
+    references, rates = np.array(pairs).T
+    return float(np.median(references)), float(np.median(rates)), float(np.median(rates / references))
 
 
 def main() -> None:
-    """Measure, and print two tables."""
-    parser = ArgumentParser(description=__doc__.splitlines()[0])
+    """Measure both, and print two tables."""
+    parser = ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--models", nargs="*", choices=MODELS, default=["padim", "htpgan"])
     parser.add_argument("--graph", type=Path, nargs="*", default=[], help="further exported models")
-    parser.add_argument("--seconds", type=float, default=30, help="of a round of each")
+    parser.add_argument("--seconds", type=float, default=30, help="time of each tool per round")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--images", type=int, nargs="*", default=[1000, 20000], help="for memory, with the first model")
+    parser.add_argument(
+        "--images",
+        type=int,
+        nargs="*",
+        default=[1000, 20000],
+        help="for the memory of the first model",
+    )
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         paths = write_images(Path(folder))
@@ -112,9 +124,9 @@ def main() -> None:
         graphs |= {str(path): path for path in options.graph}
         print("| model | benchmark_app, images/s | inspect, images/s | ratio |\n|" + "---|" * 4)
         for name, graph in graphs.items():
-            tool, own, ratio = compare(graph, paths, options.seconds, options.rounds)
-            print(f"| {name} | {tool:.1f} | {own:.1f} | {ratio:.3f} |", flush=True)
-        print("\n| images | memory, MiB | beside the first |\n|" + "---|" * 3)
+            reference, rate, ratio = compare(graph, paths, options.seconds, options.rounds)
+            print(f"| {name} | {reference:.1f} | {rate:.1f} | {ratio:.3f} |", flush=True)
+        print("\n| images | memory, MiB | relative to the first |\n|" + "---|" * 3)
         first = None
         for count in options.images:
             peak = run_inspect(next(iter(graphs.values())), paths, count)[1]

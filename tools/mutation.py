@@ -1,7 +1,9 @@
-"""Changes one arithmetic line of each loss, and looks which test notices: ``make mutate``.
+"""Mutation tests of the losses: change one arithmetic expression at a time and report which test fails.
 
-Run as a program, it writes the table of ``docs/fault-drill.md``: ``mutation.py --out docs/fault-drill.md``. The lines are
-changed in a copy; the tests are those of the model, without the slow ones.
+    python tools/mutation.py --out docs/fault-drill.md
+
+``make mutate`` runs this and updates the table in ``docs/fault-drill.md``. The changes are made in a copy of the
+package; the tests are those of the model, without the slow ones.
 """
 
 import argparse
@@ -13,7 +15,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from fault_page import row
+from fault_page import write_row
 
 ROOT = Path(__file__).parents[1]
 
@@ -30,61 +32,49 @@ MUTATIONS = [
     ("sidn", "target_distribution", "assignment.detach() ** 2 / ", "assignment.detach() / "),
     ("sidn", "center_loss", "return cosine.mean()", "return -cosine.mean()"),
     ("onestage", "cross_entropy", "-torch.where(mask, log_defect", "torch.where(mask, log_defect"),
-    ("onestage", "mean_where", "torch.where(places, values, 0)", "torch.where(places, 0, values)"),
+    ("onestage", "mean_where", "torch.where(region, values, 0)", "torch.where(region, 0, values)"),
     ("onestage", "stage_loss", "functional.logsigmoid(-logits)", "-functional.logsigmoid(logits)"),
     ("isugan", "adversarial_loss", "return (fake - 1).square().mean()", "return (fake + 1).square().mean()"),
     ("isugan", "discriminator_loss", "+ fake.square().mean()", "- fake.square().mean()"),
     ("isugan", "difference", "(image + 1) / 2, (other + 1) / 2", "image + 1, other + 1"),
     ("defectgan", "critic_loss", "return fake.mean() - real.mean()", "return fake.mean() + real.mean()"),
-    ("defectgan", "gradient_penalty", ".norm(dim=1) - 1)", ".norm(dim=1) + 1)"),
+    ("defectgan", "gradient_penalty", "(norm - 1).square()", "(norm + 1).square()"),
     ("defectgan", "class_loss", "1 - labels.amax(1, keepdim=True)", "labels.amax(1, keepdim=True)"),
-    ("defectgan", "map_size_loss", "there.abs().mean() + back", "there.abs().mean() - back"),
+    ("defectgan", "map_size_loss", "maps.abs().mean() + maps_back", "maps.abs().mean() - maps_back"),
 ]
-"""Model, function of its ``loss.py``, a part of one of its lines, and what it becomes."""
+"""Model, function in its ``loss.py``, an expression in the function, and its replacement."""
 
 
 def mutate(text: str, function: str, old: str, new: str) -> str:
-    """Change a part of a function that is there once."""
+    """Replace an expression that occurs once in a function."""
     start = text.index(f"\ndef {function}(")
     end = text.find("\ndef ", start + 1)
     before, body, after = text[:start], text[start : end if end > 0 else None], text[end:] if end > 0 else ""
     if body.count(old) != 1:
-        msg = f"{function} has {old!r} {body.count(old)} times; mend the list"
+        msg = f"{function} has {old!r} {body.count(old)} times instead of once; update MUTATIONS"
         raise ValueError(msg)
     return before + body.replace(old, new) + after
 
 
 def noticed_by(copy: Path, model: str) -> str:
-    """Give the name of the first test that fails, or nothing."""
-    words = [
-        sys.executable,
-        "-m",
-        "pytest",
-        "-x",
-        "-q",
-        "-m",
-        "not slow",
-        "--disable-warnings",
-        "-p",
-        "no:cacheprovider",
-    ]
+    """Return the name of the first test that fails, or an empty string."""
+    options = ["-x", "-q", "-m", "not slow", "--disable-warnings", "-p", "no:cacheprovider"]
+    command = [sys.executable, "-m", "pytest", *options, f"tests/unit/models/{model}"]
     variables = os.environ | {"PYTHONPATH": str(copy), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        [*words, f"tests/unit/models/{model}"], cwd=copy, env=variables, capture_output=True, text=True, check=False
-    )
-    found = re.search(r"^(?:FAILED|ERROR) \S+?(?:::(\S+))?(?: - .*)?$", done.stdout, re.MULTILINE)
-    if done.returncode not in {0, 1} or (done.returncode == 1 and found is None):
+    done = subprocess.run(command, cwd=copy, env=variables, capture_output=True, text=True, check=False)
+    failed = re.search(r"^(?:FAILED|ERROR) \S+?(?:::(\S+))?(?: - .*)?$", done.stdout, re.MULTILINE)
+    if done.returncode not in {0, 1} or (done.returncode == 1 and failed is None):
         sys.exit(f"the tests of {model} cannot be run: {done.stdout[-2000:]}{done.stderr[-2000:]}")
-    return found[1] if found else ""
+    return failed[1] if failed else ""
 
 
 def main() -> int:
-    """Go through the list."""
+    """Run all mutations."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], allow_abbrev=False)
-    parser.add_argument("--models", nargs="*", help="only the losses of these")
-    parser.add_argument("--out", type=Path, help="Markdown file in which the table is written anew")
+    parser.add_argument("--models", nargs="*", help="models whose losses are mutated; default: all")
+    parser.add_argument("--out", type=Path, help="Markdown file whose table is updated")
     options = parser.parse_args()
-    chosen = [it for it in MUTATIONS if options.models is None or it[0] in options.models]
+    chosen = [mutation for mutation in MUTATIONS if options.models is None or mutation[0] in options.models]
     missed = 0
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder)
@@ -102,7 +92,7 @@ def main() -> int:
             if options.out:
                 texts = (f"{model}, `{function}`", f"`{old.strip()}`", f"`{new.strip()}`")
                 cells = [*texts, f"`{name}`" if name else "**none**"]
-                row(options.out, "mutations", cells, COLUMNS)
+                write_row(options.out, "mutations", cells, COLUMNS)
     print(f"{len(chosen) - missed} of {len(chosen)} noticed")
     return missed > len(chosen) // 10
 

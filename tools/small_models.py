@@ -1,11 +1,11 @@
-"""Every model of this package at a size at which it trains in a second or two, on the embedded data."""
+"""Small versions of the models of this package, which train on the embedded data in a second or two."""
 
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from anomalib.data import AnomalibDataModule
-from anomalib.models import AnomalibModule
+from anomalib.models.components import AnomalibModule
 from torch.utils.data import DataLoader, DistributedSampler
 
 from anomalib_defect_plugins.data import TextureDefects, WithDefects
@@ -35,14 +35,14 @@ MODELS: dict[str, tuple[Callable[..., AnomalibModule], dict[str, Any], dict[str,
         {"real": 8, "masks": False},
     ),
 }
-"""By name: the class, its arguments, and those of ``WithDefects`` for a model that trains on defects.
+"""Class of each model, its arguments, and the arguments of ``WithDefects`` for models that train on defects.
 
-Each trains for three epochs: 40 normal images in batches of 8 are 5 steps, 48 images 6.
+Each trains for three epochs, of 5 steps with 40 normal images in batches of 8, or of 6 steps with 48 images.
 """
 
 
 def make_model(name: str, **changes: Any) -> AnomalibModule:
-    """Make a model, without pictures."""
+    """Create a model without a visualizer."""
     kind, arguments, _ = MODELS[name]
     return kind(image_size=(SIDE, SIDE), visualizer=False, **{"evaluator": False, **arguments, **changes})
 
@@ -50,27 +50,27 @@ def make_model(name: str, **changes: Any) -> AnomalibModule:
 def make_data(
     name: str, root: Path, batch_size: int = 8, workers: int = 0, distributed: bool = False
 ) -> AnomalibDataModule:
-    """Make the data module of a model; training batches come in order, for a resumed run cannot know a shuffle.
+    """Create the data module of a model. Training images are not shuffled, since a checkpoint does not store the order.
 
     Args:
-        name: Of the model.
-        root: Folder of the embedded data, which are built there if it is empty.
-        batch_size: Images of a training batch.
-        workers: Processes that read images.
-        distributed: Whether each process takes its share of a batch; Lightning would shuffle what it shares out.
+        name: Name of the model.
+        root: Folder of the embedded data, which is generated if the folder is empty.
+        batch_size: Training batch size.
+        workers: Number of data-loading processes.
+        distributed: Whether to divide the images among processes, in order; Lightning's sampler would shuffle them.
     """
-    data = TextureDefects(
+    base = TextureDefects(
         root, image_size=SIDE, train_batch_size=batch_size, eval_batch_size=20, num_workers=workers, category="gravel"
     )
     defects = MODELS[name][2]
-    data = data if defects is None else WithDefects(data, **defects)
+    data = base if defects is None else WithDefects(base, **defects)
 
-    def train_dataloader() -> DataLoader:
+    def train_dataloader() -> DataLoader[Any]:
         images = data.train_data
-        sampler = DistributedSampler(images, shuffle=False) if distributed else None
+        sampler: Any = DistributedSampler(images, shuffle=False) if distributed else None
         return DataLoader(
             images, batch_size=batch_size, sampler=sampler, collate_fn=images.collate_fn, num_workers=workers
         )
 
-    data.train_dataloader = train_dataloader
+    data.train_dataloader = train_dataloader  # type: ignore[method-assign]
     return data

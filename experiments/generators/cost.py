@@ -15,25 +15,9 @@ from functools import partial
 
 import timm
 import torch
+from sheet import GENERATORS
 from torch.nn import functional
 
-from anomalib_defect_plugins.generators import (
-    CutPasteDefects,
-    CutPasteScarDefects,
-    NoiseDefects,
-    PerturbDefects,
-    PoissonDefects,
-    ProceduralDefects,
-)
-
-GENERATORS = (
-    NoiseDefects,
-    CutPasteDefects,
-    CutPasteScarDefects,
-    PoissonDefects,
-    PerturbDefects,
-    ProceduralDefects,
-)
 BATCH, SIDE = 16, 256
 
 

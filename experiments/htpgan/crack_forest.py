@@ -1,38 +1,48 @@
-"""Measure HTP-GAN on CrackForest, beside baselines that learn nothing, and print the table of its README.
+"""Evaluate HTP-GAN on CrackForest in comparison with untrained baselines, and print the table of its README.
 
     DEFECT_DATA_ROOT=... python experiments/htpgan/crack_forest.py --out results/crack_forest
 
-Each run learns from one crack-free image and is tested on all 118 images with cracks at 256x256. Three thresholds see
-no label: ``sigma``, 2.5 standard deviations above the mean of the pooled test maps, ``otsu`` over the same, and
-``reference``, a percentile of the normal image's own map. ``best`` is the threshold with the highest mean IoU on the
-test labels: what no honest threshold can beat. A run that is finished is kept in its own file and not repeated.
+Each run trains on one crack-free image and is tested on all 118 images with cracks at 256x256. Three thresholds use no
+labels: ``sigma``, 2.5 standard deviations above the mean of the pooled test maps, ``otsu`` over the same maps, and
+``reference``, a percentile of the normal image's map. ``best`` is the threshold with the highest mean IoU on the test
+labels, an upper bound for the others. Results of finished runs are stored in a file each, and not computed again.
 """
 
-import json
-import os
-import time
+import sys
 from argparse import ArgumentParser
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 import torch
-from anomalib.engine import Engine
+from anomalib.data import AnomalibDataset
 from lightning import seed_everything
 from skimage.filters import difference_of_gaussians
 from torch import Tensor
 from torchmetrics.functional.classification import binary_auroc
 
+sys.path.append(str(Path(__file__).parents[1]))
+
+from common import create_engine, data_root, markdown, once, timed_fit
+
 from anomalib_defect_plugins import CrackForest, HtpGan
 from anomalib_defect_plugins.post_processing import OtsuPostProcessor, SigmaPostProcessor
 
 REFERENCES = (201, 205)
-SEEDS = (0, 1, 2)
-CRACKS: dict[str, object] = {"fusion": "log_odds"}
-"""What configs/htpgan/crack_forest.yaml sets: cracks add structure."""
+"""Numbers of the crack-free images to train on."""
 
-VARIANTS: dict[str, dict[str, object]] = {
+SEEDS = (0, 1, 2)
+
+CRACKS: dict[str, Any] = {"fusion": "log_odds"}
+"""Model arguments of configs/htpgan/crack_forest.yaml, because cracks add structure."""
+
+Array = npt.NDArray[Any]
+
+VARIANTS: dict[str, dict[str, Any]] = {
     "log-odds": {},
     "typicality": {"fusion": "typicality"},
     "entropy": {"fusion": "entropy"},
@@ -47,17 +57,17 @@ VARIANTS: dict[str, dict[str, object]] = {
 }
 
 
-def batches(subset: torch.utils.data.Dataset) -> Iterator[tuple[Tensor, Tensor]]:
-    """Give images and masks at 256x256, eight at a time."""
-    resize = HtpGan.configure_pre_processor().transform
-    for start in range(0, len(subset), 8):
-        items = [subset[i] for i in range(start, min(start + 8, len(subset)))]
+def batches(dataset: AnomalibDataset) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield batches of eight images and masks at 256x256."""
+    resize = cast(Callable[..., Any], HtpGan.configure_pre_processor().transform)
+    for start in range(0, len(dataset), 8):
+        items = [dataset[i] for i in range(start, min(start + 8, len(dataset)))]
         pairs = [resize(item.image, item.gt_mask) for item in items]
         yield torch.stack([image for image, _ in pairs]), torch.stack([mask for _, mask in pairs]).bool()
 
 
-def confusion_curve(scores: np.ndarray, masks: np.ndarray, thresholds: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Give mean IoU and pixel accuracy for ``scores > threshold``, for each threshold in rising order."""
+def confusion_curve(scores: Array, masks: Array, thresholds: Array) -> tuple[Array, Array]:
+    """Return mean IoU and pixel accuracy of ``scores > threshold`` for each of the ascending thresholds."""
     defect, normal = np.sort(scores[masks]), np.sort(scores[~masks])
     hits = defect.size - np.searchsorted(defect, thresholds, "right")
     alarms = normal.size - np.searchsorted(normal, thresholds, "right")
@@ -67,22 +77,28 @@ def confusion_curve(scores: np.ndarray, masks: np.ndarray, thresholds: np.ndarra
 
 
 def evaluate(score: Callable[[Tensor], Tensor], data: CrackForest, reference: int | None = None) -> dict[str, float]:
-    """Score all test images with ``score``, ``(B, 3, 256, 256)`` to ``(B, 256, 256)``, and measure."""
+    """Compute the metrics of all test images.
+
+    Args:
+        score: Function from images (B, 3, 256, 256) to anomaly maps (B, 256, 256).
+        data: Data module, set up.
+        reference: Number of the normal image that the threshold ``reference`` is derived from, if any.
+    """
     with torch.no_grad():
-        parts = [(score(image), mask) for image, mask in batches(data.test_data)]
-    scores = torch.cat([part for part, _ in parts]).flatten()
-    masks = torch.cat([mask for _, mask in parts]).flatten()
-    result = {"pixel AUROC": binary_auroc(scores, masks.long()).item()}
-    rules = {
+        results = [(score(image), mask) for image, mask in batches(data.test_data)]
+    scores = torch.cat([maps for maps, _ in results]).flatten()
+    masks = torch.cat([mask for _, mask in results]).flatten()
+    result: dict[str, Any] = {"pixel AUROC": binary_auroc(scores, masks.long()).item()}
+    thresholds = {
         "sigma": SigmaPostProcessor().choose_threshold(scores.numpy()),
         "otsu": OtsuPostProcessor().choose_threshold(scores.numpy()),
     }
     if reference is not None:
         normal = data.train_data.subsample([reference - 201])
         with torch.no_grad():
-            own = score(next(batches(normal))[0])
-        rules["reference"] = np.quantile(own.numpy(), 0.998)
-    for name, threshold in rules.items():
+            normal_map = score(next(batches(normal))[0])
+        thresholds["reference"] = float(np.quantile(normal_map.numpy(), 0.998))
+    for name, threshold in thresholds.items():
         miou, accuracy = confusion_curve(scores.numpy(), masks.numpy(), np.array([threshold]))
         result |= {f"{name} mIoU": miou[0], f"{name} accuracy": accuracy[0]}
     candidates = np.quantile(scores.numpy(), np.linspace(0.8, 1, 2001))
@@ -90,42 +106,22 @@ def evaluate(score: Callable[[Tensor], Tensor], data: CrackForest, reference: in
     return {**result, "best mIoU": miou.max(), "best accuracy": accuracy[miou.argmax()]}
 
 
-def train(arguments: dict[str, object], reference: int, seed: int, data: CrackForest, root: Path) -> HtpGan:
-    """Train one model, without validation: nothing but the reference image is used."""
+def trained(arguments: dict[str, Any], reference: int, seed: int, data: CrackForest, root: Path) -> dict[str, float]:
+    """Train a model on the reference image only, without validation, and compute its metrics."""
     seed_everything(seed)
     model = HtpGan(reference=f"{reference}.jpg", **(CRACKS | arguments))
-    engine = Engine(
-        default_root_dir=root, accelerator="auto", devices=1, limit_val_batches=0, enable_progress_bar=False
-    )
-    engine.fit(model, datamodule=data)
-    return model.cpu().eval()
-
-
-def once(path: Path, run: Callable[[], dict[str, float]]) -> dict[str, float]:
-    """Give the result kept at ``path``, or run and keep it."""
-    if not path.exists():
-        result = {key: float(value) for key, value in run().items()}
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_suffix(".part")
-        partial.write_text(json.dumps(result))
-        partial.replace(path)
-    return json.loads(path.read_text())
-
-
-def trained(arguments: dict[str, object], reference: int, seed: int, data: CrackForest, root: Path) -> dict[str, float]:
-    """Train and measure."""
-    start = time.perf_counter()
-    model = train(arguments, reference, seed, data, root)
-    seconds = time.perf_counter() - start
+    seconds = timed_fit(create_engine(root), model, data)
+    model = model.cpu().eval()
     return {**evaluate(lambda x: model.model(x).anomaly_map[:, 0], data, reference), "train s": seconds}
 
 
 def baselines(data: CrackForest, out: Path) -> dict[str, list[dict[str, float]]]:
-    """Measure what learns nothing."""
+    """Compute the metrics of untrained methods."""
 
     def dark_lines(image: Tensor) -> Tensor:
         grey = -image.mean(1).numpy()
-        return torch.from_numpy(np.stack([difference_of_gaussians(x, 1, 20) for x in grey]).astype(np.float32))
+        filtered = [difference_of_gaussians(image, 1, 20) for image in grey]  # type: ignore[no-untyped-call]
+        return torch.from_numpy(np.stack(filtered).astype(np.float32))
 
     def untrained(reference: int) -> dict[str, float]:
         seed_everything(0)
@@ -137,34 +133,34 @@ def baselines(data: CrackForest, out: Path) -> dict[str, list[dict[str, float]]]
             once(out / "background.json", lambda: evaluate(lambda x: torch.zeros_like(x[:, 0]), data))
         ],
         "difference of Gaussians, sigma 1 - 20": [once(out / "dog.json", lambda: evaluate(dark_lines, data, 201))],
-        "untrained discriminators": [once(out / f"untrained-{r}.json", lambda r=r: untrained(r)) for r in REFERENCES],
+        "untrained discriminators": [
+            once(out / f"untrained-{reference}.json", partial(untrained, reference)) for reference in REFERENCES
+        ],
     }
 
 
 def main() -> None:
-    """Run what is missing, and print the table."""
+    """Run the missing runs, and print the table."""
     parser = ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, default=Path("results/crack_forest"))
     parser.add_argument("--variants", nargs="*", default=["log-odds"], choices=[*VARIANTS, "all"])
     parser.add_argument("--seeds", nargs="*", type=int, default=SEEDS)
     options = parser.parse_args()
-    data = CrackForest(root=Path(os.environ["DEFECT_DATA_ROOT"]) / "crack_forest")
+    data = CrackForest(root=data_root("crack_forest"))
     data.setup()
     rows = baselines(data, options.out)
     for name in VARIANTS if "all" in options.variants else options.variants:
         rows[name] = [
             once(
                 options.out / f"{name}-{reference}-{seed}.json",
-                lambda n=name, r=reference, s=seed: trained(VARIANTS[n], r, s, data, options.out / "models"),
+                partial(trained, VARIANTS[name], reference, seed, data, options.out / "models"),
             )
             for reference in REFERENCES
             for seed in options.seeds
         ]
     table = pd.DataFrame({name: pd.DataFrame(runs).mean() for name, runs in rows.items()}).T
     table.insert(0, "runs", [len(runs) for runs in rows.values()])
-    print("| what | " + " | ".join(table.columns) + " |\n|" + "---|" * (len(table.columns) + 1))
-    for name, row in table.iterrows():
-        print(f"| {name} | " + " | ".join("" if np.isnan(value) else f"{value:.4g}" for value in row) + " |")
+    print(markdown(table.rename_axis("method").reset_index().to_dict("records")))
 
 
 if __name__ == "__main__":

@@ -1,10 +1,11 @@
-"""Measure what OneStage costs in time and memory, and print the table of its README.
+"""Measure time and memory of OneStage, and print the table of the README.
 
     python experiments/onestage/cost.py --widths small paper
 
-Each row is measured in a process of its own, batch 1, random images: weights, the shorter of two training steps
-(forward, backward, Adam), one inference in PyTorch, and one of the exported graph in OpenVINO, in single precision.
-Memory is the peak of the process, with all libraries. The paper's network takes some minutes on one thread.
+Each measurement runs in a separate process with random images and batch 1: number of weights, the shorter of two
+training steps (forward, backward, Adam), inference in PyTorch, and inference of the exported graph in OpenVINO, in
+single precision. Memory is the peak of the process including all libraries. The paper's network takes some minutes on
+one thread.
 """
 
 import resource
@@ -15,6 +16,7 @@ from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import openvino
@@ -27,7 +29,7 @@ SIZES = {"half": (704, 256), "full": (1408, 512)}
 
 
 def peak() -> float:
-    """Give the highest memory that this process has held, in GiB (Linux counts in KiB)."""
+    """Return the peak memory of this process in GiB (Linux reports KiB)."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
 
 
@@ -39,15 +41,16 @@ def seconds(work: Callable[[], object]) -> float:
 
 
 def training(width: str, size: tuple[int, int], threads: int) -> tuple[int, float, float]:
-    """Give the number of weights, seconds a step and GiB."""
+    """Return the number of weights, seconds per training step and GiB."""
     torch.set_num_threads(threads)
     model = OneStage(size, width=width)
-    optimizer = model.configure_optimizers()
+    optimizer = cast(torch.optim.Optimizer, model.configure_optimizers())
     image, mask = torch.rand(1, 3, *size), torch.rand(1, 1, *size) < 0.01
 
     def step() -> None:
         optimizer.zero_grad()
-        sum(model.losses(model.model(image), mask).values()).backward()
+        losses = torch.stack(list(model.losses(model.model(image), mask).values()))
+        torch.autograd.backward(losses.sum())
         optimizer.step()
 
     best = min(seconds(step) for _ in range(2))
@@ -55,7 +58,7 @@ def training(width: str, size: tuple[int, int], threads: int) -> tuple[int, floa
 
 
 def inference(width: str, size: tuple[int, int], threads: int) -> tuple[float, float]:
-    """Give seconds and GiB of PyTorch."""
+    """Return seconds and GiB of inference in PyTorch."""
     torch.set_num_threads(threads)
     model = OneStage(size, width=width).model.eval()
     with torch.inference_mode():
@@ -64,27 +67,27 @@ def inference(width: str, size: tuple[int, int], threads: int) -> tuple[float, f
 
 
 def export(width: str, size: tuple[int, int], folder: Path) -> Path:
-    """Write the graph for OpenVINO, of weights that nothing was taught."""
+    """Export an untrained model to OpenVINO and return the path."""
     engine = Engine(default_root_dir=folder, accelerator="cpu", logger=False)
-    return engine.export(OneStage(size, width=width), "openvino", export_root=folder, input_size=size)
+    return cast(Path, engine.export(OneStage(size, width=width), "openvino", export_root=folder, input_size=size))
 
 
 def graph(path: Path, size: tuple[int, int], threads: int) -> tuple[float, float]:
-    """Give seconds and GiB of OpenVINO."""
+    """Return seconds and GiB of inference in OpenVINO."""
     config = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": threads}
     network = openvino.Core().compile_model(path, "CPU", config)
     image = np.random.default_rng(0).random((1, 3, *size), np.float32)
     return min(seconds(lambda: network({0: image})) for _ in range(2)), peak()
 
 
-def alone(work: Callable, *arguments: object) -> object:
-    """Run in a new process, so that its peak of memory is its own."""
+def alone(work: Callable[..., Any], *arguments: object) -> Any:
+    """Run in a new process, so that its peak memory is measured separately."""
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
         return pool.submit(work, *arguments).result()
 
 
 def main() -> None:
-    """Measure and print."""
+    """Measure all settings and print the table."""
     parser = ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--widths", nargs="*", choices=["small", "paper"], default=["small"])
     parser.add_argument("--sizes", nargs="*", choices=SIZES, default=list(SIZES))
