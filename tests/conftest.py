@@ -1,4 +1,4 @@
-"""What all tests share."""
+"""Fixtures of all tests."""
 
 import os
 import random
@@ -11,18 +11,18 @@ import torch
 
 @pytest.fixture(autouse=True)
 def _seed() -> None:
-    """The same random numbers in each run of a test, so that a failure comes again."""
+    """Seed every test, so that failures are reproducible."""
     random.seed(0)
-    np.random.seed(0)  # noqa: NPY002 - the generator that third-party code draws from
+    np.random.seed(0)  # noqa: NPY002 - third-party code uses the global generator
     torch.manual_seed(0)
 
 
 @pytest.fixture(scope="session")
 def data_root() -> Path:
-    """Folder of the real data sets, given by ``DEFECT_DATA_ROOT``; without it the test is skipped."""
+    """Folder of the real data sets, set by ``DEFECT_DATA_ROOT``; without it the test is skipped."""
     root = os.environ.get("DEFECT_DATA_ROOT")
     if not root:
-        pytest.skip("DEFECT_DATA_ROOT is not set: this test measures on real data, which the project may not ship")
+        pytest.skip("DEFECT_DATA_ROOT is not set: this test needs real data, which the project may not distribute")
     if not Path(root).is_dir():
-        pytest.fail(f"DEFECT_DATA_ROOT={root} is no folder")
+        pytest.fail(f"DEFECT_DATA_ROOT={root} is not a folder")
     return Path(root)

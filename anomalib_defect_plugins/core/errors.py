@@ -58,10 +58,10 @@ def _lost_worker(error: BaseException) -> str | None:
     found = WORKER.search(str(error)) if isinstance(error, RuntimeError) else None
     if found is None:
         return None
-    reason = "as the system does when memory runs out: take fewer --data.num_workers, or smaller images or batches, and"
+    cause = "by the system if memory ran out: use fewer --data.num_workers, smaller images or smaller batches, and"
     if found[1].endswith("Terminated"):
-        reason = "as a scheduler does that stops a run;"
-    return f"a {found[0]}, {reason} go on with --ckpt_path and the last.ckpt that is there"
+        cause = "by a scheduler if it stopped the run;"
+    return f"a {found[0]}, {cause} resume with --ckpt_path and last.ckpt"
 
 
 def find_user_error(error: BaseException) -> UserError | None:

@@ -1,5 +1,5 @@
-"""The contract of every data module: its batches, its table of samples, and splits that do not leak."""
-# ruff: noqa: S101, D102 - asserting is what these classes are for, and a test's name is its description
+"""The contract of data modules: batches, the sample table, and splits without leaks."""
+# ruff: noqa: S101, D102 - these classes consist of asserts, and a test's name is its description
 
 from pathlib import Path
 from typing import Any, ClassVar, cast
@@ -16,10 +16,10 @@ STAGES = ("train", "val", "test")
 
 
 class DataModuleContract:
-    """What every data module promises.
+    """Tests that every data module must pass.
 
     Attributes:
-        stages: The stages that it has data for.
+        stages: Stages that have data.
         masks: Whether defective images have masks.
     """
 
@@ -27,15 +27,15 @@ class DataModuleContract:
     masks: ClassVar[bool] = True
 
     def config(self, root: Path) -> dict[str, Any]:
-        """Return ``class_path`` and ``init_args`` as a configuration file would hold them, so plain values only.
+        """Return ``class_path`` and ``init_args`` as in a configuration file: plain values only.
 
         Args:
-            root: Empty folder for its files, shared by the tests of a class.
+            root: Empty folder for the data, shared by the tests of a class.
         """
         raise NotImplementedError
 
     def build(self, root: Path) -> AnomalibDataModule:
-        """Return the data module made from its configuration as anomalib's command line makes it, and set up."""
+        """Instantiate the data module from its configuration, as anomalib's command line does, and set it up."""
         parser = ArgumentParser()
         parser.add_subclass_arguments(AnomalibDataModule, "data")
         parsed = parser.parse_object({"data": self.config(root)})
@@ -47,16 +47,16 @@ class DataModuleContract:
     @pytest.fixture(scope="class")
     @classmethod
     def root(cls, tmp_path_factory: pytest.TempPathFactory) -> Path:
-        """The folder for the data module's files."""
+        """Folder of the data."""
         return tmp_path_factory.mktemp("data")
 
     @pytest.fixture(scope="class")
     @classmethod
     def datamodule(cls, root: Path) -> AnomalibDataModule:
-        """The data module that the tests of a class share."""
+        """Data module that the tests of a class share."""
         return cls().build(root)
 
-    def test_batches_hold_images_labels_and_masks_of_the_images_size(self, datamodule: AnomalibDataModule) -> None:
+    def test_batches_hold_images_labels_and_masks_of_the_image_size(self, datamodule: AnomalibDataModule) -> None:
         for stage in self.stages:
             batch: Any = next(iter(_loader(datamodule, stage)))
             assert isinstance(batch, ImageBatch), stage
@@ -90,7 +90,7 @@ class DataModuleContract:
             assert not set(COLUMNS) - set(table.columns), stage
             assert table.image_path.is_unique, stage
             assert set(table.label_index) <= {0, 1}, stage
-            assert (table.groupby("label_index").label.nunique() == 1).all(), f"{stage}: label does not tell the index"
+            assert (table.groupby("label_index").label.nunique() == 1).all(), f"{stage}: the labels of one index differ"
 
     def test_defective_images_name_their_mask_file_and_defect_type(self, datamodule: AnomalibDataModule) -> None:
         for stage in self.stages:
@@ -100,7 +100,7 @@ class DataModuleContract:
             assert defective.defect_type.astype(bool).all(), stage
             assert not set(defective.defect_type) & set(table[table.label_index == 0].defect_type), stage
 
-    def test_batches_tell_the_defect_types_of_the_table(self, datamodule: AnomalibDataModule) -> None:
+    def test_batches_have_the_defect_types_of_the_table(self, datamodule: AnomalibDataModule) -> None:
         for stage in self.stages:
             types = _table(datamodule, stage).set_index("image_path").defect_type
             batch = next(iter(_loader(datamodule, stage)))

@@ -1,5 +1,5 @@
-"""The contract of every defect generator: exact masks, reproducible draws, and images that nothing else touches."""
-# ruff: noqa: S101, D102 - asserting is what these classes are for, and a test's name is its description
+"""The contract of defect generators: exact masks, reproducible defects, and no changes outside the masks."""
+# ruff: noqa: S101, D102 - these classes consist of asserts, and a test's name is its description
 
 import random
 
@@ -11,9 +11,9 @@ from torch import Tensor
 from anomalib_defect_plugins.core.defect_generator import VISIBLE, DefectGenerator
 
 SIZES = ((64, 64), (48, 96), (256, 256))
-"""Heights and widths: small, oblong and usual."""
+"""Heights and widths in pixels: small, oblong and usual."""
 
-every_form = pytest.mark.parametrize(
+every_shape = pytest.mark.parametrize(
     ("batch", "channels", "size"),
     [(batch, channels, size) for batch in (1, 5) for channels in (1, 3) for size in SIZES],
     ids=lambda value: "x".join(map(str, value)) if isinstance(value, tuple) else None,
@@ -21,24 +21,22 @@ every_form = pytest.mark.parametrize(
 
 
 class GeneratorContract:
-    """What every defect generator promises."""
+    """Tests that every defect generator must pass."""
 
     def make_generator(self) -> DefectGenerator:
-        """Return the generator."""
+        """Return the generator under test."""
         raise NotImplementedError
 
     def defects(self, images: Tensor, seed: int = 0) -> tuple[Tensor, Tensor]:
-        """Draw on images (B, C, H, W); gives images (B, C, H, W) and masks (B, 1, H, W)."""
+        """Draw on images, shape (B, C, H, W); return defective images, same shape, and masks, shape (B, 1, H, W)."""
         return self.make_generator()(images, torch.Generator().manual_seed(seed))
 
-    def test_it_is_named_as_defect_types_are(self) -> None:
+    def test_its_name_is_an_identifier(self) -> None:
         name = self.make_generator().name
-        assert name.isidentifier(), f"{name!r} is no identifier, so it can be no registered name"
+        assert name.isidentifier(), f"{name!r} is not an identifier, so it cannot be registered"
 
-    @every_form
-    def test_images_and_masks_have_the_form_of_the_images(
-        self, batch: int, channels: int, size: tuple[int, int]
-    ) -> None:
+    @every_shape
+    def test_results_have_the_shape_of_the_images(self, batch: int, channels: int, size: tuple[int, int]) -> None:
         images = textures(batch, channels, size)
         defective, masks = self.defects(images)
         assert (defective.shape, defective.dtype) == (images.shape, torch.float32)
@@ -46,7 +44,7 @@ class GeneratorContract:
         assert defective.min() >= 0
         assert defective.max() <= 1
 
-    @every_form
+    @every_shape
     def test_masks_on_textures_are_neither_empty_nor_half_of_the_image(
         self, batch: int, channels: int, size: tuple[int, int]
     ) -> None:
@@ -56,7 +54,7 @@ class GeneratorContract:
             assert share.min() > 0, f"seed {seed}: image {share.argmin()} has no defect"
             assert share.max() < 0.5, f"seed {seed}: the defect of image {share.argmax()} covers {share.max():.0%}"
 
-    @every_form
+    @every_shape
     def test_pixels_change_visibly_inside_the_mask_and_not_at_all_outside(
         self, batch: int, channels: int, size: tuple[int, int]
     ) -> None:
@@ -64,16 +62,16 @@ class GeneratorContract:
         defective, masks = self.defects(images)
         change = (defective - images).abs().amax(1, keepdim=True)
         assert (change * ~masks).max() <= 1 / 255, "a pixel outside the mask changed"
-        assert ((change * masks).flatten(1).amax(1) > VISIBLE).all(), "a mask marks a defect that cannot be seen"
+        assert ((change * masks).flatten(1).amax(1) > VISIBLE).all(), "a mask marks an invisible defect"
 
-    def test_no_image_gets_no_defect(self) -> None:
+    def test_an_empty_batch_stays_empty(self) -> None:
         images = textures()[:0]
         defective, masks = self.defects(images)
         assert defective.shape == images.shape
         assert masks.shape == images[:, :1].shape
         assert masks.dtype == torch.bool
 
-    def test_images_that_are_given_stay_as_they_are(self) -> None:
+    def test_input_images_are_not_modified(self) -> None:
         images = textures()
         before = images.clone()
         self.defects(images)
@@ -87,16 +85,16 @@ class GeneratorContract:
         assert defective.isfinite().all()
         changed = ((defective - images).abs() > VISIBLE).flatten(1).any(1)
         assert torch.equal(changed, masks.flatten(1).any(1)), (
-            "an image is marked and unchanged, or changed and unmarked"
+            "an image has a mask but no change, or a change but no mask"
         )
 
-    def test_same_state_of_the_random_generator_gives_the_same_defects_and_another_others(self) -> None:
+    def test_equal_random_states_give_equal_defects_and_others_different_ones(self) -> None:
         images = textures()
         first, again, other = (self.defects(images, seed)[0] for seed in (1, 1, 2))
         assert torch.equal(first, again)
         assert not torch.equal(first, other)
 
-    def test_successive_calls_give_other_defects(self) -> None:
+    def test_successive_calls_give_different_defects(self) -> None:
         generator, rng = self.make_generator(), torch.Generator().manual_seed(0)
         first, second = (generator(textures(), rng)[0] for _ in range(2))
         assert not torch.equal(first, second)
@@ -107,12 +105,12 @@ class GeneratorContract:
         for row in range(1, 5):
             assert not torch.equal(defective[row], defective[row - 1])
 
-    def test_random_states_of_the_process_are_not_touched_if_a_generator_is_given(self) -> None:
+    def test_global_random_states_are_unchanged_if_a_generator_is_passed(self) -> None:
         before = _random_states()
         self.defects(textures())
         assert _random_states() == before
 
-    def test_seed_of_torch_decides_if_no_generator_is_given(self) -> None:
+    def test_seed_of_torch_determines_defects_if_no_generator_is_passed(self) -> None:
         images, generator = textures(), self.make_generator()
         results = []
         with torch.random.fork_rng():
@@ -122,7 +120,7 @@ class GeneratorContract:
         assert torch.equal(results[0], results[1])
         assert not torch.equal(results[0], results[2])
 
-    def test_it_works_in_inference_mode_and_asks_for_no_gradient(self) -> None:
+    def test_it_works_in_inference_mode_and_requires_no_gradient(self) -> None:
         expected = self.defects(textures())[0]
         assert not expected.requires_grad
         with torch.inference_mode():
@@ -133,8 +131,8 @@ class GeneratorContract:
         with torch.autocast("cpu", torch.bfloat16):
             assert torch.equal(self.defects(textures())[0], expected)
 
-    @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")
-    def test_images_on_a_gpu_get_their_defects_there(self) -> None:
+    @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+    def test_images_on_a_gpu_stay_there(self) -> None:
         defective, masks = self.defects(textures().cuda())
         assert defective.is_cuda
         assert masks.is_cuda
@@ -142,7 +140,7 @@ class GeneratorContract:
 
 
 def textures(batch: int = 5, channels: int = 3, size: tuple[int, int] = (64, 64)) -> Tensor:
-    """Noisy stripes, another angle and phase each, (batch, channels, H, W) in [0, 1], the same for the same form."""
+    """Return noisy stripes of fixed random angle and phase, shape (B, C, H, W), float in [0, 1]."""
     rng = torch.Generator().manual_seed(0)
     angle, phase = 2 * torch.pi * torch.rand(2, batch, 1, 1, 1, generator=rng)
     y, x = torch.meshgrid(*map(torch.arange, size), indexing="ij")
@@ -152,6 +150,6 @@ def textures(batch: int = 5, channels: int = 3, size: tuple[int, int] = (64, 64)
 
 
 def _random_states() -> tuple[bytes, bytes, object]:
-    """The states of torch, numpy and Python."""
+    """Return the global random states of torch, numpy and Python."""
     numpy_state = np.random.get_state(legacy=False)["state"]["key"]  # noqa: NPY002
     return torch.get_rng_state().numpy().tobytes(), numpy_state.tobytes(), random.getstate()

@@ -1,5 +1,5 @@
-"""The contract of every model: from one training through anomalib's engine to the exported graph."""
-# ruff: noqa: S101, D102 - asserting is what these classes are for, and a test's name is its description
+"""The contract of models: training, test and prediction through anomalib's engine, checkpoints and exported graphs."""
+# ruff: noqa: S101, D102 - these classes consist of asserts, and a test's name is its description
 
 import math
 from collections.abc import Sequence
@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, ClassVar, cast
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 import torch
 from anomalib.data import AnomalibDataModule, ImageBatch, InferenceBatch
@@ -18,9 +19,9 @@ from torch import Tensor
 
 from anomalib_defect_plugins.core.errors import ConfigurationError
 from anomalib_defect_plugins.core.supervision import Supervision
+from anomalib_defect_plugins.inference.openvino import FULL_PRECISION
 from anomalib_defect_plugins.testing.data import folder_datamodule, write_folder_data
 from anomalib_defect_plugins.testing.runs import (
-    FULL_PRECISION,
     Run,
     differences,
     exported_path,
@@ -34,11 +35,11 @@ EXPORT_TOLERANCE = 1e-3
 
 
 class ModelContract:
-    """What every model promises, whether it trains by gradient or not.
+    """Tests that every model must pass, with or without an optimiser.
 
     Attributes:
-        image_size: Height and width that the model of most tests works at, in pixels.
-        other_image_sizes: Further sizes at which a model must train and predict; empty if its card allows one only.
+        image_size: Height and width in pixels at which most tests run the model.
+        other_image_sizes: Further sizes at which the model must train and predict; empty if it supports one size only.
         optimises: Whether the model has an optimiser; ``TrainingContract`` sets it.
     """
 
@@ -47,24 +48,24 @@ class ModelContract:
     other_image_sizes: ClassVar[Sequence[tuple[int, int]]] = ((80, 96),)
 
     def make_model(self, image_size: tuple[int, int]) -> AnomalibModule:
-        """Return a new model with the smallest settings that make sense, and without downloaded weights.
+        """Return a new model with the smallest useful settings and random weights.
 
         Args:
-            image_size: Height and width that the model works at, in pixels; its pre-processor resizes to it.
+            image_size: Height and width in pixels that the model's pre-processor resizes images to.
         """
         raise NotImplementedError
 
     def make_datamodule(self, root: Path) -> AnomalibDataModule:
-        """Return a data module for training and test; the default has normal images, and spots for test only.
+        """Return a data module; the default one trains on normal images and has defects in its test images only.
 
         Args:
-            root: Empty folder for its files.
+            root: Empty folder for the data.
         """
         write_folder_data(root)
         return folder_datamodule(root)
 
     def trainer_arguments(self) -> dict[str, Any]:
-        """Return arguments of the engine's trainer; what the model asks for itself comes before them."""
+        """Return trainer arguments; the model's own ``trainer_arguments`` take precedence."""
         return {"max_epochs": 2}
 
     def fit(
@@ -77,7 +78,17 @@ class ModelContract:
         ckpt_path: Path | None = None,
         precision: str = "32-true",
     ) -> Run:
-        """Train a new model, with its data and results in an empty folder."""
+        """Train a new model.
+
+        Args:
+            folder: Empty folder for data and results.
+            image_size: Height and width in pixels; defaults to ``image_size`` of the class.
+            seed: Random seed.
+            callbacks: Further callbacks of the trainer.
+            shuffle: Whether to shuffle the training images.
+            ckpt_path: Checkpoint to resume from.
+            precision: ``precision`` of the trainer.
+        """
         seed_all(seed)
         model = self.make_model(image_size or self.image_size)
         datamodule = self.make_datamodule(folder / "data")
@@ -88,23 +99,25 @@ class ModelContract:
     @pytest.fixture(scope="class")
     @classmethod
     def trained(cls, tmp_path_factory: pytest.TempPathFactory) -> Run:
-        """The trained model that the tests of a class share; they leave it as it is."""
+        """Trained model that the tests of a class share and do not modify."""
         return cls().fit(tmp_path_factory.mktemp("trained"))
 
     @pytest.fixture(scope="class")
     @classmethod
     def metrics(cls, trained: Run) -> dict[str, float]:
-        """What testing the trained model reports."""
+        """Test metrics of the trained model."""
         return dict(trained.engine.test(trained.model, datamodule=trained.datamodule, verbose=False)[0])
 
     @pytest.fixture(scope="class")
     @classmethod
     def exported(cls, trained: Run) -> Path:
-        """The OpenVINO graph, for images of any size, as ``anomalib export`` writes it without further options."""
+        """OpenVINO graph for images of any size, as ``anomalib export`` writes it by default."""
         return exported_path(trained, "openvino")
 
     def test_it_derives_directly_from_anomalib_module(self, trained: Run) -> None:
-        assert AnomalibModule in type(trained.model).__bases__, "anomalib's get_model and list_models look no deeper"
+        assert AnomalibModule in type(trained.model).__bases__, (
+            "anomalib's get_model and list_models find direct subclasses only"
+        )
 
     def test_it_stops_before_training_without_the_defects_it_needs(self, tmp_path: Path) -> None:
         model = self.make_model(self.image_size)
@@ -114,16 +127,16 @@ class ModelContract:
             with pytest.raises(ConfigurationError, match=r"needs .* in the training set; .*WithDefects"):
                 fit(model, datamodule, tmp_path / "results", self.trainer_arguments())
 
-    def test_a_model_with_an_optimiser_is_held_to_the_training_contract(self, trained: Run) -> None:
+    def test_a_model_with_an_optimiser_uses_the_training_contract(self, trained: Run) -> None:
         assert trained.watch.optimises == self.optimises, (
-            f"optimises is {self.optimises}: models with an optimiser, and only those, derive from TrainingContract"
+            f"optimises is {self.optimises}: models with an optimiser use TrainingContract, others ModelContract"
         )
 
     def test_forward_gives_each_image_a_finite_score_and_map(self, trained: Run) -> None:
         images = trained.images()
         _check_output(_predict(trained.model, images), len(images), self.image_size)
 
-    def test_forward_tells_images_apart(self, trained: Run) -> None:
+    def test_forward_distinguishes_images(self, trained: Run) -> None:
         maps = cast(Tensor, _predict(trained.model, trained.images()).anomaly_map)
         assert (maps.amax(0) - maps.amin(0)).max() > 1e-4, "all images have the same anomaly map"
 
@@ -168,13 +181,13 @@ class ModelContract:
         loaded = type(trained.model).load_from_checkpoint(trained.checkpoint, map_location="cpu")
         assert not differences(loaded.state_dict(), trained.model.state_dict())
         expected, result = _predict(trained.model, images), _predict(loaded, images)
-        # Equal weights need not lie equally in memory, and then kernels may add up in another order.
+        # Equal weights may differ in memory layout, in which case kernels sum in another order.
         for name in ("anomaly_map", "pred_score"):
             assert torch.allclose(getattr(result, name), getattr(expected, name), atol=1e-5), f"{name} has changed"
 
     def test_same_seed_trains_the_same_weights(self, trained: Run, tmp_path: Path) -> None:
         again = self.fit(tmp_path)
-        assert not differences(again.model.state_dict(), trained.model.state_dict()), "another run, other weights"
+        assert not differences(again.model.state_dict(), trained.model.state_dict()), "a second run has other weights"
 
     def test_onnx_graph_of_fixed_size_agrees_with_pytorch(self, trained: Run) -> None:
         images = torch.nn.functional.interpolate(trained.images(), self.image_size)
@@ -188,7 +201,7 @@ class ModelContract:
     def test_openvino_inferencer_predicts_from_an_image_file(
         self, trained: Run, exported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.chdir(tmp_path)  # The inferencer puts its cache into the working folder.
+        monkeypatch.chdir(tmp_path)  # the inferencer writes its cache to the working folder
         inferencer = OpenVINOInferencer(exported, device="CPU", config=FULL_PRECISION)
         result: Any = inferencer.predict(trained.datamodule.test_data.samples.image_path.iloc[0])
         expected = _predict(trained.model, trained.images()[:1])
@@ -203,13 +216,13 @@ class ModelContract:
 
 
 def _predict(model: AnomalibModule, images: Tensor) -> InferenceBatch:
-    """Return what the model says of images, (B, C, H, W), float in [0, 1]."""
+    """Predict images, shape (B, C, H, W), float in [0, 1], in evaluation mode."""
     with torch.inference_mode():
         return cast(InferenceBatch, model.eval()(images))
 
 
 def _check_output(output: InferenceBatch | ImageBatch, count: int, image_size: tuple[int, int]) -> None:
-    """Check the shapes, and that scores and maps are finite; masks and labels only where there are any."""
+    """Check shapes and that scores and maps are finite. Masks and labels are optional."""
     assert output.pred_score is not None, "no pred_score"
     assert output.anomaly_map is not None, "no anomaly_map"
     score, anomaly_map = tuple(output.pred_score.shape), tuple(output.anomaly_map.shape)
@@ -223,8 +236,8 @@ def _check_output(output: InferenceBatch | ImageBatch, count: int, image_size: t
         assert output.pred_label.numel() == count
 
 
-def _check_agreement(graph: dict[str, np.ndarray], expected: InferenceBatch) -> None:
-    """Check that an exported graph gives PyTorch's scores and maps."""
+def _check_agreement(graph: dict[str, npt.NDArray[np.float32]], expected: InferenceBatch) -> None:
+    """Check that the scores and maps of an exported graph equal those of PyTorch."""
     for name in ("pred_score", "anomaly_map"):
         reference = getattr(expected, name).numpy()
         difference = np.abs(graph[name].reshape(reference.shape) - reference).max()

@@ -1,4 +1,4 @@
-"""Training runs of the contracts, and what they compare."""
+"""Training runs for tests, their callbacks, and comparisons of their results."""
 
 import math
 import random
@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
+import numpy.typing as npt
 import openvino
 import torch
 from anomalib.callbacks import ModelCheckpoint
@@ -21,25 +22,29 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-FULL_PRECISION = {"INFERENCE_PRECISION_HINT": "f32"}
-"""OpenVINO computes in bfloat16 by default where the processor can; what the graph says shows only in float32."""
+from anomalib_defect_plugins.inference.openvino import FULL_PRECISION
 
 
-class Watch(Callback):
-    """Takes down what a training shows on the progress bar as a loss, and whether it optimises the model."""
+class TrainingRecorder(Callback):
+    """Records the losses on the progress bar, and whether an optimiser trains the model.
+
+    Attributes:
+        losses: Value of each step, by the name of the loss.
+        optimises: Whether an optimiser holds a parameter of the model.
+    """
 
     def __init__(self) -> None:
         self.losses: dict[str, list[float]] = defaultdict(list)
         self.optimises = False
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """See whether an optimiser holds a weight of the model (Lightning has a mock for models without one)."""
+        """Set ``optimises``. Lightning has a mock optimiser for models without one."""
         weights = {id(weight) for weight in pl_module.parameters()}
         groups = (group for optimiser in trainer.optimizers for group in optimiser.param_groups)
         self.optimises = any(id(weight) in weights for group in groups for weight in group["params"])
 
     def on_train_batch_end(self, trainer: Trainer, *_: object) -> None:
-        """Take down every value with "loss" in its name."""
+        """Record every value with "loss" in its name."""
         for name, value in trainer.progress_bar_metrics.items():
             if "loss" in name.lower():
                 self.losses[name].append(float(value))
@@ -47,25 +52,32 @@ class Watch(Callback):
 
 @dataclass(frozen=True)
 class Run:
-    """A model that an engine has fitted."""
+    """A fitted model.
+
+    Attributes:
+        model: Model after training.
+        engine: Engine that trained it.
+        datamodule: Data module that it was trained with.
+        watch: Record of the training.
+    """
 
     model: AnomalibModule
     engine: Engine
     datamodule: AnomalibDataModule
-    watch: Watch
+    watch: TrainingRecorder
 
     @property
     def folder(self) -> Path:
-        """Folder of the run's results."""
+        """Results folder."""
         return Path(self.engine.trainer.default_root_dir)
 
     @property
     def checkpoint(self) -> Path:
-        """File of the model as training left it."""
+        """Checkpoint of the trained model."""
         return Path(str(self.engine.best_model_path))
 
     def images(self) -> Tensor:
-        """Return all test images as they lie on the disk, (B, C, H, W), float in [0, 1]."""
+        """Return all test images in their original size, shape (B, C, H, W), float in [0, 1]."""
         paths = self.datamodule.test_data.samples.image_path
         return torch.stack([cast(Tensor, read_image(path, as_tensor=True)) for path in paths])
 
@@ -78,24 +90,33 @@ def fit(
     callbacks: Iterable[Callback] = (),
     ckpt_path: Path | None = None,
 ) -> Run:
-    """Fit a model through anomalib's engine on one CPU, quietly, with results below ``folder``."""
+    """Fit a model with anomalib's engine on the CPU, without logger and progress bar.
+
+    Args:
+        model: Model to fit.
+        datamodule: Data module.
+        folder: Folder for the results.
+        trainer_arguments: Arguments of the engine's trainer.
+        callbacks: Further callbacks.
+        ckpt_path: Checkpoint to resume from.
+    """
     quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False}
     arguments = {"accelerator": "cpu", "devices": 1, **quiet, **trainer_arguments}
-    watch = Watch()
+    watch = TrainingRecorder()
     engine = Engine(callbacks=[*callbacks, watch], default_root_dir=folder, **arguments)
     engine.fit(model, datamodule=datamodule, ckpt_path=ckpt_path)
     return Run(model, engine, datamodule, watch)
 
 
 def seed_all(seed: int) -> None:
-    """Seed Python, NumPy and PyTorch, without the environment variable that Lightning would leave for other tests."""
+    """Seed Python, NumPy and PyTorch. Unlike ``seed_everything`` this sets no environment variable."""
     random.seed(seed)
-    np.random.seed(seed)  # noqa: NPY002 - models and augmentations may draw from it
+    np.random.seed(seed)  # noqa: NPY002 - models and augmentations may use it
     torch.manual_seed(seed)
 
 
 def unshuffled(datamodule: AnomalibDataModule) -> AnomalibDataModule:
-    """Make a data module give its training images in order: a resumed run cannot know where a shuffle had been."""
+    """Disable shuffling of the training images: a resumed run cannot restore the state of the shuffle."""
 
     def train_dataloader() -> DataLoader[Any]:
         data, size = datamodule.train_data, datamodule.train_batch_size
@@ -106,7 +127,7 @@ def unshuffled(datamodule: AnomalibDataModule) -> AnomalibDataModule:
 
 
 def differences(state: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> list[str]:
-    """Return the names of what two state dictionaries do not hold exactly alike (a NaN being like a NaN)."""
+    """Return the names of the entries that differ between two state dictionaries; NaN equals NaN."""
     unequal = [name for name in state.keys() & other.keys() if not _is_same(state[name], other[name])]
     return sorted([*unequal, *(state.keys() ^ other.keys())])
 
@@ -118,53 +139,53 @@ def _is_same(one: Tensor, other: Tensor) -> bool:
 
 
 def exported_path(run: Run, export_type: str, subfolder: str = ".", **arguments: Any) -> Path:
-    """Export a run's model as ``anomalib export`` does, and return the graph's file.
+    """Export a model as ``anomalib export`` does, and return the path of the graph.
 
     Args:
-        run: The run.
+        run: Run of the model.
         export_type: ``onnx`` or ``openvino``.
-        subfolder: Where to, below the folder of the run's results.
+        subfolder: Target folder, relative to the run's results.
         arguments: Further arguments of ``Engine.export``.
     """
     return Path(str(run.engine.export(run.model, ExportType(export_type), run.folder / subfolder, **arguments)))
 
 
-def run_openvino(path: Path, images: Tensor) -> dict[str, np.ndarray]:
-    """Run an exported graph (``.xml`` or ``.onnx``) on images, (B, C, H, W), and return its outputs by name."""
+def run_openvino(path: Path, images: Tensor) -> dict[str, npt.NDArray[np.float32]]:
+    """Run an exported graph (``.xml`` or ``.onnx``) on images, shape (B, C, H, W), and return its outputs by name."""
     graph = openvino.Core().compile_model(path, "CPU", FULL_PRECISION)
     return {output.any_name: value for output, value in graph({0: images.numpy()}).items()}
 
 
 class SeedByStep(Callback):
-    """Seeds the generators at every epoch and step by their number, so that a resumed run draws as a whole one."""
+    """Seeds the random generators by the number of the epoch and step, so that a resumed run repeats a whole one."""
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Seed for what a model draws before the epoch's first step."""
+        """Seed random numbers before the first step of an epoch."""
         del pl_module
         seed_all(1000 + trainer.current_epoch)
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: object, batch_idx: int) -> None:
-        """Seed for a step."""
+        """Seed a step."""
         del pl_module, batch
         seed_all(1_000_000 * (1 + trainer.current_epoch) + batch_idx)
 
 
 class KeepEpochs(ModelCheckpoint):
-    """Keeps a checkpoint of every epoch, ``epoch=0.ckpt`` being the first.
+    """Keeps a checkpoint of every epoch: ``epoch=0.ckpt``, ``epoch=1.ckpt`` and so on.
 
     Args:
-        folder: Where to keep them.
+        folder: Folder for the checkpoints.
     """
 
     def __init__(self, folder: Path) -> None:
         super().__init__(dirpath=folder, filename="{epoch}", save_top_k=-1, save_on_train_epoch_end=True)
 
 
-class Poison(Callback):
-    """Turns all weights to NaN before the second step, as an exploding gradient would."""
+class PoisonWeights(Callback):
+    """Sets all weights to NaN before the second step, as an exploding gradient would."""
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: object, batch_idx: int) -> None:
-        """Poison the weights once."""
+        """Set the weights to NaN once."""
         del trainer, batch
         if batch_idx == 1:
             with torch.no_grad():

@@ -1,4 +1,4 @@
-"""One demo for all tests of its tabs: it takes a while to start."""
+"""Fixtures of the browser tests: one demo for the session, because it starts slowly."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -7,50 +7,50 @@ from typing import Any
 
 import pytest
 from demo_results import MADE, write_demo
-from demo_server import browsing, serving
+from demo_server import launch_browser, serve_demo
 from PIL import Image, PngImagePlugin
 
 
 @dataclass(frozen=True)
 class Demo:
-    """A demo that runs.
+    """A running demo.
 
     Args:
-        url: Its address.
-        folder: A folder with images to hand in, files that nobody may read, and the results.
+        url: URL of the demo.
+        folder: Folder with images to upload, secret files, and the results.
     """
 
     url: str
     folder: Path
 
     secret = "what-nobody-may-read"
-    """What files outside the results hold."""
+    """Text of the secret files."""
 
     colour = (17, 201, 93)
-    """Colour of the picture outside the results."""
+    """Colour of the secret image."""
 
     @property
     def results(self) -> Path:
-        """What it shows: ``made``, of 50 runs, and ``models``, of one with a model and one with a broken one."""
+        """Results folder: ``made`` has 50 runs; ``models`` has a run with a model and one with a broken model."""
         return self.folder / "results"
 
 
 @pytest.fixture(scope="session")
 def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Demo]:
-    """A demo with results, without a network."""
+    """A demo with results and without network access."""
     pytest.importorskip("gradio", reason="gradio is not installed")
     folder = tmp_path_factory.mktemp("demo")
     write_demo(folder, MADE)
     _write_secrets(folder)
-    with serving(folder / "results") as url:
+    with serve_demo(folder / "results") as url:
         yield Demo(url, folder)
 
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    """A browser; for a module only, since asyncio cannot be used beside it."""
-    with browsing() as it:
-        yield it
+    """A browser; module-scoped, since asyncio cannot be used while playwright runs."""
+    with launch_browser() as browser:
+        yield browser
 
 
 def _write_secrets(folder: Path) -> None:

@@ -1,4 +1,4 @@
-"""Every configuration file is run, with its schedule and its data cut short."""
+"""Every configuration file runs, with a shortened schedule and little data."""
 
 import sys
 from pathlib import Path
@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import yaml
 from anomalib.cli.cli import main
-from layouts import (
+from dataset_layouts import (
     write_codebrim,
     write_crack_forest,
     write_dagm2007,
@@ -20,7 +20,7 @@ from layouts import (
 CONFIGS = sorted(
     path for path in Path(__file__).parents[2].glob("configs/**/*.yaml") if path.parent.name != "benchmark"
 )
-"""Those of `anomalib train`; the benchmark's have tests of their own."""
+"""Configurations of ``anomalib train``; those of the benchmark have separate tests."""
 
 SHORT: dict[str, dict[str, str]] = {
     "defectgan": {"iterations": "2", "channels": "8", "residual_blocks": "1", "image_size": "[64,64]"},
@@ -30,7 +30,7 @@ SHORT: dict[str, dict[str, str]] = {
     "isugan": {"iterations": "2", "width": "8", "residual_blocks": "1", "image_size": "[64,64]"},
     "onestage": {"iterations": "2", "width": "small", "image_size": "[64,64]"},
 }
-"""Arguments of the models by folder that make them small and their training short."""
+"""Arguments for small models and short training, by method folder."""
 
 CROPS = {
     (split, 10 * place + photo, crop): ("Crack", "Spallation")[: photo % 3]
@@ -38,11 +38,11 @@ CROPS = {
     for photo in range(6)
     for crop in range(7)
 }
-"""Crops of CODEBRIM: of the background, with a crack, and with two types of defect."""
+"""Crops of CODEBRIM: background, with a crack, and with two types of defect."""
 
 
 def write_windows(root: Path) -> None:
-    """Write what ``experiments/defectgan/windows.py`` does, so many that a twentieth can test."""
+    """Write the files of ``experiments/defectgan/windows.py``, enough to test with a twentieth of them."""
     image, mask = write_image(root / "image.png"), write_mask(root / "mask.png")
     for kind in ("good", "crack"):
         for number in range(400):
@@ -65,7 +65,7 @@ WRITERS = {
     "KolektorSdd": write_kolektor_sdd,
     "MagneticTile": write_magnetic_tile,
 }
-"""What writes the data sets that have to be there."""
+"""Functions that write the data sets that are not generated or downloaded."""
 
 pytestmark = pytest.mark.slow
 
@@ -92,11 +92,11 @@ def test_a_configuration_trains_and_tests(config, tmp_path, monkeypatch, capsys)
     arguments = [word for pair in short.items() for word in pair]
     monkeypatch.setattr(sys, "argv", ["anomalib", "train", "--config", str(config), *arguments])
     main()
-    shown = "image_AUROC" if base["class_path"] == "Codebrim" else "pixel_AUROC"  # which has no masks
-    assert shown in capsys.readouterr().out
+    metric = "image_AUROC" if base["class_path"] == "Codebrim" else "pixel_AUROC"  # it has no masks
+    assert metric in capsys.readouterr().out
     assert list(tmp_path.glob("results/*/*/**/weights/lightning/model.ckpt"))
 
 
 @pytest.mark.parametrize("method", SHORT)
-def test_every_method_has_a_quick_configuration_and_the_papers(method):
+def test_every_method_has_a_quick_and_a_paper_configuration(method):
     assert {path.stem for path in CONFIGS if path.parent.name == method} >= {"quick", "paper"}

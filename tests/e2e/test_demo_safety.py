@@ -180,5 +180,5 @@ def test_servers_of_these_tests_have_no_network_access() -> None:
     result = subprocess.run(
         [sys.executable, "-c", code], env=offline_environment(), capture_output=True, text=True, check=False
     )
-    assert result.stderr.startswith("reaches for 192.0.2.1\n")
-    assert result.stderr.endswith("OSError: there is no network, and so no 192.0.2.1\n")
+    assert result.stderr.startswith("network access: 192.0.2.1\n")
+    assert result.stderr.endswith("OSError: network access is blocked: 192.0.2.1\n")

@@ -1,4 +1,4 @@
-"""The package that ``anomalib-defects new`` writes, installed: it passes its tests, and all commands see it."""
+"""The package that ``anomalib-defects new`` writes passes its tests, and all commands find it once it is installed."""
 
 import csv
 import json
@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from strangers import Strangers
+from plugin_packages import PluginPackages
 
 from anomalib_defect_plugins.cli.main import main
 from anomalib_defect_plugins.testing import write_folder_data
@@ -34,36 +34,36 @@ SMALL = {"image_size": [64, 64], "channels": 4, "iterations": 4}
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The package as it is written."""
-    folder = tmp_path_factory.mktemp("made") / "my-method"
+def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The written package."""
+    folder = tmp_path_factory.mktemp("package") / "my-method"
     assert main(["new", "my-method", "--out", str(folder)]) == 0
     return folder
 
 
 @pytest.fixture(scope="module")
-def installed(made: Path, tmp_path_factory: pytest.TempPathFactory) -> Strangers:
-    """The package built and installed into a folder of its own, and data to train on in the working folder."""
+def installed(package: Path, tmp_path_factory: pytest.TempPathFactory) -> PluginPackages:
+    """The package, built and installed into a separate folder, with training data in the working folder."""
     folder = tmp_path_factory.mktemp("installed")
-    _python("build", "--wheel", "--no-isolation", "--outdir", str(folder), str(made))
+    _python("build", "--wheel", "--no-isolation", "--outdir", str(folder), str(package))
     (wheel,) = folder.glob("my_method-0.1.0-*.whl")
     site = folder / "site"
     _python("pip", "install", "--no-index", "--no-deps", "--target", str(site), str(wheel))
     write_folder_data(folder / "work" / "data")
-    return Strangers(site)
+    return PluginPackages(site)
 
 
 def _python(module: str, *arguments: str) -> None:
     subprocess.run([sys.executable, "-m", module, *arguments], check=True, capture_output=True, text=True)
 
 
-def test_it_passes_its_own_tests(made: Path, installed: Strangers) -> None:
-    result = installed.run([sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(made)])
+def test_it_passes_its_own_tests(package: Path, installed: PluginPackages) -> None:
+    result = installed.run([sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(package)])
     assert result.returncode == 0, result.stdout[-3000:]
     assert "passed" in result.stdout
 
 
-def test_anomalib_trains_it_by_name(installed: Strangers) -> None:
+def test_anomalib_trains_it_by_name(installed: PluginPackages) -> None:
     (installed.work / "data.yaml").write_text(yaml.safe_dump({"data": DATA}))
     small = [f"--model.{key}={value}" for key, value in SMALL.items()]
     result = installed.command("anomalib", "train", "--model", "my_method", *small, "--config", "data.yaml")
@@ -72,13 +72,13 @@ def test_anomalib_trains_it_by_name(installed: Strangers) -> None:
     assert list(installed.work.glob("results/MyMethod/generated/v0/**/model.ckpt"))
 
 
-def test_it_is_listed(installed: Strangers) -> None:
+def test_it_is_listed(installed: PluginPackages) -> None:
     result = installed.command("anomalib-defects", "list", "--json")
     (row,) = [row for row in json.loads(result.stdout) if row["name"] == "my_method"]
     assert (row["state"], row["supervision"], row["distribution"]) == ("loaded", "normal", "my-method")
 
 
-def test_a_benchmark_runs_it_by_name(installed: Strangers) -> None:
+def test_a_benchmark_runs_it_by_name(installed: PluginPackages) -> None:
     content = {
         "name": "mine",
         "seeds": [0],

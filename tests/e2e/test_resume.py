@@ -1,12 +1,11 @@
-"""HTP-GAN killed at any moment goes on from ``last.ckpt`` and ends with the weights of a run that was not killed.
+"""HTP-GAN, killed at any moment, resumes from ``last.ckpt`` and ends with the weights of an uninterrupted run.
 
-Run as a program, this file is the trainings that get killed: ``test_resume.py DATA FOLDER``. All is imported once; the
-trainings are forks.
+As a program, ``test_resume.py DATA FOLDER`` starts the runs to kill. They are forks, so that imports run only once.
 """
 
 import os
 
-os.environ.setdefault("OMP_NUM_THREADS", "1")  # before anything computes: threads do not live through a fork
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # before any computation: threads do not survive a fork
 
 import shutil
 import signal
@@ -30,20 +29,20 @@ from anomalib_defect_plugins.testing.runs import Run, differences, fit, seed_all
 
 pytestmark = pytest.mark.slow
 
-LEFT = {  # how many scales last.ckpt knows when the run is killed
+COMPLETED_SCALES = {  # in last.ckpt when the run is killed
     "in the first scale": 0,
     "while the first checkpoint is written": 0,
     "when the second scale starts": 1,
     "in the second scale": 1,
     "while a checkpoint is written": 1,
-    "before a checkpoint takes its place": 1,
+    "before a checkpoint is moved to its path": 1,
     "in validation": 2,
-    "when all is done": 3,
+    "when training has ended": 3,
 }
 
 
 def train(data: Path, results: Path, *callbacks: Callback, seed: int = 3, ckpt_path: Path | None = None) -> Run:
-    """Train, with numbers that are added up in the same order in every process."""
+    """Train on one thread, so that sums have the same order in every process."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -63,54 +62,54 @@ def train(data: Path, results: Path, *callbacks: Callback, seed: int = 3, ckpt_p
         torch.set_num_threads(threads)
 
 
-def die() -> None:
-    """End as by a power cut: nothing is flushed, closed or cleaned up."""
+def kill_self() -> None:
+    """Kill this process without flushing, closing or cleaning up."""
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-class Die(Callback):
-    """Dies at one of the moments of ``LEFT``."""
+class KillAt(Callback):
+    """Kills the process at one of the moments of ``COMPLETED_SCALES``."""
 
     def __init__(self, moment: str) -> None:
         self.moment = moment
 
     def on_train_batch_start(self, trainer, pl_module, batch, batch_idx) -> None:
-        """Die in a scale, or make that writing its checkpoint will."""
+        """Kill the process within a scale, or while its checkpoint is written."""
         now = (self.moment, trainer.current_epoch, batch_idx)
         if now in {
             ("in the first scale", 0, 3),
             ("when the second scale starts", 1, 0),
             ("in the second scale", 1, 4),
         }:
-            die()
+            kill_self()
         elif now in {("while the first checkpoint is written", 0, 5), ("while a checkpoint is written", 1, 5)}:
             files.os.fsync = _write_half
-        elif now == ("before a checkpoint takes its place", 1, 5):
-            files.os.replace = lambda *_: die()
+        elif now == ("before a checkpoint is moved to its path", 1, 5):
+            files.os.replace = lambda *_: kill_self()
 
     def on_validation_batch_start(self, *_: object) -> None:
-        """Die when the thresholds are looked for."""
+        """Kill the process while thresholds are computed."""
         if self.moment == "in validation":
-            die()
+            kill_self()
 
     def on_train_end(self, *_: object) -> None:
-        """Die with the work done."""
-        if self.moment == "when all is done":
-            die()
+        """Kill the process after training."""
+        if self.moment == "when training has ended":
+            kill_self()
 
 
 def _write_half(descriptor: int) -> None:
     os.ftruncate(descriptor, os.fstat(descriptor).st_size // 2)
-    die()
+    kill_self()
 
 
 def find_last(results: Path) -> Path | None:
-    """Return ``last.ckpt`` if there is one yet."""
+    """Return the path of ``last.ckpt``, if it exists."""
     return next(results.rglob("last.ckpt"), None)
 
 
 def resume(data: Path, results: Path) -> Run:
-    """Go on from ``last.ckpt``; start again where there is none."""
+    """Resume from ``last.ckpt``, or start anew without one."""
     last = find_last(results)
     return train(data, results, seed=99 if last else 3, ckpt_path=last)
 
@@ -124,41 +123,41 @@ def data(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def whole(data, tmp_path_factory) -> Run:
-    """The run that nothing happens to."""
+    """The uninterrupted run."""
     return train(data, tmp_path_factory.mktemp("whole"))
 
 
 @pytest.fixture(scope="module")
 def killed(data, tmp_path_factory) -> Path:
-    """What killed runs have left: a folder for each moment, and one for ``from outside``."""
+    """Results of killed runs: a folder per moment, and ``from outside``."""
     folder = tmp_path_factory.mktemp("killed")
     subprocess.run([sys.executable, "-W", "ignore", __file__, str(data), str(folder)], check=True)
     return folder
 
 
-@pytest.mark.parametrize("moment", LEFT)
-def test_a_killed_run_goes_on_to_the_same_weights_and_thresholds(data, whole, killed, tmp_path, moment):
+@pytest.mark.parametrize("moment", COMPLETED_SCALES)
+def test_a_killed_run_resumes_to_the_same_weights_and_thresholds(data, whole, killed, tmp_path, moment):
     results = Path(shutil.copytree(killed / moment, tmp_path / "results", symlinks=True))
     last = find_last(results)
-    assert (last is not None) == (LEFT[moment] > 0)
+    assert (last is not None) == (COMPLETED_SCALES[moment] > 0)
     if last:
-        assert torch.load(last, weights_only=True)["epoch"] == LEFT[moment] - 1
+        assert torch.load(last, weights_only=True)["epoch"] == COMPLETED_SCALES[moment] - 1
     resumed = resume(data, results)
     assert not differences(resumed.model.state_dict(), whole.model.state_dict())
     assert resumed.model.post_processor.pixel_threshold.isfinite()
 
 
-def test_a_run_killed_from_outside_goes_on_to_the_same_weights(data, whole, killed, tmp_path):
+def test_a_run_killed_from_outside_resumes_to_the_same_weights(data, whole, killed, tmp_path):
     results = Path(shutil.copytree(killed / "from outside", tmp_path / "results", symlinks=True))
     assert not differences(resume(data, results).model.state_dict(), whole.model.state_dict())
 
 
 def main(data: Path, folder: Path) -> None:
-    """Train, and be killed, at each of the moments; and once as soon as there is a checkpoint."""
-    for moment in (*LEFT, "from outside"):
+    """Start a run for each moment, and one that is killed as soon as there is a checkpoint."""
+    for moment in (*COMPLETED_SCALES, "from outside"):
         results = folder / moment
         results.mkdir()
-        child = fork(partial(train, data, results, Die(moment)), folder / f"{moment}.log")
+        child = fork(partial(train, data, results, KillAt(moment)), folder / f"{moment}.log")
         while moment == "from outside" and find_last(results) is None:
             time.sleep(0.001)
         if moment == "from outside":

@@ -1,7 +1,8 @@
-"""Defects in training from the command line and in a benchmark's grid, as a user asks for them."""
+"""Defects in training, from the command line and in the grid of a benchmark."""
 
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
@@ -21,13 +22,13 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def anomalib(root, tmp_path, monkeypatch):
+def anomalib(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     monkeypatch.chdir(tmp_path)
-    own = ["--data.base.root", str(root), "--data.base.image_size", "64"]
+    base = ["--data.base.root", str(root), "--data.base.image_size", "64"]
 
     def run(*words: str) -> None:
         small = ["--model.image_size", "[64,64]", "--model.min_size", "32"]
-        monkeypatch.setattr(sys, "argv", ["anomalib", "train", *MODEL, *small, *DATA, *own, *QUICK, *words])
+        monkeypatch.setattr(sys, "argv", ["anomalib", "train", *MODEL, *small, *DATA, *base, *QUICK, *words])
         main()
 
     return run
@@ -38,7 +39,7 @@ def split_of(folder: Path) -> pd.DataFrame:
     return pd.read_csv(file)
 
 
-def test_the_command_line_moves_defects_to_training_and_a_split_can_be_repeated(anomalib, tmp_path):
+def test_defects_move_to_training_and_the_split_can_be_repeated(anomalib: Callable[..., None], tmp_path: Path) -> None:
     anomalib("--data.real", "20", "--default_root_dir", "first")
     first = split_of(tmp_path / "first")
     assert first.groupby(["split", "label"]).size().to_dict() == {
@@ -54,13 +55,15 @@ def test_the_command_line_moves_defects_to_training_and_a_split_can_be_repeated(
     assert split_of(tmp_path / "second").equals(first)
 
 
-def test_generators_take_arguments_on_the_command_line(anomalib, tmp_path):
+def test_generators_take_arguments_on_the_command_line(anomalib: Callable[..., None], tmp_path: Path) -> None:
     synthetic = ["--data.synthetic", "cutpaste", "--data.synthetic.jitter", "0.2", "--data.synthetic_ratio", "0.9"]
     anomalib(*synthetic, "--default_root_dir", "run")
     assert not (split_of(tmp_path / "run").query("split == 'train'").label == 1).any()
 
 
-def test_a_benchmark_has_supervision_in_its_grid(root, tmp_path, monkeypatch):
+def test_a_grid_of_anomalib_benchmark_may_vary_the_supervision(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     model = {"image_size": [64, 64], "num_scales": 2, "min_size": 32, "width": 2, "iterations_per_scale": 1}
     base = {"class_path": "TextureDefects", "init_args": {"root": str(root), "category": "brick", "image_size": 64}}
     benchmark = {

@@ -1,7 +1,7 @@
-"""Whatever is given as image, configuration or checkpoint: a result or one line, nothing executes, nothing is lost.
+"""Any image, configuration or checkpoint yields a result or a one-line error, executes no code and loses no data.
 
-``BAD_INPUT_PROFILE=campaign`` tries many cases, by default (``ci``) few; ``BAD_INPUT_PAGE`` is a page that the number
-of cases is written to.
+``BAD_INPUT_PROFILE=campaign`` runs many cases instead of a few (``ci``). ``BAD_INPUT_PAGE`` is a Markdown file for the
+number of cases.
 """
 
 import copy
@@ -23,7 +23,7 @@ import yaml
 from anomalib.data import AnomalibDataModule
 from anomalib.models import AnomalibModule
 from bright_graph import bright_graph
-from fault_page import row, today
+from fault_page import today, write_row
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from small_models import MODELS, make_model
@@ -50,12 +50,12 @@ PROFILES = {"ci": 1, "campaign": 20}
 
 PROFILE = os.environ.get("BAD_INPUT_PROFILE", "ci")
 
-TRIED: Counter[str] = Counter()
-"""Cases by what they were about."""
+CASES: Counter[str] = Counter()
+"""Number of cases by subject."""
 
 
 def cases(count: int) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Try so many cases, the same ones each time; in a campaign many more, others each time."""
+    """Run ``count`` fixed cases; in a campaign, many more and random ones."""
     return settings(
         max_examples=count * PROFILES[PROFILE],
         derandomize=PROFILE == "ci",
@@ -66,14 +66,14 @@ def cases(count: int) -> Callable[[Callable[..., None]], Callable[..., None]]:
 
 
 @contextmanager
-def one_line(about: str, *names: str) -> Iterator[None]:
-    """Take an error that the user sees as one line; every other one fails the test.
+def one_line(subject: str, *names: str) -> Iterator[None]:
+    """Accept errors that the user sees as one line; any other error fails the test.
 
     Args:
-        about: What the case is about, which is counted.
-        names: What the line must name.
+        subject: Subject of the case, for the count.
+        names: Texts that the line must contain.
     """
-    TRIED[about] += 1
+    CASES[subject] += 1
     try:
         yield
     except Exception as error:
@@ -86,13 +86,13 @@ def one_line(about: str, *names: str) -> Iterator[None]:
 
 @pytest.fixture(scope="module", autouse=True)
 def _count() -> Iterator[None]:
-    """Tell at the end how many cases were tried."""
+    """Report the number of cases at the end."""
     yield
-    said = ", ".join(f"{count} {about}" for about, count in sorted(TRIED.items()))
-    print(f"\nbad input, profile {PROFILE}: {TRIED.total()} cases tried: {said}")
+    summary = ", ".join(f"{count} {subject}" for subject, count in sorted(CASES.items()))
+    print(f"\nbad input, profile {PROFILE}: {CASES.total()} cases: {summary}")
     if page := os.environ.get("BAD_INPUT_PAGE"):
-        for about, count in sorted(TRIED.items()):
-            row(Path(page), "cases", [about, str(count), today()], ["input", "cases", "tried on"])
+        for subject, count in sorted(CASES.items()):
+            write_row(Path(page), "cases", [subject, str(count), today()], ["input", "cases", "tried on"])
 
 
 # Images
@@ -116,7 +116,7 @@ def dataset_of(path: Path, mask: Path) -> CheckedDataset:
 
 @cases(150)
 @given(drawn=image_files())
-def test_an_image_is_read_or_named_in_one_line_and_is_left_as_it_is(drawn, folder, inspector):
+def test_an_image_is_read_or_named_in_one_line_and_its_file_is_unchanged(drawn, folder, inspector):
     suffix, content = drawn
     path = folder / f"image{suffix}"
     path.write_bytes(content)
@@ -128,18 +128,18 @@ def test_an_image_is_read_or_named_in_one_line_and_is_left_as_it_is(drawn, folde
         assert item.image.shape[0] == 3
         assert 0 <= item.image.min() <= item.image.max() <= 1
         assert item.gt_mask.shape == item.image.shape[1:]
-    ((number, found),) = inspector.inspect([(0, str(path))])
-    TRIED["image files, inspected"] += 1
+    ((number, result),) = inspector.inspect([(0, str(path))])
+    CASES["image files, inspected"] += 1
     assert number == 0
-    assert found.get("error") or math.isfinite(found["score"])
+    assert result.get("error") or math.isfinite(result["score"])
     assert path.read_bytes() == content
 
 
 @cases(60)
 @given(images=tensors(), number=st.integers(0, 99))
-def test_a_generator_draws_or_says_why_not_and_leaves_its_images_alone(images, number):
+def test_a_generator_draws_or_fails_in_one_line_and_does_not_modify_its_images(images, number):
     connect()
-    kinds = sorted((kind for kind in descendants(DefectGenerator) if _is_ours(kind)), key=lambda kind: kind.__name__)
+    kinds = sorted((kind for kind in descendants(DefectGenerator) if _is_own(kind)), key=lambda kind: kind.__name__)
     before = images.clone()
     generator = kinds[number % len(kinds)]()
     with one_line("image tensors"):
@@ -149,11 +149,11 @@ def test_a_generator_draws_or_says_why_not_and_leaves_its_images_alone(images, n
     assert torch.equal(images.nan_to_num(), before.nan_to_num())
 
 
-def _is_ours(kind: type[DefectGenerator]) -> bool:
-    needed = [it for it in inspect.signature(kind).parameters.values() if it.default is inspect.Parameter.empty]
-    return (
-        kind.__module__.startswith("anomalib_defect_plugins.generators") and not needed and not inspect.isabstract(kind)
-    )
+def _is_own(kind: type[DefectGenerator]) -> bool:
+    """Whether a generator belongs to this package and can be built without arguments."""
+    own = kind.__module__.startswith("anomalib_defect_plugins.generators") and not inspect.isabstract(kind)
+    defaults = [parameter.default for parameter in inspect.signature(kind).parameters.values()]
+    return own and inspect.Parameter.empty not in defaults
 
 
 @pytest.fixture(scope="module")
@@ -163,20 +163,20 @@ def untrained() -> dict[str, AnomalibModule]:
 
 @cases(60)
 @given(images=tensors(), name=st.sampled_from(sorted(MODELS)))
-def test_a_model_gives_a_score_to_whatever_is_an_image(images, name, untrained):
+def test_a_model_scores_any_batch_of_images(images, name, untrained):
     if images.shape[1] != 3 or not len(images) or images.dtype != torch.float32:
         return
-    TRIED["image tensors, inspected"] += 1
+    CASES["image tensors, inspected"] += 1
     with torch.inference_mode():
-        found = untrained[name](images)
-    assert found.pred_score.numel() == len(images)
+        result = untrained[name](images)
+    assert result.pred_score.numel() == len(images)
 
 
 # Configurations
 
 
-WHOLE = {
-    "name": "it",
+VALID = {
+    "name": "fuzz",
     "seeds": [0, 1],
     "trainer": {"max_epochs": 1},
     "models": [{"class_path": "Sidn", "init_args": {"iterations": {"grid": [1, 2]}, "channels": 4}, "data": ["a"]}],
@@ -187,9 +187,9 @@ WHOLE = {
 
 
 @cases(60)
-@given(content=changed(WHOLE))
-def test_a_benchmarks_file_is_read_or_named_in_one_line(content, folder):
-    path = folder / "it.yaml"
+@given(content=changed(VALID))
+def test_a_benchmark_file_is_read_or_named_in_one_line(content, folder):
+    path = folder / "benchmark.yaml"
     path.write_text(yaml.safe_dump(content))
     with one_line("benchmark files", str(path)):
         assert read_benchmark(path).runs
@@ -197,28 +197,28 @@ def test_a_benchmarks_file_is_read_or_named_in_one_line(content, folder):
 
 @cases(30)
 @given(text=st.text(max_size=60) | st.binary(max_size=60).map(lambda content: content.decode("latin-1")))
-def test_any_text_as_a_benchmarks_file_is_one_line(text, folder):
-    path = folder / "it.yaml"
+def test_a_benchmark_file_of_any_text_is_one_line(text, folder):
+    path = folder / "benchmark.yaml"
     path.write_text(text, encoding="utf-8", errors="replace")
     with one_line("benchmark files", str(path)):
         read_benchmark(path)
 
 
 def arguments_of(kind: type) -> list[str]:
-    """Names of the arguments that may be given as plain values; the backbone's name would be looked up far away."""
+    """Return the names of the arguments that take plain values; a backbone would be looked up online."""
     others = {"self", "kwargs", "base", "root", "pre_processor", "post_processor", "evaluator", "visualizer"}
     return sorted(set(inspect.signature(kind.__init__).parameters) - others)
 
 
 @st.composite
-def wrong_arguments(draw: st.DrawFn, kind: type, given_ones: dict[str, Any]) -> dict[str, Any]:
+def wrong_arguments(draw: st.DrawFn, kind: type, valid: dict[str, Any]) -> dict[str, Any]:
     names = draw(st.lists(st.sampled_from(arguments_of(kind)), min_size=1, max_size=2, unique=True))
-    return {**given_ones, **{name: draw(VALUES) for name in names}}
+    return {**valid, **{name: draw(VALUES) for name in names}}
 
 
 @cases(60)
 @given(data=st.data(), name=st.sampled_from(sorted(MODELS)))
-def test_a_model_is_made_or_its_arguments_are_refused_in_one_line(data, name):
+def test_a_model_is_built_or_its_arguments_are_refused_in_one_line(data, name):
     kind, small, _ = MODELS[name]
     arguments = data.draw(wrong_arguments(kind, {"image_size": [64, 64], **small}))
     with one_line("arguments of models"):
@@ -229,11 +229,11 @@ def test_a_model_is_made_or_its_arguments_are_refused_in_one_line(data, name):
 @given(data=st.data(), kind=st.sampled_from([TextureDefects, WithDefects]))
 def test_a_data_module_is_set_up_or_its_arguments_are_refused_in_one_line(data, kind, folder):
     base = {"class_path": "TextureDefects", "init_args": {"root": str(folder / "texture"), "image_size": 64}}
-    whole = base["init_args"] if kind is TextureDefects else {"base": base}
-    arguments = data.draw(wrong_arguments(kind, whole))
+    valid = base["init_args"] if kind is TextureDefects else {"base": base}
+    arguments = data.draw(wrong_arguments(kind, valid))
     arguments |= {"num_workers": 0} if kind is TextureDefects else {}
     if arguments.get("image_size", 64) not in (64, [64, 64]):
-        arguments["image_size"] = 64  # drawing others takes seconds
+        arguments["image_size"] = 64  # other sizes take seconds to generate
     with one_line("arguments of data"):
         datamodule = build(AnomalibDataModule, {"class_path": kind.__name__, "init_args": arguments}, "the data")
         datamodule.prepare_data()
@@ -255,20 +255,20 @@ def test_a_split_file_is_read_or_named_in_one_line(damage, folder):
 
 @pytest.fixture(scope="module")
 def surfaces(folder: Path) -> Path:
-    """A few small images to train with."""
+    """A few small training images."""
     write_folder_data(folder / "data", image_size=(40, 40), normal=4, normal_test=2, defective=2)
     return folder / "data"
 
 
 @pytest.fixture(scope="module")
 def checkpoints(surfaces: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """A sound ``last.ckpt`` of two models."""
-    found = {}
+    """A valid ``last.ckpt`` of two models."""
+    paths = {}
     for name in ("sidn", "defectgan"):
         folder = tmp_path_factory.mktemp(name)
         train(name, surfaces, folder)
-        (found[name],) = folder.rglob("last.ckpt")
-    return found
+        (paths[name],) = folder.rglob("last.ckpt")
+    return paths
 
 
 def train(name: str, data: Path, folder: Path, ckpt_path: Path | None = None) -> None:
@@ -279,7 +279,7 @@ def train(name: str, data: Path, folder: Path, ckpt_path: Path | None = None) ->
 
 
 def load(name: str, path: Path) -> None:
-    """Load in the two ways that there are."""
+    """Load a checkpoint as a model and as a trainer do."""
     kind = MODELS[name][0]
     with one_line("checkpoints, loaded"):
         kind.load_from_checkpoint(path, map_location="cpu")
@@ -289,15 +289,14 @@ def load(name: str, path: Path) -> None:
 
 @cases(40)
 @given(damage=DAMAGES, name=st.sampled_from(["sidn", "defectgan"]))
-def test_damaged_bytes_are_found_and_the_file_is_left_as_it_is(damage: Damage, name, checkpoints, folder):
-    sound = checkpoints[name].read_bytes()
-    content = damage(sound)
+def test_damaged_bytes_are_found_and_the_file_is_unchanged(damage: Damage, name, checkpoints, folder):
+    content = damage(checkpoints[name].read_bytes())
     path = folder / "damaged.ckpt"
     path.write_bytes(content)
     load(name, path)
-    with suppress(UserError):  # bytes that say nothing, such as the time of a file in the archive, may change
-        found = AtomicCheckpointIO().load_checkpoint(path)
-        assert is_same(found, torch.load(checkpoints[name], weights_only=True))
+    with suppress(UserError):  # bytes without meaning, such as timestamps in the archive, may change
+        loaded = AtomicCheckpointIO().load_checkpoint(path)
+        assert is_same(loaded, torch.load(checkpoints[name], weights_only=True))
     assert path.read_bytes() == content
 
 
@@ -313,7 +312,7 @@ def is_same(one: Any, other: Any) -> bool:
 
 @cases(40)
 @given(data=st.data(), name=st.sampled_from(["sidn", "defectgan"]))
-def test_changed_content_is_taken_or_refused_in_one_line(data, name, checkpoints, folder):
+def test_changed_content_is_accepted_or_refused_in_one_line(data, name, checkpoints, folder):
     content = torch.load(checkpoints[name], weights_only=True)
     path = folder / "changed.ckpt"
     torch.save(data.draw(changed(content)), path)
@@ -322,13 +321,13 @@ def test_changed_content_is_taken_or_refused_in_one_line(data, name, checkpoints
 
 @cases(20)
 @given(data=st.data())
-def test_training_goes_on_from_changed_content_or_says_in_one_line_why_not(data, checkpoints, surfaces, folder):
+def test_training_resumes_from_changed_content_or_fails_in_one_line(data, checkpoints, surfaces, folder):
     content = torch.load(checkpoints["sidn"], weights_only=True)
-    part = data.draw(
+    key = data.draw(
         st.sampled_from(["optimizer_states", "lr_schedulers", "loops", "callbacks", "epoch", "global_step"])
     )
     path = folder / "resumed.ckpt"
-    torch.save({**content, part: data.draw(changed(content[part]))}, path)
+    torch.save({**content, key: data.draw(changed(content[key]))}, path)
     before = path.read_bytes()
     with one_line("checkpoints, resumed"):
         train("sidn", surfaces, folder / "resumed", path)
@@ -347,14 +346,14 @@ def test_the_checkpoint_of_another_model_is_refused_in_one_line(checkpoints):
 def test_the_checkpoint_of_another_lightning_is_refused_in_one_line(checkpoints, tmp_path, version):
     content = torch.load(checkpoints["sidn"], weights_only=True)
     torch.save({**content, "pytorch-lightning_version": version}, tmp_path / "other.ckpt")
-    TRIED["checkpoints, of another version"] += 1
+    CASES["checkpoints, of another version"] += 1
     with pytest.raises(UserError, match="it was written by Lightning"):
         AtomicCheckpointIO().load_checkpoint(tmp_path / "other.ckpt")
 
 
 def payloads(content: dict[str, Any], target: Path) -> dict[str, bytes]:
-    """Files that make ``target`` when what they hold is run."""
-    bad = Payload(target)
+    """Return files that create ``target`` if their content is executed."""
+    payload = Payload(target)
 
     def saved(value: object, zipped: bool = True) -> bytes:
         file = io.BytesIO()
@@ -362,28 +361,28 @@ def payloads(content: dict[str, Any], target: Path) -> dict[str, bytes]:
         return file.getvalue()
 
     inside = copy.copy(content)
-    inside["hyper_parameters"] = {**content["hyper_parameters"], "channels": bad}
-    weights = {**content, "state_dict": {**content["state_dict"], "bad": bad}}
+    inside["hyper_parameters"] = {**content["hyper_parameters"], "channels": payload}
+    weights = {**content, "state_dict": {**content["state_dict"], "payload": payload}}
     return {
-        "pickle": pickle.dumps(bad),
-        "alone": saved(bad),
+        "pickle": pickle.dumps(payload),
+        "alone": saved(payload),
         "as a hyper-parameter": saved(inside),
         "among the weights": saved(weights),
-        "beside the rest": saved({**content, "bad": bad}),
+        "beside the rest": saved({**content, "payload": payload}),
         "in the old format": saved(weights, zipped=False),
     }
 
 
 @pytest.mark.parametrize("name", ["sidn", "defectgan"])
-def test_nothing_that_a_checkpoint_holds_is_run(name, checkpoints, tmp_path):
+def test_code_in_a_checkpoint_is_not_executed(name, checkpoints, tmp_path):
     target = tmp_path / "executed"
     for where, content in payloads(torch.load(checkpoints[name], weights_only=True), target).items():
         path = tmp_path / "bad.ckpt"
         path.write_bytes(content)
-        for loaded in (MODELS[name][0].load_from_checkpoint, AtomicCheckpointIO().load_checkpoint):
-            TRIED["checkpoints, with a payload"] += 1
+        for load_checkpoint in (MODELS[name][0].load_from_checkpoint, AtomicCheckpointIO().load_checkpoint):
+            CASES["checkpoints, with a payload"] += 1
             with pytest.raises(UserError):
-                loaded(path)
+                load_checkpoint(path)
             assert not target.exists(), where
     pickle.loads(payloads({"hyper_parameters": {}, "state_dict": {}}, target)["pickle"])
-    assert target.exists(), "the payload is none"
+    assert target.exists(), "the payload does not work"

@@ -1,4 +1,4 @@
-"""The fault drill with two kills of each model; ``make drill`` runs it with ten."""
+"""The fault drill with two kills per model; ``make drill`` runs ten."""
 
 import json
 import os
@@ -17,16 +17,18 @@ KILLS = "2"
 
 
 @pytest.mark.parametrize("model", MODELS)
-def test_a_fault_ends_in_the_undisturbed_result_or_in_one_clear_line_and_nothing_is_lost(
+def test_after_a_fault_the_result_is_unchanged_or_the_error_is_one_line_and_nothing_is_lost(
     tmp_path: Path, model: str
 ) -> None:
     path = tmp_path / "outcomes.json"
     program = [sys.executable, "-W", "ignore", str(Path(__file__).parents[2] / "tools/fault_drill.py")]
-    words = [*program, "--models", model, "--kills", KILLS, "--json", str(path)]
+    command = [*program, "--models", model, "--kills", KILLS, "--json", str(path)]
     variables = os.environ | {"OMP_NUM_THREADS": "1"}
-    done = subprocess.run(words, env=variables, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, env=variables, capture_output=True, text=True, check=False)
     assert path.exists(), done.stderr
     outcomes = json.loads(path.read_text())[model]
     assert tuple(outcomes) == FAULTS
-    bad = {fault: f"{it['text']}: {it['line']}" for fault, it in outcomes.items() if not it["good"]}
-    assert not bad
+    failed = {
+        fault: f"{outcome['text']}: {outcome['line']}" for fault, outcome in outcomes.items() if not outcome["good"]
+    }
+    assert not failed

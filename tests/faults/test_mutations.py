@@ -1,4 +1,4 @@
-"""The lines that ``make mutate`` changes."""
+"""The lines that ``make mutate`` changes exist."""
 
 from pathlib import Path
 
@@ -7,6 +7,6 @@ from mutation import MUTATIONS, PACKAGE, ROOT, mutate
 
 
 @pytest.mark.parametrize(("model", "function", "old", "new"), MUTATIONS)
-def test_each_line_that_is_to_be_changed_is_there(model, function, old, new):
+def test_each_line_to_mutate_exists(model, function, old, new):
     text = Path(ROOT, PACKAGE, "models", model, "loss.py").read_text()
     assert mutate(text, function, old, new) != text

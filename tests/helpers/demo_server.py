@@ -25,7 +25,7 @@ PAGE_TIMEOUT_S = 120
 OFFLINE = ROOT / "tests/helpers/offline"
 """Folder which, in ``PYTHONPATH``, keeps Python from reaching other machines."""
 
-NETWORK_ACCESS = "reaches for "
+NETWORK_ACCESS = "network access: "
 """Prefix of the lines that report attempts to reach other machines."""
 
 CHROMIUM_FLAGS = [

@@ -1,4 +1,4 @@
-"""Third-party distributions for tests: written as pip would leave them, without pip."""
+"""Third-party plugin packages for tests, written as pip installs them, without pip."""
 
 import os
 import subprocess
@@ -70,8 +70,12 @@ MODEL = """
 """
 
 
-class Strangers:
-    """A folder of installed distributions, and processes that see them."""
+class PluginPackages:
+    """A folder of installed distributions, and processes that can import them.
+
+    Args:
+        site: Folder for the distributions, on the import path of the processes.
+    """
 
     def __init__(self, site: Path) -> None:
         self.site = site
@@ -79,7 +83,17 @@ class Strangers:
         self.work.mkdir(exist_ok=True)
 
     def install(self, name: str, source: str, version: str = "1.0", module: str | None = None) -> EntryPoint:
-        """Install a distribution of one module, whose plugin is called as the distribution is."""
+        """Install a distribution with one module and one plugin of the same name.
+
+        Args:
+            name: Name of the distribution and its plugin.
+            source: Source of the module, possibly indented.
+            version: Version of the distribution.
+            module: Name of the module; defaults to the name with underscores.
+
+        Returns:
+            Entry point of the plugin.
+        """
         module = module or name.replace("-", "_")
         (self.site / f"{module}.py").write_text(textwrap.dedent(source))
         info = self.site / f"{module}-{version}.dist-info"
@@ -89,21 +103,21 @@ class Strangers:
         return next(iter(PathDistribution(info).entry_points))
 
     def python(self, code: str, **variables: str) -> subprocess.CompletedProcess[str]:
-        """Run a program that sees the distributions."""
+        """Run Python code in a process that can import the distributions."""
         return self.run([sys.executable, "-W", "ignore", "-c", textwrap.dedent(code)], **variables)
 
     def command(self, name: str, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
-        """Run one of the commands that are installed beside Python."""
+        """Run a command that is installed next to Python."""
         return self.run([str(Path(sys.executable).with_name(name)), *arguments], **variables)
 
     def run(self, command: Sequence[str], **variables: str) -> subprocess.CompletedProcess[str]:
-        """Run a command in the folder ``work``, empty at first, with none of our variables but those given."""
-        kept = {key: value for key, value in os.environ.items() if not key.startswith("ANOMALIB_DEFECT_PLUGINS_")}
-        ours = {"PYTHONPATH": str(self.site), "PYTHONWARNINGS": "ignore", "OMP_NUM_THREADS": "1", "COLUMNS": "400"}
+        """Run a command in the folder ``work``, without environment variables of this package except ``variables``."""
+        inherited = {key: value for key, value in os.environ.items() if not key.startswith("ANOMALIB_DEFECT_PLUGINS_")}
+        own = {"PYTHONPATH": str(self.site), "PYTHONWARNINGS": "ignore", "OMP_NUM_THREADS": "1", "COLUMNS": "400"}
         return subprocess.run(
             command,
             cwd=self.work,
-            env=kept | ours | variables,
+            env=inherited | own | variables,
             capture_output=True,
             text=True,
             check=False,

@@ -1,4 +1,4 @@
-"""Bad input, as Hypothesis draws it: image files, values of configurations, and damage to what was whole."""
+"""Hypothesis strategies of bad input: image files, image tensors, configuration values, and damage to valid files."""
 
 import io
 import math
@@ -26,7 +26,7 @@ FORMATS = {
     "I": ("png", "tiff"),
     "F": ("tiff",),
 }
-"""Formats of files by Pillow's mode of the image."""
+"""File formats by Pillow mode."""
 
 SIDES = st.one_of(st.sampled_from([1, 2, 3, 7, 31, 32, 33, 64]), st.integers(1, 200))
 
@@ -35,40 +35,45 @@ SIZES = st.one_of(
     st.tuples(SIDES, SIDES),
     st.sampled_from([(1, 4096), (4096, 1), (2048, 2048), (4096, 4096)]),
 )
-"""Width and height; a few are large."""
+"""Width and height in pixels; a few are large."""
 
 Damage = Callable[[bytes], bytes]
 
 
-def cut(share: float) -> Damage:
-    """Keep the first part of a file."""
-    return lambda content: content[: int(share * len(content))]
+def truncate(fraction: float) -> Damage:
+    """Return a damage that keeps only the first ``fraction`` of a file."""
+    return lambda content: content[: int(fraction * len(content))]
 
 
-def flip(places: list[float], value: int) -> Damage:
-    """Change some bytes of a file."""
+def flip(positions: list[float], value: int) -> Damage:
+    """Return a damage that flips bits of single bytes.
+
+    Args:
+        positions: Positions of the bytes, as fractions of the length in [0, 1).
+        value: Bits to flip.
+    """
 
     def change(content: bytes) -> bytes:
         changed = bytearray(content)
-        for place in places:
-            changed[min(len(changed) - 1, int(place * len(changed)))] ^= value
+        for position in positions:
+            changed[min(len(changed) - 1, int(position * len(changed)))] ^= value
         return bytes(changed)
 
     return lambda content: change(content) if content else content
 
 
-SHARES = st.floats(0, 1, exclude_max=True)
+FRACTIONS = st.floats(0, 1, exclude_max=True)
 
 DAMAGES: st.SearchStrategy[Damage] = st.one_of(
-    st.builds(cut, SHARES),
-    st.builds(flip, st.lists(SHARES, min_size=1, max_size=8), st.integers(1, 255)),
+    st.builds(truncate, FRACTIONS),
+    st.builds(flip, st.lists(FRACTIONS, min_size=1, max_size=8), st.integers(1, 255)),
     st.binary(max_size=200).map(lambda content: lambda _: content),
 )
 
 
 @st.composite
 def image_files(draw: st.DrawFn) -> tuple[str, bytes]:
-    """Draw the suffix and the content of an image file, sound or not."""
+    """Draw the suffix and the content of an image file, valid or damaged."""
     mode = draw(st.sampled_from(sorted(FORMATS)))
     kind = draw(st.sampled_from(FORMATS[mode]))
     size = draw(SIZES)
@@ -94,14 +99,14 @@ def _image(mode: str, size: tuple[int, int], rng: np.random.Generator) -> Image.
 
 @st.composite
 def tensors(draw: st.DrawFn) -> torch.Tensor:
-    """Draw images (B, C, H, W) that need not be finite, nor in [0, 1], nor large enough."""
+    """Draw images, shape (B, C, H, W), which may be non-finite, outside [0, 1], too small, or of another type."""
     shape = draw(
         st.tuples(st.integers(0, 3), st.sampled_from([1, 2, 3, 4]), *2 * [st.sampled_from([1, 16, 32, 33, 48])])
     )
     images = torch.rand(shape, generator=torch.Generator().manual_seed(draw(st.integers(0, 9))))
-    odd = draw(st.sampled_from([None, math.nan, math.inf, -math.inf, 1e30, -3.0]))
-    if odd is not None and images.numel():
-        images.view(-1)[:: draw(st.integers(1, images.numel()))] = odd
+    special = draw(st.sampled_from([None, math.nan, math.inf, -math.inf, 1e30, -3.0]))
+    if special is not None and images.numel():
+        images.view(-1)[:: draw(st.integers(1, images.numel()))] = special
     return images.to(draw(st.sampled_from([torch.float32, torch.float32, torch.float64, torch.uint8, torch.bfloat16])))
 
 
@@ -119,12 +124,12 @@ VALUES: st.SearchStrategy[Any] = st.recursive(
     ),
     max_leaves=4,
 )
-"""What a configuration may hold; no number is so large that a network of that size would fill the memory."""
+"""Values for configurations; numbers stay small, because a huge network would exhaust memory."""
 
 
 @st.composite
 def changed(draw: st.DrawFn, whole: Any) -> Any:
-    """Draw what differs from nested mappings and lists in one place: another value there, or none at all."""
+    """Draw a copy of nested mappings and lists with one value replaced or one key removed."""
     if isinstance(whole, dict) and whole and draw(st.integers(0, 3)):
         key = draw(st.sampled_from(sorted(whole, key=str)))
         rest = {name: value for name, value in whole.items() if name != key}
@@ -136,15 +141,15 @@ def changed(draw: st.DrawFn, whole: Any) -> Any:
 
 
 class Payload:
-    """Makes a file when it is unpickled, as a virus would do worse.
+    """Creates a folder when it is unpickled, as an example of malicious code.
 
     Args:
-        path: The file.
+        path: Folder to create.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = str(path)
 
     def __reduce__(self) -> tuple[Callable[[str], None], tuple[str]]:
-        """Tell pickle to call a function of the system."""
+        """Return a function for pickle to call."""
         return os.mkdir, (self.path,)

@@ -1,4 +1,4 @@
-"""The contract, run for this package's models and data modules, and for a model that anomalib brings along."""
+"""The contract for models and data modules of this package, and for a model of anomalib."""
 
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ from anomalib_defect_plugins.testing import DataModuleContract, ModelContract, T
 
 
 class TestPadim(ModelContract):
-    """anomalib's own, from random weights: what the contract asks is anomalib's way and not ours."""
+    """A model of anomalib with random weights: the contract checks conventions of anomalib."""
 
     def make_model(self, image_size: tuple[int, int]) -> AnomalibModule:
         return Padim(

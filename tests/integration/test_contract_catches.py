@@ -1,4 +1,4 @@
-"""The contract holds a sound model sound and finds what is wrong with a broken one."""
+"""The contract passes a valid model and fails a broken one."""
 
 import inspect
 import os
@@ -23,7 +23,7 @@ from anomalib_defect_plugins.testing import (
 
 
 class Net(nn.Module):
-    """The smallest network that learns what normal images look like: a convolution that should change nothing."""
+    """A convolution that learns to reconstruct normal images."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -37,8 +37,8 @@ class Net(nn.Module):
         return InferenceBatch(pred_score=anomaly_map.amax((1, 2, 3)), anomaly_map=anomaly_map)
 
 
-class Sound(AnomalibModule):
-    """A model as the contract wants it."""
+class ValidModel(AnomalibModule):
+    """A model that passes the contract."""
 
     net = Net
     learning_type = LearningType.ONE_CLASS
@@ -69,17 +69,17 @@ class Sound(AnomalibModule):
         return self.test_step(batch, batch_idx)
 
 
-class NotANumber(Net):
+class PredictsNan(Net):
     def difference(self, image: Tensor) -> Tensor:
         return super().difference(image) * (1 if self.training else torch.nan)
 
 
-class Blind(Net):
+class IgnoresTheImage(Net):
     def difference(self, image: Tensor) -> Tensor:
         return super().difference(image) if self.training else super().difference(image[:1] * 0 + 1) + image[:, :1] * 0
 
 
-class JudgesTheBatch(Net):
+class DependsOnTheBatch(Net):
     def difference(self, image: Tensor) -> Tensor:
         difference = super().difference(image)
         return difference if self.training else difference / difference.amax()
@@ -91,7 +91,7 @@ class WrongShape(Net):
         return result._replace(anomaly_map=result.anomaly_map[..., ::2, ::2])
 
 
-class KeepsWeightsToItself(Net):
+class LosesWeights(Net):
     def __init__(self) -> None:
         super().__init__()
         self.factor = 1 + torch.rand(3, 1, 1)
@@ -106,30 +106,30 @@ class Unseeded(Net):
         nn.init.constant_(self.conv.bias, int.from_bytes(os.urandom(4), "big") / 2**32)
 
 
-class OtherwiseInTheGraph(Net):
+class DiffersInTheGraph(Net):
     def forward(self, image: Tensor) -> InferenceBatch:
         return super().forward(image * 1.05 if torch.compiler.is_compiling() else image)
 
 
-class LogsNothing(Sound):
+class LogsNothing(ValidModel):
     def log(self, *args: object, **kwargs: object) -> None:
-        """Say nothing of a loss."""
+        """Log nothing."""
 
 
-class TrainsOnWithoutANumber(Sound):
+class IgnoresNan(ValidModel):
     def check(self, loss: Tensor, batch_idx: int) -> None:
-        """Look away."""
+        """Check nothing."""
 
 
-class StopsWithoutAReason(Sound):
+class NamesNoLoss(ValidModel):
     def check(self, loss: Tensor, batch_idx: int) -> None:
         if not loss.isfinite():
             msg = f"something went wrong at step {batch_idx}"
             raise FloatingPointError(msg)
 
 
-class ForgetsItsPlace(Sound):
-    """Its learning rate falls with the steps since it was made, of which no checkpoint knows."""
+class LosesItsStep(ValidModel):
+    """Scales its loss by a step count that checkpoints do not contain."""
 
     steps = 0
 
@@ -139,7 +139,7 @@ class ForgetsItsPlace(Sound):
 
 
 class SmallContract(TrainingContract):
-    """Some model's contract."""
+    """The contract of a model."""
 
     model: type[AnomalibModule]
 
@@ -148,19 +148,19 @@ class SmallContract(TrainingContract):
 
 
 def with_net(net: type[Net]) -> type[AnomalibModule]:
-    return type(f"With{net.__name__}", (Sound,), {"net": net})
+    return type(f"With{net.__name__}", (ValidModel,), {"net": net})
 
 
-def keep(promise: str, model: type[AnomalibModule], folder: Path) -> None:
-    """Run one test of the contract on a model, with the fixtures it asks for."""
+def run_contract_test(name: str, model: type[AnomalibModule], folder: Path) -> None:
+    """Run a test of the contract for a model, with the fixtures that it requests."""
     contract = type("Contract", (SmallContract,), {"model": model})()
     fixtures: dict[str, Callable[[], object]] = {
         "trained": lambda: contract.fit(folder / "trained"),
         "whole": lambda: contract.fit_whole(folder / "whole"),
         "tmp_path": lambda: folder,
     }
-    test = getattr(contract, f"test_{promise}")
-    test(**{name: fixtures[name]() for name in inspect.signature(test).parameters})
+    test = getattr(contract, f"test_{name}")
+    test(**{fixture: fixtures[fixture]() for fixture in inspect.signature(test).parameters})
 
 
 FORWARD = "forward_gives_each_image_a_finite_score_and_map"
@@ -170,37 +170,37 @@ STOP = "training_stops_at_a_loss_that_is_not_finite_and_names_it_and_the_step"
 
 
 @pytest.mark.parametrize(
-    ("promise", "broken", "complaint"),
+    ("name", "broken", "message"),
     [
-        (FORWARD, with_net(NotANumber), "pred_score is not finite"),
+        (FORWARD, with_net(PredictsNan), "pred_score is not finite"),
         (FORWARD, with_net(WrongShape), "anomaly_map has the shape"),
-        ("forward_tells_images_apart", with_net(Blind), "all images have the same anomaly map"),
-        (ALONE, with_net(JudgesTheBatch), "anomaly_map depends on the batch"),
-        ("model_from_a_checkpoint_predicts_the_same", with_net(KeepsWeightsToItself), "anomaly_map has changed"),
+        ("forward_distinguishes_images", with_net(IgnoresTheImage), "all images have the same anomaly map"),
+        (ALONE, with_net(DependsOnTheBatch), "anomaly_map depends on the batch"),
+        ("model_from_a_checkpoint_predicts_the_same", with_net(LosesWeights), "anomaly_map has changed"),
         ("same_seed_trains_the_same_weights", with_net(Unseeded), "other weights"),
-        ("onnx_graph_of_fixed_size_agrees_with_pytorch", with_net(OtherwiseInTheGraph), "graph is off by"),
-        ("progress_bar_shows_finite_losses_of_every_step", LogsNothing, "logs nothing"),
-        (RESUME, ForgetsItsPlace, "other weights"),
-        (STOP, TrainsOnWithoutANumber, "DID NOT RAISE"),
-        (STOP, StopsWithoutAReason, "no loss is named"),
+        ("onnx_graph_of_fixed_size_agrees_with_pytorch", with_net(DiffersInTheGraph), "graph is off by"),
+        ("progress_bar_shows_finite_losses_of_every_step", LogsNothing, "logs no value"),
+        (RESUME, LosesItsStep, "other weights"),
+        (STOP, IgnoresNan, "DID NOT RAISE"),
+        (STOP, NamesNoLoss, "no loss is named"),
     ],
 )
-def test_a_sound_model_keeps_a_promise_that_a_broken_one_breaks(
-    promise: str, broken: type[AnomalibModule], complaint: str, tmp_path: Path
+def test_a_valid_model_passes_a_test_that_a_broken_model_fails(
+    name: str, broken: type[AnomalibModule], message: str, tmp_path: Path
 ) -> None:
-    keep(promise, Sound, tmp_path / "sound")
-    with pytest.raises((AssertionError, pytest.fail.Exception), match=complaint):
-        keep(promise, broken, tmp_path / "broken")
+    run_contract_test(name, ValidModel, tmp_path / "valid")
+    with pytest.raises((AssertionError, pytest.fail.Exception), match=message):
+        run_contract_test(name, broken, tmp_path / "broken")
 
 
-def test_a_model_that_optimises_is_refused_by_the_contract_without_training(tmp_path: Path) -> None:
-    run = type("Contract", (SmallContract,), {"model": Sound})().fit(tmp_path)
-    TrainingContract().test_a_model_with_an_optimiser_is_held_to_the_training_contract(run)
+def test_a_model_with_an_optimiser_fails_the_contract_without_training(tmp_path: Path) -> None:
+    run = type("Contract", (SmallContract,), {"model": ValidModel})().fit(tmp_path)
+    TrainingContract().test_a_model_with_an_optimiser_uses_the_training_contract(run)
     with pytest.raises(AssertionError, match="TrainingContract"):
-        ModelContract().test_a_model_with_an_optimiser_is_held_to_the_training_contract(run)
+        ModelContract().test_a_model_with_an_optimiser_uses_the_training_contract(run)
 
 
-def test_generated_data_is_the_same_each_time_and_only_defective_images_have_defects(tmp_path: Path) -> None:
+def test_generated_data_is_reproducible_and_only_defective_images_have_defects(tmp_path: Path) -> None:
     for name in ("one", "other"):
         write_folder_data(tmp_path / name)
     files = sorted(path.relative_to(tmp_path / "one") for path in (tmp_path / "one").rglob("*.png"))
@@ -209,13 +209,13 @@ def test_generated_data_is_the_same_each_time_and_only_defective_images_have_def
     datamodule = folder_datamodule(tmp_path / "one")
     datamodule.setup()
     for item in datamodule.test_data:
-        defect = item.image.amin(0) > 0.95  # spots are 245 of 255
+        defect = item.image.amin(0) > 0.95  # spots have the value 245 of 255
         assert (item.gt_mask & ~defect).sum() == 0
         assert item.gt_mask.any() == item.gt_label
 
 
 class FolderContract(DataModuleContract):
-    """Contract of anomalib's ``Folder``."""
+    """The contract of anomalib's ``Folder``."""
 
     def config(self, root: Path) -> dict[str, object]:
         write_folder_data(root)
@@ -229,10 +229,10 @@ class FolderContract(DataModuleContract):
         return {"class_path": "anomalib.data.Folder", "init_args": {**arguments, **folders}}
 
 
-def test_a_data_module_that_lacks_only_the_defect_type_is_told_so(tmp_path: Path) -> None:
+def test_a_data_module_without_defect_types_fails_only_the_tests_of_defect_types(tmp_path: Path) -> None:
     contract = FolderContract()
     datamodule = contract.build(tmp_path)
-    contract.test_batches_hold_images_labels_and_masks_of_the_images_size(datamodule)
+    contract.test_batches_hold_images_labels_and_masks_of_the_image_size(datamodule)
     contract.test_defective_images_have_defect_pixels_and_normal_ones_none(datamodule)
     contract.test_no_image_is_both_for_training_and_for_test_or_validation(datamodule)
     contract.test_same_configuration_gives_the_same_tables(datamodule, tmp_path)
@@ -240,7 +240,7 @@ def test_a_data_module_that_lacks_only_the_defect_type_is_told_so(tmp_path: Path
         contract.test_table_has_all_columns_and_a_row_for_each_image(datamodule)
 
 
-def test_data_that_leaks_or_is_marked_wrongly_is_found(tmp_path: Path) -> None:
+def test_leaking_data_and_wrong_masks_fail(tmp_path: Path) -> None:
     contract = FolderContract()
     datamodule = contract.build(tmp_path)
     datamodule.train_data.samples.loc[0, "image_path"] = datamodule.test_data.samples.image_path[0]

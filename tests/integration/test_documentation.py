@@ -1,7 +1,7 @@
-"""Every command, example and link in the pages.
+"""Commands, examples and links in the documentation are valid.
 
-Commands are parsed by the programs that they are for, as if typed, and stop there: what they do has tests of its own.
-Examples in Python run; of those that need a file that is not there, the imports.
+Commands are parsed by their programs but not run. Python examples run; examples that need a checkpoint or graph file
+only run their imports.
 """
 
 import ast
@@ -34,15 +34,15 @@ def _name(page: Path) -> str:
 
 
 def _blocks(language: str) -> Iterator[tuple[str, str]]:
-    """The blocks of a language with the page that each is on."""
+    """Yield the page and text of every code block of a language."""
     for page in PAGES:
-        for found, text in FENCE.findall(page.read_text(encoding="utf-8")):
-            if found == language:
+        for block, text in FENCE.findall(page.read_text(encoding="utf-8")):
+            if block == language:
                 yield _name(page), text
 
 
 def _lines() -> Iterator[tuple[str, str]]:
-    """The command lines with the page that each is on."""
+    """Yield the page and text of every command line."""
     yield from _blocks("sh")
     for page in PAGES:
         prose = FENCE.sub("", page.read_text(encoding="utf-8"))
@@ -51,16 +51,16 @@ def _lines() -> Iterator[tuple[str, str]]:
 
 
 def _commands() -> list[tuple[str, ...]]:
-    """The words of each command, once each, without variables before it and the folder of the virtual environment."""
-    found: dict[tuple[str, ...], str] = {}
+    """Return the words of each distinct command, without variables and the folder of the virtual environment."""
+    commands: dict[tuple[str, ...], str] = {}
     for page, text in _lines():
         for line in text.replace("\\\n", " ").replace("&&", "\n").splitlines():
             words = shlex.split(line, comments=True)
             while words and VARIABLE.fullmatch(words[0]):
                 words = words[1:]
-            if words and "my_method" not in words:  # which test_new_package.py writes, installs and trains
-                found.setdefault((words[0].removeprefix(".venv/bin/"), *words[1:]), page)
-    return [pytest.param(words, id=f"{page}: {' '.join(words)}") for words, page in found.items()]
+            if words and "my_method" not in words:  # test_new_package.py runs these
+                commands.setdefault((words[0].removeprefix(".venv/bin/"), *words[1:]), page)
+    return [pytest.param(words, id=f"{page}: {' '.join(words)}") for words, page in commands.items()]
 
 
 def _parameters(language: str) -> list[str]:
@@ -68,7 +68,7 @@ def _parameters(language: str) -> list[str]:
 
 
 class Parser(AnomalibCLI):
-    """anomalib's command line up to where something would happen; made once, since that takes seconds."""
+    """anomalib's command line, parsing only; built once, since that takes seconds."""
 
     def __init__(self) -> None:
         self.parser = self.init_parser()
@@ -84,7 +84,7 @@ def anomalib() -> Parser:
 
 
 @pytest.mark.parametrize("words", _commands())
-def test_a_command_is_one_that_its_program_takes(
+def test_a_command_is_valid(
     words: tuple[str, ...],
     anomalib: Parser,
     monkeypatch: pytest.MonkeyPatch,
@@ -95,13 +95,13 @@ def test_a_command_is_one_that_its_program_takes(
 
 
 def _status(words: tuple[str, ...], anomalib: Parser) -> int | str | None:
-    """The exit status of a program that only looks at its arguments: 0 after help, 2 if they cannot be."""
+    """Return the exit status after parsing the arguments: 0 after help, 2 if they are invalid."""
     program, *arguments = words
     try:
         if program == "anomalib":
             anomalib.parser.parse_args(arguments)
         elif program == "anomalib-defects":
-            _check_ours(arguments)
+            _check_own(arguments)
         else:
             _check_other(program, arguments)
     except SystemExit as ended:
@@ -109,7 +109,7 @@ def _status(words: tuple[str, ...], anomalib: Parser) -> int | str | None:
     return 0
 
 
-def _check_ours(arguments: list[str]) -> None:
+def _check_own(arguments: list[str]) -> None:
     options = main.parse_arguments(arguments)
     if options.command in {"data", "synthesize"}:
         cls = datamodules.find_datamodule(options.name if options.command == "data" else options.data)
@@ -122,6 +122,8 @@ def _check_other(program: str, arguments: list[str]) -> None:
     if program == "python" and arguments[0] != "-m":
         source = Path(arguments[0]).read_text(encoding="utf-8")
         compile(source, arguments[0], "exec")
+        if "from common import" in source:
+            source += Path("experiments/common.py").read_text(encoding="utf-8")
         assert not [word for word in arguments if word.startswith("--") and f'"{word}"' not in source]
         assert not [word for word in arguments if word.startswith("configs/") and not Path(word).is_file()]
     elif program == "make":
@@ -132,7 +134,7 @@ def _check_other(program: str, arguments: list[str]) -> None:
         project = Path("pyproject.toml").read_text(encoding="utf-8")
         assert all(re.search(rf"^{extra} = \[", project, re.MULTILINE) for extra in extras)
     else:
-        assert find_spec(arguments[1] if program == "python" else program), f"{program} is no program that we install"
+        assert find_spec(arguments[1] if program == "python" else program), f"this project does not install {program}"
 
 
 @pytest.mark.parametrize("text", _parameters("python"))
@@ -146,12 +148,12 @@ def test_an_example_runs(text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 
 @pytest.mark.parametrize("text", _parameters("yaml"))
-def test_a_piece_of_configuration_can_be_read(text: str) -> None:
+def test_a_configuration_is_valid_yaml(text: str) -> None:
     assert yaml.safe_load(text)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=_name)
-def test_links_within_the_project_lead_somewhere(page: Path) -> None:
+def test_links_within_the_project_have_a_target(page: Path) -> None:
     for link in LINK.findall(page.read_text(encoding="utf-8")):
         if not link.startswith("http"):
             path, _, anchor = link.partition("#")
@@ -165,7 +167,7 @@ def _anchors(page: Path) -> set[str]:
     return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
-def test_all_pages_can_be_reached_from_the_first_one() -> None:
+def test_all_pages_are_linked_from_the_readme() -> None:
     seen: set[Path] = set()
     waiting = [ROOT / "README.md"]
     while waiting:
@@ -182,7 +184,7 @@ def test_the_citation_names_the_version_of_the_project() -> None:
     assert yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))["version"] == version
 
 
-def test_every_model_and_data_module_is_on_its_page() -> None:
+def test_every_model_data_module_and_generator_is_documented() -> None:
     pages = {Kind.MODEL: "README.md", Kind.DATA: "docs/data-sets.md", Kind.GENERATOR: "docs/your-own-data.md"}
     for plugin in filter(is_own, loaded_plugins()):
         for item in plugin.registrations:

@@ -1,15 +1,15 @@
-"""Keeps a process, and those that it starts, from reaching any other machine; each try is a line of what they say.
+"""Blocks connections to other machines in a process and its children; each attempt is a line on standard error.
 
-Python imports this when it starts, if its folder is in ``PYTHONPATH``.
+Python imports this file when it starts, if the folder is in ``PYTHONPATH``.
 """
 
 import socket
 import sys
 
-OWN = {"127.0.0.1", "::1", "0.0.0.0", "::", "localhost", "", socket.gethostname()}
+LOCAL_HOSTS = {"127.0.0.1", "::1", "0.0.0.0", "::", "localhost", "", socket.gethostname()}
 
 
-def _watch(event: str, arguments: tuple) -> None:
+def _block(event: str, arguments: tuple) -> None:
     if event == "socket.getaddrinfo":
         host = arguments[0]
     elif event == "socket.connect" and isinstance(arguments[1], tuple):
@@ -17,10 +17,10 @@ def _watch(event: str, arguments: tuple) -> None:
     else:
         return
     host = host.decode() if isinstance(host, bytes) else host
-    if host is not None and host not in OWN:
-        sys.stderr.write(f"reaches for {host}\n")
-        msg = f"there is no network, and so no {host}"
+    if host is not None and host not in LOCAL_HOSTS:
+        sys.stderr.write(f"network access: {host}\n")
+        msg = f"network access is blocked: {host}"
         raise OSError(msg)
 
 
-sys.addaudithook(_watch)
+sys.addaudithook(_block)

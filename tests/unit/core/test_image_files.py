@@ -1,4 +1,4 @@
-"""Image files are recognised as anomalib does."""
+"""Image files are recognised as in anomalib."""
 
 from pathlib import Path
 
@@ -11,7 +11,7 @@ def test_the_suffixes_are_those_of_anomalib() -> None:
     assert IMAGE_SUFFIXES == IMG_EXTENSIONS
 
 
-def test_hidden_files_other_files_and_subfolders_are_left_out(tmp_path: Path) -> None:
+def test_hidden_files_other_files_and_subfolders_are_omitted(tmp_path: Path) -> None:
     for name in ("b.PNG", "a.jpg", ".c.png", "d.txt"):
         (tmp_path / name).touch()
     (tmp_path / "e.png").mkdir()

@@ -2,9 +2,7 @@
 
 import numpy as np
 import pytest
-import torch
 
-from anomalib_defect_plugins.core.rng import device_rng, numpy_rng
 from anomalib_defect_plugins.generators.geometry import log_uniform, rectangle_size, two_positions
 
 
@@ -36,13 +34,3 @@ def test_log_uniform_numbers_are_as_often_below_as_above_the_geometric_mean() ->
     assert numbers.min() >= 0.1
     assert numbers.max() <= 10
     assert (numbers < 1).mean() == pytest.approx(0.5, abs=5 * 0.5 / 1000**0.5)
-
-
-def test_a_generator_advances_when_others_are_seeded_from_it() -> None:
-    rng = torch.Generator().manual_seed(0)
-    assert numpy_rng(rng).random() != numpy_rng(rng).random()
-
-
-def test_the_generator_itself_is_used_on_its_own_device() -> None:
-    rng = torch.Generator()
-    assert device_rng(rng, torch.device("cpu")) is rng

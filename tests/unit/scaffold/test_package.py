@@ -1,4 +1,4 @@
-"""The command ``anomalib-defects new``: what it writes and what it refuses; the package itself is run in e2e/."""
+"""``anomalib-defects new``: the files it writes and the input it refuses. tests/e2e runs the written package."""
 
 import errno
 from pathlib import Path
@@ -9,7 +9,7 @@ from anomalib_defect_plugins.cli.main import main
 from anomalib_defect_plugins.scaffold.package import Names
 
 
-def test_all_names_come_from_one() -> None:
+def test_all_names_are_derived_from_one() -> None:
     assert Names.of("my-method") == Names("my-method", "my_method", "MyMethod")
     assert Names.of("Spot_The2Dots") == Names("spot-the2dots", "spot_the2dots", "SpotThe2Dots")
 
@@ -17,7 +17,7 @@ def test_all_names_come_from_one() -> None:
 def test_the_entry_point_the_module_and_the_commands_printed_agree(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    folder = tmp_path / "made"
+    folder = tmp_path / "package"
     assert main(["new", "my-method", "--out", str(folder), "--author", 'Ann "A" \\ Öther']) == 0
     tomllib = pytest.importorskip("tomllib", reason="Python 3.10 cannot read TOML")
     project = tomllib.loads((folder / "pyproject.toml").read_text(encoding="utf-8"))["project"]
@@ -26,10 +26,10 @@ def test_the_entry_point_the_module_and_the_commands_printed_agree(
     assert project["authors"] == [{"name": 'Ann "A" \\ Öther'}]
     assert (folder / "my_method" / "__init__.py").is_file()
     assert "anomalib train --model my_method" in capsys.readouterr().out
-    assert [path.name for path in tmp_path.iterdir()] == ["made"]
+    assert [path.name for path in tmp_path.iterdir()] == ["package"]
 
 
-def test_without_a_folder_it_is_called_as_the_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_default_folder_has_the_name_of_the_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     assert main(["new", "my_method"]) == 0
     assert "authors" not in (tmp_path / "my-method" / "pyproject.toml").read_text(encoding="utf-8")
@@ -49,24 +49,24 @@ def test_without_a_folder_it_is_called_as_the_package(tmp_path: Path, monkeypatc
         ("json", "a Python module 'json' exists"),
     ],
 )
-def test_a_name_that_cannot_be_is_one_line_and_nothing_is_written(
+def test_an_invalid_name_is_one_line_and_nothing_is_written(
     name: str, reason: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(["new", name, "--out", str(tmp_path / "made")]) == 1
+    assert main(["new", name, "--out", str(tmp_path / "package")]) == 1
     (line,) = capsys.readouterr().err.splitlines()
     assert reason in line
     assert not list(tmp_path.iterdir())
 
 
-def test_a_folder_that_exists_stays_as_it_is(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_existing_folder_is_not_changed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "thesis.txt").write_text("all of it")
     assert main(["new", "my-method", "--out", str(tmp_path)]) == 1
     assert f"error: {tmp_path} exists" in capsys.readouterr().err
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
 
 
-def test_an_author_of_two_lines_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["new", "my-method", "--out", str(tmp_path / "made"), "--author", "Ann\nOther"]) == 1
+def test_an_author_with_a_line_break_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["new", "my-method", "--out", str(tmp_path / "package"), "--author", "Ann\nOther"]) == 1
     assert "error: --author is 'Ann\\nOther'" in capsys.readouterr().err
 
 
@@ -81,6 +81,6 @@ def test_a_full_disk_leaves_nothing_behind(
         return write(path, text, **options)
 
     monkeypatch.setattr(Path, "write_text", fill)
-    assert main(["new", "my-method", "--out", str(tmp_path / "made")]) == 1
+    assert main(["new", "my-method", "--out", str(tmp_path / "package")]) == 1
     assert "cannot write my_method/torch_model.py (No space left on device)" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())

@@ -15,7 +15,7 @@ from lightning.pytorch.demos.boring_classes import BoringModel
 
 from anomalib_defect_plugins.core import files
 from anomalib_defect_plugins.core.errors import UserError
-from anomalib_defect_plugins.models.components.callbacks import ResumePoint, TeardownOnFailure
+from anomalib_defect_plugins.models.components.callbacks import ResumePoint, StopAfter, TeardownOnFailure
 
 QUIET = {"accelerator": "cpu", "logger": False, "enable_progress_bar": False, "enable_model_summary": False}
 
@@ -74,6 +74,14 @@ def test_a_model_is_torn_down_when_its_training_fails(tmp_path, error):
 
 def test_a_model_whose_training_succeeds_is_torn_down_once(tmp_path):
     assert fit(tmp_path, TeardownOnFailure()).torn_down == ["fit"]
+
+
+def test_the_step_limit_ends_training_within_an_epoch(tmp_path):
+    steps = []
+    model = RecordingModel()
+    model.on_train_batch_end = lambda *_: steps.append(model.global_step)
+    fit(tmp_path, StopAfter(3), model=model, max_epochs=-1)  # epochs of two steps
+    assert steps == [1, 2, 3]
 
 
 class CheckpointRecorder(Callback):

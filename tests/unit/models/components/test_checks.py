@@ -140,7 +140,7 @@ PASS = "Pass --data.real 20, or add synthetic ones: --data.synthetic procedural"
         ("one-shot", {"real": 1}, ""),
     ],
 )
-def test_a_model_without_the_supervision_it_needs_stops_before_its_first_step(tmp_path, supervision, with_defects, line):
+def test_a_model_without_its_supervision_stops_before_the_first_step(tmp_path, supervision, with_defects, line):
     write_folder_data(tmp_path / "data", image_size=(40, 36), normal=3, normal_test=2, defective=2)
     datamodule = folder_datamodule(tmp_path / "data")
     datamodule = datamodule if with_defects is None else WithDefects(datamodule, **with_defects)
@@ -220,5 +220,3 @@ def test_validation_is_skipped_only_without_validation_images(root, caplog, val_
 def test_a_threshold_from_the_normal_image_needs_no_validation_images(root, caplog):
     allow_no_validation(trainer_with(make_datamodule(root, "none")), ReferencePostProcessor(), None)
     assert "no thresholds" not in caplog.text
-
-
