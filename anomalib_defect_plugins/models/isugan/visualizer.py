@@ -13,6 +13,7 @@ from lightning.pytorch import LightningModule, Trainer
 from PIL import Image
 from torchvision.transforms.functional import to_pil_image
 
+from anomalib_defect_plugins.models.components.checks import datamodule_of
 from anomalib_defect_plugins.models.isugan.dataclasses import NumpyRepairedItem, RepairedItem
 
 Item = ImageItem | NumpyImageItem
@@ -45,7 +46,7 @@ class RepairVisualizer(ImageVisualizer):
         del pl_module, outputs, batch_idx, dataloader_idx
         if self.output_dir is None:
             self.output_dir = Path(trainer.default_root_dir) / "images"
-        datamodule = getattr(trainer, "datamodule", None)
+        datamodule = datamodule_of(trainer)
         name, category = getattr(datamodule, "name", None), getattr(datamodule, "category", None)
         for item in batch:
             image = self._draw(item)
