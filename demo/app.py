@@ -2,7 +2,7 @@
 
 import sys
 
-from anomalib_defect_plugins.cli.main import main
+from anomalib_defect_plugins.cli import main
 
 if __name__ == "__main__":
     sys.exit(main(["demo", *sys.argv[1:]]))

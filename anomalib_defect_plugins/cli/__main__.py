@@ -2,6 +2,6 @@
 
 import sys
 
-from anomalib_defect_plugins.cli.main import main
+from anomalib_defect_plugins.cli import main
 
 sys.exit(main())

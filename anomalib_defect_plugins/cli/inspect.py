@@ -54,5 +54,5 @@ def _run(options: argparse.Namespace) -> int:
     earlier = counts["images"] - counts["inspected"]
     summary = f"{counts['images']} images, {counts['defective']} defective, {counts['error']} with an error"
     note = f" ({earlier} of them earlier)" if earlier else ""
-    sys.stdout.write(f"{summary}{note}; {rate:.1f} images a second\ntable: {options.out}\n")
+    sys.stdout.write(f"{summary}{note}; {rate:.1f} images per second\ntable: {options.out}\n")
     return 0

@@ -1,4 +1,7 @@
-"""Import paths from before the package was reorganised. They work until version 0.2, with a warning."""
+"""Import paths from before the package was reorganised. They work until version 0.2, with a warning.
+
+Names that were changed at the same time are found by their new name only.
+"""
 
 import warnings
 from importlib import import_module
@@ -9,6 +12,13 @@ from typing import Any, cast
 PACKAGE = "anomalib_defect_plugins"
 
 MOVED = {
+    "benchmark.curves": ("metrics.ranking",),
+    "benchmark.inspect": ("inference.inspect_folder",),
+    "benchmark.inspection": ("inference.openvino", "core.image_io"),
+    "benchmark.report": ("report",),
+    "benchmark.report.reading": ("results.reader", "results.record"),
+    "benchmark.results": ("results.folder",),
+    "benchmark.run": ("results.run_spec",),
     "console": ("core.errors", "core.environment", "plugins.excepthook"),
     "data.atomic": ("core.files",),
     "data.base": ("data.dataset", "core.image_files", "core.image_io"),
@@ -23,6 +33,7 @@ MOVED = {
     "data.samples": ("data.sample_table",),
     "data.selection": ("data.defect_selection",),
     "data.supervision": ("data.with_defects",),
+    "data.synthetic_folder": ("synthesis.folder",),
     "data.texture_defects": ("data.datasets.texture_defects",),
     "data.wood_defects": ("data.datasets.wood_defects",),
     "errors": ("core.errors", "core.checks"),
@@ -30,6 +41,10 @@ MOVED = {
     "generators.defectgan": ("models.defectgan.generator",),
     "generators.draws": ("generators.geometry", "core.rng", "core.checks"),
     "generators.names": ("plugins.generators",),
+    "models.cutpaste.normal_images": ("models.cutpaste.reference_images",),
+    "models.defectgan.arguments": ("models.defectgan.validation",),
+    "models.defectgan.inspection": ("models.defectgan.defect_classifier",),
+    "models.isugan.items": ("models.isugan.dataclasses",),
     "models.augmentation": ("models.components.augmentation",),
     "models.checkpoints": ("models.components.checkpoint_io",),
     "models.iterative": ("models.components.deprecated",),
@@ -42,6 +57,13 @@ MOVED = {
     "synthesize": ("synthesis.synthesizer",),
 }
 """Former modules, and where their names are now, in the order in which they are searched."""
+
+
+ADVICE = {
+    "models.iterative": "DefectModel and IterativeTraining in anomalib_defect_plugins.models.components",
+    "models.own_batches": "DefectModel and CustomTrainLoader in anomalib_defect_plugins.models.components",
+}
+"""What to use instead of modules whose classes were divided anew."""
 
 
 class MovedModuleLoader:
@@ -64,11 +86,14 @@ class MovedModuleLoader:
             raise AttributeError(msg)
 
         setattr(module, "__getattr__", find)  # noqa: B010  (a module attribute, PEP 562)
-        message = f"{former} has moved to {' and '.join(homes)}; the old path works until version 0.2"
+        shown = ADVICE.get(former.partition(".")[2], " and ".join(homes))
+        message = f"{former} has moved to {shown}; the old path works until version 0.2"
         warnings.warn(message, FutureWarning, stacklevel=2)
 
 
 def find_moved(fullname: str) -> ModuleSpec | None:
     """Return a spec for a former module, ``None`` for any other."""
     package, _, name = fullname.partition(".")
-    return ModuleSpec(fullname, cast(Any, MovedModuleLoader())) if package == PACKAGE and name in MOVED else None
+    if package != PACKAGE or name not in MOVED:
+        return None
+    return ModuleSpec(fullname, cast(Any, MovedModuleLoader()), is_package=True)

@@ -116,7 +116,7 @@ class ResumableTable:
         is_started = self.is_started
         with self._writing():
             with atomic_path(self.folder / LIST_FILE) as partial:
-                self.settings |= {"list of files": _write_list(paths, partial), "set of columns": schema().names}
+                self.settings["list of files"] = _write_list(paths, partial)
                 if is_started:
                     self._check_settings()
             if not is_started:
@@ -185,12 +185,18 @@ class ResumableTable:
             with pq.ParquetWriter(joined, schema()) as writer:
                 for start in numbers[::PARTS_PER_ROW_GROUP]:
                     group = numbers[start : start + PARTS_PER_ROW_GROUP]
-                    table = pa.concat_tables([pq.read_table(self._part_path(number)) for number in group])
+                    table = pa.concat_tables([self._read_part(number) for number in group])
                     writer.write_table(table)
                     counts.update(_count(table))
             joined.replace(self.out)
             shutil.rmtree(self.folder, ignore_errors=True)
         return counts
+
+    def _read_part(self, number: int) -> "pa.Table":
+        """Read a part; those of older versions have other names for the same columns."""
+        import pyarrow.parquet as pq
+
+        return pq.read_table(self._part_path(number)).rename_columns(schema().names)
 
     def _part_path(self, number: int) -> Path:
         return self.folder / f"part-{number:05}.parquet"

@@ -10,7 +10,7 @@ import pytest
 import yaml
 from plugin_packages import PluginPackages
 
-from anomalib_defect_plugins.cli.main import main
+from anomalib_defect_plugins.cli import main
 from anomalib_defect_plugins.testing import write_folder_data
 
 pytestmark = pytest.mark.slow

@@ -14,7 +14,7 @@ import torch
 from dataset_layouts import contents
 from PIL import Image
 
-from anomalib_defect_plugins.cli.main import main
+from anomalib_defect_plugins.cli import main
 from anomalib_defect_plugins.data import DefectFolder, WithDefects
 from anomalib_defect_plugins.models.defectgan import DefectGan
 from anomalib_defect_plugins.models.htpgan import HtpGan

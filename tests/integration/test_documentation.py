@@ -16,7 +16,7 @@ import yaml
 from anomalib.cli.cli import AnomalibCLI
 
 from anomalib_defect_plugins.benchmark.configuration import read_benchmark
-from anomalib_defect_plugins.cli import datamodules, main
+from anomalib_defect_plugins.cli import command, datamodules
 from anomalib_defect_plugins.plugins import Kind, loaded_plugins
 from anomalib_defect_plugins.plugins.manager import is_own
 
@@ -110,7 +110,7 @@ def _status(words: tuple[str, ...], anomalib: Parser) -> int | str | None:
 
 
 def _check_own(arguments: list[str]) -> None:
-    options = main.parse_arguments(arguments)
+    options = command.parse_arguments(arguments)
     if options.command in {"data", "synthesize"}:
         cls = datamodules.find_datamodule(options.name if options.command == "data" else options.data)
         datamodules.make_datamodule(cls, options.rest)

@@ -36,7 +36,7 @@ def test_the_version_is_that_of_the_distribution() -> None:
     [
         ("import anomalib_defect_plugins", ["torch", "pluggy", "importlib.metadata"]),
         ("from anomalib_defect_plugins import Supervision, hookimpl", ["torch", "anomalib"]),
-        ("import anomalib_defect_plugins.cli.main", ["torch", "anomalib", "rich"]),
+        ("import anomalib_defect_plugins.cli.command", ["torch", "anomalib", "rich"]),
     ],
 )
 def test_importing_the_package_imports_no_heavy_module(code: str, absent: list[str]) -> None:

@@ -135,7 +135,9 @@ class ThresholdProvider(Protocol):
     needs_validation: bool
 
 
-def allow_no_validation(trainer: Trainer, post_processor: nn.Module | None, threshold_option: str | None) -> None:
+def allow_no_validation(
+    trainer: Trainer, post_processor: nn.Module | None, threshold_option: str | None = None
+) -> None:
     """Train without validation if the data module has no images for it, as with ``val_split_mode=none``.
 
     anomalib 2.7 requests validation images from such a data module all the same, which fails after training.

@@ -2,6 +2,9 @@
 
 from typing import Any
 
+from torch import Tensor
+
+from anomalib_defect_plugins.models.components.checkpoint_io import CheckpointErrors
 from anomalib_defect_plugins.models.components.custom_train_loader import CustomTrainLoader
 from anomalib_defect_plugins.models.components.defect_model import DefectModel
 from anomalib_defect_plugins.models.components.iterative_training import IterativeTraining as StepLimit
@@ -17,7 +20,10 @@ class IterativeTraining(DefectModel, StepLimit):  # type: ignore[misc]  # anomal
     add_up = StepLimit.sum_losses
 
 
-class OwnBatches(CustomTrainLoader):
-    """:class:`CustomTrainLoader` by its former name."""
+class OwnBatches(CustomTrainLoader, CheckpointErrors):  # type: ignore[misc]  # anomalib's bases disagree
+    """:class:`CustomTrainLoader` and :meth:`DefectModel.rng`, for models that register the buffer ``seed``."""
 
+    seed: Tensor
     use_loader = CustomTrainLoader.use_train_loader
+    on_fit_start = DefectModel.on_fit_start
+    rng = DefectModel.rng

@@ -1,6 +1,5 @@
 """Components of ``anomalib-defects inspect``: reading images, checking models and writing parts."""
 
-import json
 import shutil
 import sys
 from pathlib import Path
@@ -11,6 +10,7 @@ import numpy.typing as npt
 import openvino
 import pandas as pd
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 from anomalib.data.utils import read_image as read_as_anomalib
@@ -20,10 +20,9 @@ from PIL import Image
 from anomalib_defect_plugins.core.errors import InvalidInputError, MissingDataError
 from anomalib_defect_plugins.core.image_io import read_image
 from anomalib_defect_plugins.data.datasets.crack_forest import CrackForestDataset
-from anomalib_defect_plugins.inference import resumable_table
 from anomalib_defect_plugins.inference.inspect_folder import image_paths
 from anomalib_defect_plugins.inference.openvino import Inspector, InspectSettings
-from anomalib_defect_plugins.inference.resumable_table import ROWS_PER_PART, InspectionRow, ResumableTable
+from anomalib_defect_plugins.inference.resumable_table import ROWS_PER_PART, InspectionRow, ResumableTable, schema
 
 
 def save(path: Path, pixels: npt.NDArray[Any]) -> str:
@@ -184,30 +183,16 @@ def test_parts_of_another_run_are_rejected_with_what_differs(tmp_path: Path) -> 
             pass
 
 
-def test_parts_of_an_older_version_with_other_columns_are_rejected(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    out = tmp_path / "out.parquet"
-    with monkeypatch.context() as older:
-        older.setattr(resumable_table, "schema", lambda: pa.schema({"path": pa.string(), "verdict": pa.int8()}))
-        with ResumableTable(out, {}).open(["a.png"]):
-            pass
-    line = "with another set of columns; continue with the same, delete that folder to start again"
-    with pytest.raises(InvalidInputError, match=line), ResumableTable(out, {}).open(["a.png"]):
-        pass
-
-
-def test_parts_of_a_version_that_did_not_record_its_columns_are_rejected(tmp_path: Path) -> None:
+def test_parts_of_an_older_version_are_joined_with_the_present_column_names(tmp_path: Path) -> None:
     table = ResumableTable(tmp_path / "out.parquet", {})
+    older = pa.schema([field.with_name({"pred_label": "verdict"}.get(field.name, field.name)) for field in schema()])
+    row = {"path": "a.png", "score": 0.7, "verdict": 1, "width": 8, "height": 4, "seconds": 0.1, "error": None}
     with table.open(["a.png"]):
-        settings = json.loads((table.folder / "settings.json").read_text())
-        del settings["set of columns"]
-        (table.folder / "settings.json").write_text(json.dumps(settings))
-    with (
-        pytest.raises(InvalidInputError, match="with another set of columns; "),
-        ResumableTable(table.out, {}).open(["a.png"]),
-    ):
-        pass
+        pq.write_table(pa.Table.from_pylist([row], older), table.folder / "part-00000.parquet")
+    with ResumableTable(table.out, {}).open(["a.png"]) as resumed:
+        assert not list(resumed.missing_parts())
+        assert resumed.join() == {"images": 1, "defective": 1, "error": 0}
+    assert pd.read_parquet(table.out).pred_label.tolist() == [1]
 
 
 def test_parts_whose_folder_is_deleted_are_not_written_elsewhere(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from anomalib_defect_plugins.cli.main import main
+from anomalib_defect_plugins.cli import main
 from anomalib_defect_plugins.scaffold.package import Names
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from dataset_layouts import write_image
 
-from anomalib_defect_plugins.cli.main import main
+from anomalib_defect_plugins.cli import main
 from anomalib_defect_plugins.data import DefectFolder
 from anomalib_defect_plugins.metrics import features
 from anomalib_defect_plugins.metrics.features import Extractor, ResizedFeatures

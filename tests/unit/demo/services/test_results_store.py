@@ -240,7 +240,7 @@ def test_a_checkpoint_is_never_unpickled(
 
 
 @pytest.mark.parametrize(
-    "name", ["os.system", "anomalib_defect_plugins.cli.main", "tiny_benchmark.Tiny", "AnomalibModule2"]
+    "name", ["os.system", "anomalib_defect_plugins.cli.command", "tiny_benchmark.Tiny", "AnomalibModule2"]
 )
 def test_a_run_cannot_name_a_class_that_is_not_a_registered_model(name: str) -> None:
     with pytest.raises(InvalidInputError, match="is not a registered model"):

@@ -9,7 +9,7 @@ import pytest
 from anomalib.data import Folder
 from PIL import Image
 
-from anomalib_defect_plugins.cli.main import main
+from anomalib_defect_plugins.cli import main
 from anomalib_defect_plugins.core.environment import TRACEBACK_VARIABLE
 from anomalib_defect_plugins.core.errors import InvalidInputError
 from anomalib_defect_plugins.core.supervision import Supervision

@@ -13,7 +13,7 @@ COMMANDS = (list_plugins, data, synthesize, benchmark, report, inspect, demo, ne
 """Modules of the subcommands, in the order of ``--help``."""
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def run(arguments: Sequence[str] | None = None) -> int:
     """Run the command.
 
     Args:
@@ -68,7 +68,3 @@ class _PrintVersion(argparse.Action):
 
         sys.stdout.write(f"anomalib-defects {__version__}\n")
         parser.exit()
-
-
-if __name__ == "__main__":
-    sys.exit(main())
