@@ -50,7 +50,7 @@ def read_split(path: Path, images: Iterable[str]) -> dict[str, set[str]]:
     try:
         table = pd.read_csv(path, dtype=str)[COLUMNS]
     except FileNotFoundError as error:
-        msg = f"split file {path} does not exist; choose a {path.name} from the results of a run"
+        msg = f"split file {path} does not exist; choose a split.csv from the results of a run"
         raise MissingDataError(msg) from error
     except (KeyError, ValueError, OSError) as error:
         msg = f"{path} is not a split file ({' '.join(str(error).split())}); choose one from the results of a run"
