@@ -21,7 +21,7 @@ from typing import Any, cast
 
 import torch
 from anomalib.models.components import AnomalibModule
-from fault_drill import fork
+from attempt import fork
 from small_models import make_data, make_model
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, DistributedSampler

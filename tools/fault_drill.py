@@ -7,7 +7,6 @@ is a fork of this process, so that kills occur during training and not during im
 """
 
 import argparse
-import gc
 import json
 import os
 
@@ -19,7 +18,6 @@ import subprocess
 import sys
 import tempfile
 import time
-import traceback
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -28,21 +26,19 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from attempt import Attempt
 from fault_page import write_table
-from injuries import FullDisk, KillWorker, MarkStart, PoisonLate
+from injuries import FullDisk, KillWorker, PoisonLate
 from lightning.pytorch import Callback
-from small_models import MODELS, make_data, make_model
+from small_models import MODELS, make_data
 
-from anomalib_defect_plugins.core.errors import error_line
-from anomalib_defect_plugins.testing.runs import SeedByStep, differences, fit, seed_all
+from anomalib_defect_plugins.testing.runs import differences
 
 DISK_BYTES = 64 * 2**20
 """Size of the file system that is filled."""
 
 BROKEN_SHARE = 0.01
 """Fraction of the files of a data set that are truncated."""
-
-SEED = 3
 
 FAULTS = ("SIGKILL", "full disk", "1 % broken files", "worker killed", "non-finite loss")
 
@@ -60,109 +56,6 @@ class Outcome:
     good: bool
     text: str
     line: str = ""
-
-
-@dataclass
-class Attempt:
-    """Training run in a child process.
-
-    Args:
-        name: Name of the model.
-        data: Folder of the data.
-        folder: Output folder: ``results``, ``weights.pt``, ``line`` or ``traceback``, ``log``.
-        callbacks: Callbacks that inject faults.
-        workers: Number of data-loading processes.
-        results_folder: Folder of the results, by default ``results`` in ``folder``.
-    """
-
-    name: str
-    data: Path
-    folder: Path
-    callbacks: Sequence[Callback] = ()
-    workers: int = 0
-    results_folder: Path | None = None
-
-    def __post_init__(self) -> None:
-        self.folder.mkdir(parents=True, exist_ok=True)
-
-    @property
-    def results(self) -> Path:
-        """Folder of the results."""
-        return self.results_folder or self.folder / "results"
-
-    @property
-    def last(self) -> Path | None:
-        """Latest checkpoint to resume from."""
-        checkpoints = self.results.rglob("last.ckpt")
-        return max(checkpoints, key=lambda path: path.stat().st_mtime_ns, default=None)
-
-    def run(self) -> None:
-        """Train, from the latest checkpoint if there is one; called in the child process."""
-        last = self.last
-        try:
-            seed_all(SEED if last is None else 99)
-            callbacks = [MarkStart(self.folder / "started"), SeedByStep(), *self.callbacks]
-            model, data = make_model(self.name), make_data(self.name, self.data, workers=self.workers)
-            run = fit(model, data, self.results, {}, callbacks, last)
-        except BaseException as error:  # noqa: BLE001 - every way in which training ends is recorded
-            line = error_line(error)
-            name, text = ("traceback", traceback.format_exc()) if line is None else ("line", line)
-            (self.folder / name).write_text(text)
-        else:
-            torch.save(run.model.state_dict(), self.folder / "weights.pt")
-
-    def start(self) -> int:
-        """Start the run and return its process id."""
-        for name in ("started", "line", "traceback", "weights.pt"):
-            (self.folder / name).unlink(missing_ok=True)
-        return fork(self.run, self.folder / "log")
-
-    def wait(self) -> "Attempt":
-        """Run to the end."""
-        os.waitpid(self.start(), 0)
-        return self
-
-    def wait_for_start(self, child: int) -> bool:
-        """Wait until training has begun; return false if the process ended before."""
-        while not (self.folder / "started").exists():
-            if os.waitpid(child, os.WNOHANG)[0]:
-                return False
-            time.sleep(0.002)
-        return True
-
-    @property
-    def line(self) -> str:
-        """Error message, or the traceback of an unexpected error."""
-        for name in ("line", "traceback"):
-            if (self.folder / name).exists():
-                return (self.folder / name).read_text()
-        return ""
-
-    def weights(self) -> dict[str, torch.Tensor] | None:
-        """Return the weights after training, if it ended."""
-        path = self.folder / "weights.pt"
-        return torch.load(path, weights_only=True) if path.exists() else None
-
-
-def fork(work: Callable[[], None], log: Path) -> int:
-    """Call a function in a child process that writes its output to a file, and exits with status 1 after an error."""
-    gc.freeze()  # otherwise the garbage collector of each child scans all imported modules
-    child = os.fork()
-    if child:
-        return child
-    status = 1
-    try:
-        with log.open("ab", buffering=0) as file:
-            os.dup2(file.fileno(), 1)
-            os.dup2(file.fileno(), 2)
-        torch.set_num_threads(1)
-        work()
-        status = 0
-    except BaseException:  # noqa: BLE001 - the child must never continue with the parent's code
-        traceback.print_exc()
-    finally:
-        sys.stderr.flush()
-        os._exit(status)
 
 
 @dataclass

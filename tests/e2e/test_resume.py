@@ -19,7 +19,7 @@ sys.path.insert(0, str(Path(__file__).parents[2] / "tools"))
 
 import pytest
 import torch
-from fault_drill import fork
+from attempt import fork
 from lightning.pytorch import Callback
 
 from anomalib_defect_plugins.core import files
