@@ -1,6 +1,7 @@
 """Network layers: blocks that several models share, and operators published on their own."""
 
 from anomalib_defect_plugins.layers.conv_block import ConvBlock
+from anomalib_defect_plugins.layers.encoder import Encoder, weights_from_checkpoint
 from anomalib_defect_plugins.layers.gradient_reversal import GradientReversal, reversal_weight
 from anomalib_defect_plugins.layers.involution import Involution
 from anomalib_defect_plugins.layers.median import MedianFilter
@@ -14,6 +15,7 @@ from anomalib_defect_plugins.layers.top_mean import top_mean
 __all__ = [
     "NORMS",
     "ConvBlock",
+    "Encoder",
     "FixedResize",
     "GradientReversal",
     "Involution",
@@ -29,4 +31,5 @@ __all__ = [
     "moments_of",
     "reversal_weight",
     "top_mean",
+    "weights_from_checkpoint",
 ]

@@ -6,6 +6,7 @@ Paper: A one-stage approach for surface anomaly detection with background suppre
 
 import logging
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, cast
 
 from anomalib.data import Batch, ImageBatch
@@ -18,11 +19,11 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 from torch.optim import Adam
 
-from anomalib_defect_plugins.core.checks import check_fraction, check_positive
+from anomalib_defect_plugins.core.checks import check_fraction, check_not_negative, check_positive
 from anomalib_defect_plugins.core.errors import InvalidInputError
 from anomalib_defect_plugins.core.supervision import Supervision
 from anomalib_defect_plugins.models.components.augmentation import Augmentation
-from anomalib_defect_plugins.models.components.defect_model import DefectModel
+from anomalib_defect_plugins.models.components.defect_model import DefectModel, resizing
 from anomalib_defect_plugins.models.components.iterative_training import IterativeTraining
 from anomalib_defect_plugins.models.onestage.loss import cross_entropy, stage_loss
 from anomalib_defect_plugins.models.onestage.torch_model import OneStageModel, OneStageOutput
@@ -53,11 +54,18 @@ class OneStage(DefectModel, IterativeTraining, AnomalibModule):  # type: ignore[
         fine_iterations: Number of multiplications with the deepest map, n of FBS; 0 disables FBS. Without CBS and FBS,
             the network is a U-Net.
         prior: Initial mean of the maps, in (0, 1).
+        backbone: Name of a convolutional timm model as encoder; images keep their colours. ``None`` selects the paper's
+            encoder, for grey images.
+        pre_trained: Whether to load timm's weights into the backbone, which are downloaded once; or a file with them.
+        stages: Strides of the features that the maps f_1, f_2 and f_3 are computed from, coarse to fine; ``None``
+            selects 4, 2, 1, or 8, 4, 2 with a backbone.
+        score: Image score: ``mean`` of the map as in the paper, ``top``, the mean of its highest 1 %, or ``max``.
         defect_weight: Total weight of the defect pixels of an image in its loss, in (0, 1). By default all pixels have
             equal weight, as in the paper, and large defects dominate small ones.
         augment: Whether to mirror, rotate, scale and light training images and their masks at random.
         iterations: Number of training steps.
         learning_rate: Learning rate of Adam.
+        encoder_rate: Learning rate of the backbone, as a multiple of ``learning_rate``; 0 freezes it.
         annealing: Whether the learning rate falls to 0 along a cosine, unlike in the paper.
         sigma: Fixed image threshold as a mean of the map, in (0, 1); the paper's is ``SIGMA`` = 1.39e-4. The pixel
             threshold is then 0.5. ``None`` uses anomalib's thresholds from labelled validation images.
@@ -86,10 +94,15 @@ class OneStage(DefectModel, IterativeTraining, AnomalibModule):  # type: ignore[
         coarse_suppression: bool = True,
         fine_iterations: int = 3,
         prior: float = 0.01,
+        backbone: str | None = None,
+        pre_trained: bool | str | Path = True,
+        stages: Sequence[int] | None = None,
+        score: str = "mean",
         defect_weight: float | None = None,
         augment: bool = False,
         iterations: int = 6000,
         learning_rate: float = 1e-3,
+        encoder_rate: float = 0.1,
         annealing: bool = False,
         sigma: float | None = None,
         pre_processor: PreProcessor | bool = True,
@@ -98,6 +111,7 @@ class OneStage(DefectModel, IterativeTraining, AnomalibModule):  # type: ignore[
         visualizer: Visualizer | bool = True,
     ) -> None:
         check_positive(iterations=iterations, learning_rate=learning_rate)
+        check_not_negative(encoder_rate=encoder_rate)
         _check_size(image_size)
         if defect_weight is not None:
             check_fraction("defect_weight", defect_weight)
@@ -105,22 +119,29 @@ class OneStage(DefectModel, IterativeTraining, AnomalibModule):  # type: ignore[
             check_fraction(f"sigma (the paper's is {SIGMA:.3g})", sigma)
         super().__init__(
             image_size,
-            pre_processor,
+            resizing(image_size, grey=backbone is None) if pre_processor is True else pre_processor,
             _thresholds(sigma) if post_processor is True else post_processor,
             evaluator,
             visualizer,
         )
-        self.model = OneStageModel(width, norm, coarse_suppression, fine_iterations, prior)
+        self.model = OneStageModel(
+            width, norm, coarse_suppression, fine_iterations, prior, backbone, pre_trained, stages, score
+        )
+        self.model.encoder.requires_grad_(backbone is None or encoder_rate > 0)
         self.defect_weight = defect_weight
         self.augmentation = Augmentation(None, vary=True) if augment else None
         self.iterations = iterations
         self.learning_rate = learning_rate
+        self.encoder_rate = encoder_rate if backbone else 1.0
         self.annealing = annealing
         self._vanished: set[str] = set()
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Return Adam, as in section 3."""
-        optimizer = Adam(self.model.parameters(), lr=self.learning_rate)
+        encoder = [weight for weight in self.model.encoder.parameters() if weight.requires_grad]
+        rest = [weight for name, weight in self.model.named_parameters() if not name.startswith("encoder.")]
+        groups = [{"params": rest}, {"params": encoder, "lr": self.encoder_rate * self.learning_rate}]
+        optimizer = Adam([group for group in groups if group["params"]], lr=self.learning_rate)
         return self.cosine_schedule(optimizer) if self.annealing else optimizer
 
     def training_step(self, batch: ImageBatch, batch_idx: int) -> Tensor:

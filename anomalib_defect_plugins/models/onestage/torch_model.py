@@ -5,7 +5,10 @@ Paper: A one-stage approach for surface anomaly detection with background suppre
 https://doi.org/10.1007/s10845-019-01476-x), the decoder is section 2.2.1, the suppression sections 2.2.2 and 2.2.3.
 """
 
-from typing import NamedTuple, cast
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple, cast
 
 import torch
 from anomalib.data import InferenceBatch
@@ -13,25 +16,26 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from anomalib_defect_plugins.core.checks import check_fraction, check_not_negative, check_one_of
-from anomalib_defect_plugins.layers import NORMS
+from anomalib_defect_plugins.core.errors import InvalidInputError
+from anomalib_defect_plugins.layers import NORMS, top_mean
+from anomalib_defect_plugins.models.onestage.encoder import WIDTHS, SegDecEncoder, TimmEncoder, blocks
 from anomalib_defect_plugins.models.onestage.suppression import coarse_logits, log_suppress, suppress
 
-
-class Width(NamedTuple):
-    """Channels of the encoder at full, half, quarter and eighth size, and kernel size of its last layer."""
-
-    full: int
-    half: int
-    quarter: int
-    eighth: int
-    last_kernel: int
-
-
-WIDTHS = {"paper": Width(32, 64, 64, 1024, 15), "small": Width(8, 16, 16, 64, 7)}
-"""The paper's network, and one for a CPU: at half the image size, its 7x7 kernel covers what 15x15 covers at full."""
-
 STAGES = ("f_1", "f_2", "f_3")
-"""The maps of the decoder's stages, deepest first."""
+"""The maps of the stages, deepest first."""
+
+DECODER_WIDTHS = (32, 32, 64)
+"""Channels of the decoder behind a timm model, fine to coarse."""
+
+TOP_SHARE = 0.01
+"""Share of the pixels that the image score ``top`` averages."""
+
+SCORES: dict[str, Callable[[Tensor], Tensor]] = {
+    "mean": lambda anomaly_map: anomaly_map.mean((1, 2, 3)),  # eq. 5, as a mean
+    "top": partial(top_mean, share=TOP_SHARE),
+    "max": lambda anomaly_map: anomaly_map.amax((1, 2, 3)),
+}
+"""Image scores (B,) of maps (B, 1, H, W)."""
 
 
 class OneStageOutput(NamedTuple):
@@ -45,20 +49,6 @@ class OneStageOutput(NamedTuple):
     """log(1 - F)."""
 
 
-def block(in_channels: int, out_channels: int, kernel_size: int, norm: str) -> nn.Sequential:
-    """Convolution, norm and ReLU at constant size."""
-    return nn.Sequential(
-        nn.Conv2d(in_channels, out_channels, kernel_size, padding=kernel_size // 2, bias=False),
-        NORMS[norm](out_channels),
-        nn.ReLU(inplace=True),
-    )
-
-
-def blocks(in_channels: int, out_channels: int, count: int, norm: str) -> nn.Sequential:
-    """``count`` blocks of 5x5 convolutions."""
-    return nn.Sequential(*(block(out_channels if n else in_channels, out_channels, 5, norm) for n in range(count)))
-
-
 def head(channels: int, prior: float) -> nn.Conv2d:
     """1x1 convolution to the logits f_k, whose sigmoid starts near ``prior``."""
     convolution = nn.Conv2d(channels, 1, 1)
@@ -67,16 +57,19 @@ def head(channels: int, prior: float) -> nn.Conv2d:
 
 
 class DecoderStage(nn.Module):
-    """Transposed convolution to twice the size, concatenation with encoder features, and two 5x5 convolutions.
+    """Transposed convolution to twice the size, concatenation with encoder features, and two convolutions.
 
     Args:
         in_channels: Channels of the deeper features.
         skip_channels: Channels of the encoder features.
         out_channels: Channels of the output.
         norm: Name of the norm, see ``NORMS``.
+        kernel_size: Kernel size of the two convolutions.
     """
 
-    def __init__(self, in_channels: int, skip_channels: int, out_channels: int, norm: str) -> None:
+    def __init__(
+        self, in_channels: int, skip_channels: int, out_channels: int, norm: str, kernel_size: int = 5
+    ) -> None:
         super().__init__()
         self.up = nn.Sequential(
             # Kernels of 2x2 at stride 2 do not overlap, which avoids checkerboard artefacts.
@@ -84,7 +77,7 @@ class DecoderStage(nn.Module):
             NORMS[norm](out_channels),
             nn.ReLU(inplace=True),
         )
-        self.convolutions = blocks(out_channels + skip_channels, out_channels, 2, norm)
+        self.convolutions = blocks(out_channels + skip_channels, out_channels, 2, norm, kernel_size)
 
     def forward(self, deep: Tensor, skip: Tensor) -> Tensor:
         """Map (B, in_channels, h, w) and (B, skip_channels, 2h, 2w) to (B, out_channels, 2h, 2w)."""
@@ -95,15 +88,21 @@ class OneStageModel(nn.Module):
     """One-stage segmenter.
 
     Args:
-        width: ``paper`` or ``small``, see ``WIDTHS``.
+        width: ``paper`` or ``small``, see ``WIDTHS``; a backbone has its own.
         norm: ``group``, ``instance`` or ``batch``, see ``NORMS``.
         coarse_suppression: Whether the stages' maps are summed and each has a loss (CBS). If not, C is the last stage's
             map alone, as in a U-Net.
         fine_iterations: Number of multiplications with the sigmoid of f_1 (FBS); 0 disables FBS.
         prior: Mean of the sigmoid of each map before training, in (0, 1).
+        backbone: Name of a timm model as encoder; ``None`` selects that of the paper.
+        pre_trained: Whether to load timm's weights into the backbone, or a file with them.
+        stages: Strides of the features that f_1, f_2 and f_3 are computed from, coarse to fine; ``None`` selects the
+            three outputs of the decoder.
+        score: Image score: ``mean`` of F as in the paper, ``top``, the mean of its highest ``TOP_SHARE``, or ``max``.
 
     Raises:
         InvalidInputError: If an argument is invalid.
+        MissingDataError: If the weights of the backbone do not exist or cannot be downloaded.
     """
 
     def __init__(
@@ -113,65 +112,91 @@ class OneStageModel(nn.Module):
         coarse_suppression: bool = True,
         fine_iterations: int = 3,
         prior: float = 0.01,
+        backbone: str | None = None,
+        pre_trained: bool | str | Path = True,
+        stages: Sequence[int] | None = None,
+        score: str = "mean",
     ) -> None:
         super().__init__()
         check_one_of("width", width, WIDTHS)
         check_one_of("norm", norm, NORMS)
+        check_one_of("score", score, SCORES)
         check_not_negative(fine_iterations=fine_iterations)
         check_fraction("prior", prior)
-        full, half, quarter, eighth, last_kernel = WIDTHS[width]
         self.coarse_suppression = coarse_suppression
         self.fine_iterations = fine_iterations
-        self.encoder = nn.ModuleList(
-            [blocks(1, full, 2, norm), blocks(full, half, 3, norm), blocks(half, quarter, 4, norm)]
-        )
-        self.last = block(quarter, eighth, last_kernel, norm)
-        self.decoder = nn.ModuleList(
-            [
-                DecoderStage(eighth, quarter, quarter, norm),
-                DecoderStage(quarter, half, half, norm),
-                DecoderStage(half, full, full, norm),
-            ]
-        )
+        self.score = score
+        self.encoder = SegDecEncoder(width, norm) if backbone is None else TimmEncoder(backbone, pre_trained)
+        self.strides = _stage_strides(stages, self.encoder.strides)
+        *skips, deepest = self.encoder.channels
+        widths = skips if backbone is None else DECODER_WIDTHS
+        channels = {self.encoder.strides[-1]: deepest}
+        self.decoder = nn.ModuleList()
+        for stride, skip, out in reversed(list(zip(self.encoder.strides, skips, widths, strict=False))):
+            if stride >= min(self.strides):
+                self.decoder.append(DecoderStage(deepest, skip, out, norm, 5 if backbone is None else 3))
+                channels[stride] = deepest = out
         # Unused maps have no weights, because distributed training requires a gradient for every weight.
         used = {"f_1": coarse_suppression or fine_iterations > 0, "f_2": coarse_suppression, "f_3": True}
-        channels = dict(zip(STAGES, (quarter, half, full), strict=True))
-        self.heads = nn.ModuleDict({name: head(channels[name], prior) for name in STAGES if used[name]})
+        self.heads = nn.ModuleDict(
+            {
+                name: head(channels[stride], prior)
+                for name, stride in zip(STAGES, self.strides, strict=True)
+                if used[name]
+            }
+        )
         self.to(memory_format=torch.channels_last)  # shortens training steps on a CPU by a fifth to a third
+        self.register_load_state_dict_pre_hook(_rename_last)  # type: ignore[no-untyped-call]
 
     def forward(self, image: Tensor) -> OneStageOutput | InferenceBatch:
-        """Segment images by their first channel.
+        """Segment images.
 
         Args:
-            image: Images, shape (B, C, H, W), float in [0, 1]; H and W are multiples of 8 and at least 16.
+            image: Images, shape (B, C, H, W), float in [0, 1]; H and W are multiples of the largest stride of the
+                encoder, and at least 16. The paper's encoder reads the first channel.
 
         Returns:
-            Inputs of the losses in training; otherwise the anomaly map F (B, 1, H, W) and its mean (B,), both in
+            Inputs of the losses in training; otherwise the anomaly map F (B, 1, H, W) and its score (B,), both in
             [0, 1].
         """
-        maps = self.maps(image[:, :1] - 0.5)
+        maps = self.maps(image)
         coarse = coarse_logits(list(maps.values())) if self.coarse_suppression else maps["f_3"]
         deepest = maps.get("f_1")
         if self.training:
             stages = maps if self.coarse_suppression else {}
             return OneStageOutput(stages, *log_suppress(coarse, deepest, self.fine_iterations))
         anomaly_map = suppress(coarse, deepest, self.fine_iterations)
-        return InferenceBatch(pred_score=anomaly_map.mean((1, 2, 3)), anomaly_map=anomaly_map)  # eq. 5, as a mean
+        return InferenceBatch(pred_score=SCORES[self.score](anomaly_map), anomaly_map=anomaly_map)
 
-    def maps(self, x: Tensor) -> dict[str, Tensor]:
-        """Compute the logits f_k in use, each (B, 1, H, W), from grey images (B, 1, H, W)."""
-        skips = []
-        for level in self.encoder:
-            skips.append(level(x))
-            x = functional.max_pool2d(skips[-1], 2)
-        x = self.last(x)
-        maps = {}
-        for name, stage, factor in zip(STAGES, self.decoder, (4, 2, 1), strict=True):
-            x = stage(x, skips.pop())
-            if name in self.heads:
-                # Half precision is too coarse for sums over many pixels close to 0.
-                maps[name] = upsample(self.heads[name](x).float(), factor)
-        return maps
+    def maps(self, image: Tensor) -> dict[str, Tensor]:
+        """Compute the logits f_k in use, each (B, 1, H, W), of images (B, C, H, W)."""
+        *skips, x = self.encoder(image)
+        features = {self.encoder.strides[-1]: x}
+        for stage, skip, stride in zip(self.decoder, reversed(skips), self.encoder.strides[-2::-1], strict=False):
+            x = features[stride] = stage(x, skip)
+        # Half precision is too coarse for sums over many pixels close to 0.
+        return {
+            name: upsample(self.heads[name](features[stride]).float(), stride)
+            for name, stride in zip(STAGES, self.strides, strict=True)
+            if name in self.heads
+        }
+
+
+def _stage_strides(stages: Sequence[int] | None, strides: Sequence[int]) -> tuple[int, ...]:
+    """Return the strides of f_1, f_2 and f_3, coarse to fine."""
+    if stages is None:
+        return tuple(strides[-2::-1])
+    if len(stages) != len(STAGES) or not set(stages) <= set(strides) or sorted(set(stages))[::-1] != list(stages):
+        msg = f"stages is {list(stages)}; it must be three of {list(strides)[::-1]}, in this order"
+        raise InvalidInputError(msg)
+    return tuple(stages)
+
+
+def _rename_last(module: nn.Module, state_dict: dict[str, Any], prefix: str, *_: object) -> None:
+    """Rename the last layer of the paper's encoder in checkpoints of 0.1."""
+    del module
+    for name in [name for name in state_dict if name.startswith(f"{prefix}last.")]:
+        state_dict[f"{prefix}encoder.3.{name.removeprefix(f'{prefix}last.')}"] = state_dict.pop(name)
 
 
 def upsample(maps: Tensor, factor: int) -> Tensor:

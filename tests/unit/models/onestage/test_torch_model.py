@@ -91,12 +91,12 @@ def test_the_loss_of_a_stage_reaches_this_stage_and_deeper_ones_only(stage):
         reached = [weight.grad is not None and bool(weight.grad.abs().sum() > 0) for weight in decoder.parameters()]
         assert all(reached) if k <= number else not any(reached)
     assert [head.weight.grad is not None for head in model.heads.values()] == [k == number for k in (1, 2, 3)]
-    assert all(weight.grad is not None for weight in model.last.parameters())
+    assert all(weight.grad is not None for weight in model.encoder.parameters())
 
 
 @pytest.mark.parametrize("prior", [0.01, 0.2])
 def test_each_map_starts_near_the_prior(prior):
-    maps = small(prior=prior).maps(torch.rand(1, 1, 64, 64) - 0.5)
+    maps = small(prior=prior).maps(torch.rand(1, 1, 64, 64))
     for logits in maps.values():
         assert float(logits.mean().sigmoid()) == pytest.approx(prior, rel=0.7)
 
