@@ -5,11 +5,15 @@ from typing import ClassVar
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from anomalib_defect_plugins.core.errors import InvalidInputError
 
 VISIBLE = 2 / 255
-"""A defect is visible if it changes a pixel by more than this, so that it survives rounding to 8 bits."""
+"""A defect is visible where it changes a pixel by more than this, so that it survives rounding to 8 bits."""
+
+CLOSING = 5
+"""Side in pixels of the square that closes gaps between visible pixels, where the new texture equals the old."""
 
 MIN_SIDE = 32
 """Minimum height and width of the images that defects are drawn on, in pixels."""
@@ -38,7 +42,8 @@ class DefectGenerator(ABC):
 
         Returns:
             Defective images, shape (B, C, H, W), in [0, 1] and equal to ``images`` outside the masks, and masks, shape
-            (B, 1, H, W), bool. If the defect is not visible, the image is the original one and its mask is empty.
+            (B, 1, H, W), bool, true where the defect is visible, see :func:`visible_change`. If it is not visible
+            anywhere, the image is the original one and its mask is empty.
 
         Raises:
             InvalidInputError: If the shape or the dtype of the images is invalid.
@@ -50,9 +55,9 @@ class DefectGenerator(ABC):
         # Models request defects during a training step, where autocast would lower the precision of some tensors.
         with torch.autocast(images.device.type, enabled=False):
             defective, mask = self.draw(images, torch.default_generator if rng is None else rng)
-        defective = torch.where(mask, defective.clamp(0, 1), images)
-        visible = ((defective - images).abs() > VISIBLE).flatten(1).any(1)[:, None, None, None]
-        return torch.where(visible, defective, images), mask & visible
+        defective = defective.clamp(0, 1)
+        mask = mask & visible_change(images, defective)
+        return torch.where(mask, defective, images), mask
 
     @abstractmethod
     def draw(self, images: Tensor, rng: torch.Generator) -> tuple[Tensor, Tensor]:
@@ -65,6 +70,22 @@ class DefectGenerator(ABC):
         Returns:
             Images, shape (B, C, H, W), and masks, shape (B, 1, H, W), bool, both on the device of ``images``.
         """
+
+
+def visible_change(images: Tensor, defective: Tensor) -> Tensor:
+    """Return where images differ visibly, with small gaps closed.
+
+    Args:
+        images: Images, shape (B, C, H, W), float in [0, 1].
+        defective: Changed images, same shape.
+
+    Returns:
+        Masks, shape (B, 1, H, W), bool: the morphological closing of the pixels that differ by more than ``VISIBLE`` in
+        any channel, with a square of ``CLOSING`` pixels.
+    """
+    changed = ((defective - images).abs().amax(1, keepdim=True) > VISIBLE).float()
+    dilated = functional.max_pool2d(changed, CLOSING, 1, CLOSING // 2)
+    return -functional.max_pool2d(-dilated, CLOSING, 1, CLOSING // 2) > 0
 
 
 def _check(images: Tensor) -> None:

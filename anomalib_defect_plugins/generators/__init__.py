@@ -5,7 +5,7 @@ from anomalib_defect_plugins.generators.cutpaste import CutPasteDefects, CutPast
 from anomalib_defect_plugins.generators.masks import LOCAL_KINDS, MASK_KINDS, random_masks
 from anomalib_defect_plugins.generators.mixed import MixedDefects
 from anomalib_defect_plugins.generators.noise import NoiseDefects
-from anomalib_defect_plugins.generators.perturb import PerturbDefects
+from anomalib_defect_plugins.generators.perturb import PerturbDefects, ShadingDefects
 from anomalib_defect_plugins.generators.poisson import PoissonDefects
 from anomalib_defect_plugins.generators.procedural import KINDS, ProceduralDefects, draw_defect
 from anomalib_defect_plugins.plugins import Kind, hookimpl, registered
@@ -23,6 +23,7 @@ __all__ = [
     "PerturbDefects",
     "PoissonDefects",
     "ProceduralDefects",
+    "ShadingDefects",
     "draw_defect",
     "random_masks",
 ]
@@ -33,6 +34,7 @@ _GENERATORS = (
     CutPasteScarDefects,
     PoissonDefects,
     PerturbDefects,
+    ShadingDefects,
     MixedDefects,
     ProceduralDefects,
 )

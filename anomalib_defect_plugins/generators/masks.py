@@ -22,6 +22,9 @@ MIN_CELL = 0.025
 BAND_WIDTH = (0.05, 0.4)
 """Minimum and maximum width of a band, as fractions of the shorter side."""
 
+SIDE_DEPTH = (0.06, 0.4)
+"""Minimum and maximum depth of a side, as fractions of the extent of the image in its direction."""
+
 HAIRLINE = 1.0
 """Width of the thinnest stroke in pixels, at any image size."""
 
@@ -42,10 +45,12 @@ def random_masks(
         device: Device of the masks.
         kinds: Subset of ``MASK_KINDS``; defaults to ``LOCAL_KINDS``. ``blobs`` is smooth noise above a threshold, in
             several components; ``ellipse`` is one component with a smooth or ragged border; ``stroke`` is a straight or
-            wavy line at least one pixel wide; ``band`` is a ragged strip across the whole image.
+            wavy line at least one pixel wide; ``band`` is a ragged strip across the whole image; ``side`` is the part
+            of the image between one of its borders and a ragged line nearly parallel to it.
 
     Returns:
-        Masks, shape (count, 1, H, W), bool. No mask is empty; a mask covers at most a third of the image, a band half.
+        Masks, shape (count, 1, H, W), bool. No mask is empty. A mask covers at most a third of the image, a band or a
+        side at most half.
 
     Raises:
         InvalidInputError: If ``kinds`` is empty or has an unknown kind.
@@ -124,6 +129,19 @@ def _band(count: int, size: Pair, rng: np.random.Generator, device: torch.device
     return (across + ragged).abs() <= _column(log_uniform(rng, BAND_WIDTH, count) * min(size) / 2, device)
 
 
+def _side(count: int, size: Pair, rng: np.random.Generator, device: torch.device) -> Tensor:
+    y = torch.linspace(0, 1, size[0], device=device)[:, None].expand(*size)
+    x = torch.linspace(0, 1, size[1], device=device).expand(*size)
+    borders = torch.stack([y, 1 - y, x, 1 - x])
+    chosen = rng.integers(len(borders), size=count)
+    distance, along = (borders[torch.from_numpy(index)] for index in (chosen, (chosen + 2) % len(borders)))
+    tilt = _column(rng.uniform(-0.1, 0.1, count), device) * (along - 0.5)
+    cells = np.repeat(log_uniform(rng, (0.05, 0.3), count)[:, None], 2, axis=1) * min(size)
+    ragged = _column(log_uniform(rng, (0.001, 0.02), count), device)
+    noise = _smooth_noise(count, size, cells, rng, device).clamp(-2, 2)
+    return distance + tilt + ragged * noise <= _column(rng.uniform(*SIDE_DEPTH, count), device)
+
+
 def _axes(count: int, size: Pair, rng: np.random.Generator, device: torch.device) -> tuple[Tensor, Tensor]:
     """Return coordinates (count, H, W) in pixels along and across a random direction, relative to a random centre."""
     centres = np.floor(rng.uniform(0.1, 0.9, (count, 2)) * size)
@@ -144,6 +162,7 @@ _PAINTERS: dict[str, Callable[[int, Pair, np.random.Generator, torch.device], Te
     "ellipse": _ellipse,
     "stroke": _stroke,
     "band": _band,
+    "side": _side,
 }
 
 MASK_KINDS = tuple(_PAINTERS)

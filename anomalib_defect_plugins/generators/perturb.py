@@ -11,6 +11,7 @@ from typing import ClassVar
 import torch
 from kornia.filters import gaussian_blur2d
 from torch import Tensor
+from torch.nn import functional
 
 from anomalib_defect_plugins.core.checks import check_kinds, check_range
 from anomalib_defect_plugins.core.defect_generator import DefectGenerator
@@ -29,7 +30,8 @@ class PerturbDefects(DefectGenerator):
     Args:
         contents: Subset of ``CONTENTS``: ``tone`` (one flat grey level), ``offset`` (the texture, lighter or darker),
             ``fade`` (the texture with less contrast, down to none), ``boost`` (with more contrast), ``elsewhere``
-            (texture from another position of another image) and ``noise`` (Gaussian noise).
+            (texture from another position of another image), ``noise`` (Gaussian noise) and ``shade`` (the texture with
+            a small change of tone that varies smoothly, and of contrast).
         opacity: Minimum and maximum opacity, in [0.05, 1].
         kinds: Kinds of mask, a subset of ``MASK_KINDS``; a batch mixes them.
         most: Maximum defects per image; the count is drawn from [1, most]. Later defects cover earlier ones.
@@ -88,6 +90,28 @@ class PerturbDefects(DefectGenerator):
     def _opacity(self, masks: Tensor, rng: torch.Generator) -> Tensor:
         has_soft_edge = _uniform(masks, rng, 0, 1) < 0.5
         return _uniform(masks, rng, *self.opacity) * torch.where(has_soft_edge, soft_edges(masks), masks.float())
+
+
+class ShadingDefects(PerturbDefects):
+    """Large shallow changes of tone and contrast: uneven shading, a worn side, a band of another finish.
+
+    Args:
+        contents: As in :class:`PerturbDefects`.
+        opacity: As in :class:`PerturbDefects`.
+        kinds: As in :class:`PerturbDefects`.
+        most: As in :class:`PerturbDefects`.
+    """
+
+    name: ClassVar[str] = "shading"
+
+    def __init__(
+        self,
+        contents: Sequence[str] = ("shade",),
+        opacity: tuple[float, float] = (0.5, 1.0),
+        kinds: Sequence[str] = ("side", "band"),
+        most: int = 1,
+    ) -> None:
+        super().__init__(contents, opacity, kinds, most)
 
 
 def _uniform(like: Tensor, rng: torch.Generator, low: float, high: float) -> Tensor:
@@ -154,6 +178,16 @@ def _noise(images: Tensor, others: Tensor, uniform: Uniform, rng: torch.Generato
     return _mean(images) + uniform(-0.3, 0.3) + uniform(0.02, 0.3) * noise
 
 
+def _shade(images: Tensor, others: Tensor, uniform: Uniform, rng: torch.Generator) -> Tensor:
+    del others
+    nodes = torch.rand(len(images), 1, 4, 4, generator=rng).to(images.device)
+    strength = functional.interpolate(nodes, images.shape[-2:], mode="bicubic", align_corners=True).clamp(0.2, 1)
+    size = torch.maximum(uniform(0.5, 2.5) * images.std((1, 2, 3), keepdim=True), uniform(0.03, 0.15))
+    low = gaussian_blur2d(images, (9, 9), (3.0, 3.0))
+    contrast = torch.lerp(low, images, uniform(0.6, 1.8))
+    return contrast + torch.where(uniform(0, 1) < 0.5, -size, size) * strength
+
+
 CONTENTS: dict[str, Callable[[Tensor, Tensor, Uniform, torch.Generator], Tensor]] = {
     "tone": _tone,
     "offset": _offset,
@@ -161,5 +195,6 @@ CONTENTS: dict[str, Callable[[Tensor, Tensor, Uniform, torch.Generator], Tensor]
     "boost": _boost,
     "elsewhere": _elsewhere,
     "noise": _noise,
+    "shade": _shade,
 }
 """Contents by name; each function maps images and other images (B, C, H, W) to contents of the same shape."""

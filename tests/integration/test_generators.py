@@ -14,6 +14,7 @@ from anomalib_defect_plugins.generators import (
     PerturbDefects,
     PoissonDefects,
     ProceduralDefects,
+    ShadingDefects,
 )
 from anomalib_defect_plugins.models.defectgan.generator import DefectGanDefects
 from anomalib_defect_plugins.plugins import Kind, registered
@@ -27,6 +28,7 @@ NAMES = {
     "cutpaste_scar": CutPasteScarDefects,
     "poisson": PoissonDefects,
     "perturb": PerturbDefects,
+    "shading": ShadingDefects,
     "mixed": MixedDefects,
     "procedural": ProceduralDefects,
 }
@@ -55,6 +57,11 @@ class TestPoisson(GeneratorContract):
 class TestPerturb(GeneratorContract):
     def make_generator(self) -> DefectGenerator:
         return PerturbDefects()
+
+
+class TestShading(GeneratorContract):
+    def make_generator(self) -> DefectGenerator:
+        return ShadingDefects()
 
 
 class TestMixed(GeneratorContract):

@@ -140,8 +140,10 @@ class OneStage(DefectModel, IterativeTraining, AnomalibModule):  # type: ignore[
         """Return Adam, as in section 3."""
         encoder = [weight for weight in self.model.encoder.parameters() if weight.requires_grad]
         rest = [weight for name, weight in self.model.named_parameters() if not name.startswith("encoder.")]
-        groups = [{"params": rest}, {"params": encoder, "lr": self.encoder_rate * self.learning_rate}]
-        optimizer = Adam([group for group in groups if group["params"]], lr=self.learning_rate)
+        groups: list[dict[str, Any]] = [{"params": rest}]
+        if encoder:
+            groups.append({"params": encoder, "lr": self.encoder_rate * self.learning_rate})
+        optimizer = Adam(groups, lr=self.learning_rate)
         return self.cosine_schedule(optimizer) if self.annealing else optimizer
 
     def training_step(self, batch: ImageBatch, batch_idx: int) -> Tensor:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from anomalib_defect_plugins.core.errors import InvalidInputError
-from anomalib_defect_plugins.generators.perturb import CONTENTS, PerturbDefects, soft_edges
+from anomalib_defect_plugins.generators.perturb import CONTENTS, PerturbDefects, ShadingDefects, soft_edges
 
 
 def stripes(count: int = 12) -> Tensor:
@@ -76,7 +76,15 @@ def test_every_content_is_drawn_in_a_large_batch() -> None:
     images = stripes(60)
     changed = PerturbDefects()(images, torch.Generator().manual_seed(0))[0]
     assert ((changed - images).flatten(1).abs().amax(1) > 0).all()
-    assert set(CONTENTS) == {"tone", "offset", "fade", "boost", "elsewhere", "noise"}
+    assert set(CONTENTS) == {"tone", "offset", "fade", "boost", "elsewhere", "noise", "shade"}
+
+
+def test_shading_is_large_and_shallow() -> None:
+    images = stripes(60)
+    changed, masks = ShadingDefects()(images, torch.Generator().manual_seed(0))
+    change = (changed - images).abs()[masks.expand_as(images)]
+    assert masks.float().mean() > 0.08  # a defect of perturb covers 0.03 on average
+    assert float(change.median()) < 0.25
 
 
 def test_images_have_two_defects_on_average_with_a_maximum_of_three() -> None:
