@@ -5,14 +5,27 @@ from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
+from PIL import Image, ImageCms, UnidentifiedImageError
+
+from anomalib_defect_plugins.core import tiff
+from anomalib_defect_plugins.core.deep_images import ORIENTATION, has_metadata, is_deep, read_deep
 
 Size = tuple[int, int]
 """Height and width in pixels."""
 
-
 MemoryOrder = Literal["C", "K"]
 """Memory order of an array as in numpy: ``C`` channel by channel, ``K`` pixel by pixel where the decoder allows it."""
+
+TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""How to turn an image by its orientation tag; 5 to 8 swap width and height."""
 
 
 def read_image(
@@ -20,8 +33,8 @@ def read_image(
 ) -> tuple[npt.NDArray[np.float32], int, int]:
     """Read an image file as training does.
 
-    As in anomalib, an orientation tag is not applied. 16-bit values are scaled by 65535, an alpha channel is dropped,
-    grey is repeated.
+    Images are turned as their orientation tag says. Values are scaled by the tagged bit depth, or else by all bits of
+    the samples; floating-point values have to be in [0, 1]. An alpha channel is dropped, grey is repeated.
 
     Args:
         path: Image file.
@@ -29,39 +42,133 @@ def read_image(
         order: Memory order of the result.
 
     Returns:
-        Image, shape (3, H, W), float32 in [0, 1]; and the file's width and height in pixels.
+        Image, shape (3, H, W), float32 in [0, 1]; and the width and height of the image before resizing, in pixels.
 
     Raises:
         OSError: If the file does not exist or cannot be decoded.
-        ValueError: If its values have no known range.
+        ValueError: If it has several pages or frames, values beyond its range, or colours that are not read.
         PIL.Image.DecompressionBombError: If it has more pixels than Pillow allows.
     """
-    with Image.open(path) as image:
-        width, height = image.size
-        pixels = _pixels(image, size, order)
-    return pixels, width, height
+    try:
+        with Image.open(path) as image:
+            if not is_deep(image):
+                check_one_page(image)
+                upright = turn_upright(image)
+                return _colours(upright, size, order), *upright.size
+    except UnidentifiedImageError:
+        if not tiff.is_tiff(path):
+            raise
+    planes = read_deep(path)
+    pixels = np.stack([_resized(Image.fromarray(plane), size) for plane in planes])
+    return np.repeat(pixels, 3 // len(planes), axis=0), planes.shape[2], planes.shape[1]
 
 
-def check_mode(image: Image.Image) -> None:
-    """Check that the pixel format has a full range to scale by; Pillow would clip floats to whole numbers.
+def read_size(path: str | Path) -> tuple[int, int]:
+    """Read width and height of an image as :func:`read_image` returns them, from the header if possible.
 
     Raises:
-        ValueError: If the pixels are floating-point numbers.
+        OSError: If the file does not exist or is not an image.
     """
-    if image.mode == "F":
-        msg = "its values are floating-point numbers, save it with 8 or 16 bits"
-        raise ValueError(msg)
+    try:
+        with Image.open(path) as image:
+            return upright_size(image)
+    except UnidentifiedImageError:
+        if not tiff.is_tiff(path):
+            raise
+    return tiff.read_size(path)
 
 
-def _pixels(image: Image.Image, size: Size | None, order: MemoryOrder) -> npt.NDArray[np.float32]:
-    check_mode(image)
-    if image.mode.startswith("I"):
-        # Pillow opens 16-bit grey as integers, and would clip them to 255 on conversion.
-        values = np.asarray(image).astype(np.float32) / np.float32(65535)
-        if values.max() > 1 or values.min() < 0:
-            msg = "its values need more than 16 bits, or a sign"
-            raise ValueError(msg)
-        return np.repeat(_resized(Image.fromarray(values), size)[None], 3, axis=0)
+def check_image(path: str | Path) -> tuple[int, int]:
+    """Find damage of an image file with as little work as possible, and return its width and height.
+
+    Checks the checksums of a PNG, decodes a JPEG at an eighth of its size, and reads any other file.
+
+    Raises:
+        OSError: If the file does not exist or cannot be decoded.
+        ValueError: If :func:`read_image` would refuse it.
+    """
+    try:
+        with Image.open(path) as image:
+            check_one_page(image)
+            if image.format == "PNG":
+                image.verify()
+                return read_size(path) if has_metadata(path) else image.size
+            if not is_deep(image):
+                size = upright_size(image)
+                # Only JPEG has reduced decoding; for other formats ``draft`` does nothing.
+                image.draft("L", (max(1, image.width // 8), max(1, image.height // 8)))
+                image.load()
+                return size
+    except UnidentifiedImageError:
+        if not tiff.is_tiff(path):
+            raise
+    planes = read_deep(path)
+    return planes.shape[2], planes.shape[1]
+
+
+def is_read_otherwise(path: str | Path) -> bool:
+    """Whether ``Image.open(path).convert("RGB")``, as in anomalib, has other pixels than :func:`read_image`.
+
+    That is so for images of more than 8 bits and for turned ones.
+    """
+    try:
+        with Image.open(path) as image:
+            if image.format == "TIFF":  # Pillow turns these, but wrongly if that swaps width and height
+                return is_deep(image) or tiff.swaps_sides(image)
+            return is_deep(image) or orientation(image) in TURNS
+    except UnidentifiedImageError:
+        return tiff.is_tiff(path)
+
+
+def check_one_page(image: Image.Image) -> None:
+    """Check that an open image has one page or frame. Further pictures in a photo (MPO) do not count.
+
+    Raises:
+        ValueError: If it has several.
+    """
+    if image.format == "TIFF":
+        number = tiff.count_pages(_path(image)) if tiff.has_pages(image) else 1
+    else:
+        animated = image.format != "MPO" and getattr(image, "is_animated", False)
+        number = getattr(image, "n_frames", 1) if animated else 1
+    if number > 1:
+        raise ValueError(tiff.several_pages(number))
+
+
+def orientation(image: Image.Image) -> Any:
+    """Return the orientation tag of an open image; 1 if it has none, or damaged metadata."""
+    try:
+        return image.getexif().get(ORIENTATION, 1)
+    except Exception:  # noqa: BLE001 - parsing of damaged metadata fails in many ways, and no viewer heeds it either
+        return 1
+
+
+def upright_size(image: Image.Image) -> tuple[int, int]:
+    """Return width and height of an open image once it is turned as its orientation tag says."""
+    # Pillow turns TIFF files itself, and decodes a PNG file to find metadata at its end.
+    if image.format == "TIFF" or (image.format == "PNG" and not has_metadata(_path(image))):
+        return image.size
+    return image.size[::-1] if orientation(image) in {5, 6, 7, 8} else image.size
+
+
+def turn_upright(image: Image.Image) -> Image.Image:
+    """Decode an open image and turn it as its orientation tag says."""
+    if image.format == "TIFF" and tiff.swaps_sides(image):
+        # Pillow maps files with a name to memory, and then in the size that they have after they are turned.
+        image.filename = ""  # type: ignore[attr-defined]
+    image.load()
+    turn = None if image.format == "TIFF" else TURNS.get(orientation(image))
+    return image if turn is None else image.transpose(turn)
+
+
+def _path(image: Image.Image) -> str:
+    return str(image.filename)  # type: ignore[attr-defined]  # every image has it that was opened by its path
+
+
+def _colours(image: Image.Image, size: Size | None, order: MemoryOrder) -> npt.NDArray[np.float32]:
+    if image.mode == "LAB":
+        profiles = ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB")
+        image = ImageCms.profileToProfile(image, *profiles, outputMode="RGB") or image
     # Pillow warns when the transparency of a palette is dropped in one step.
     colours = image.convert("RGBA") if image.has_transparency_data else image
     values = _resized(colours.convert("RGB"), size).transpose(2, 0, 1)

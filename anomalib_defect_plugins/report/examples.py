@@ -76,7 +76,7 @@ def select_examples(record: RunRecord) -> list[Example]:
     margin = np.where(table.label == 1, table.score - threshold, threshold - table.score)
     # Ties keep the order of the table, so that equal results give equal reports.
     table = table.assign(margin=margin).sort_values("margin", ascending=False, kind="stable")
-    return [_example(rank, row, record.folder, threshold) for rank, row in _select(table).items()]
+    return [_example(rank, row, record.folder, known) for rank, row in _select(table).items()]
 
 
 def _with_maps(folder: Path) -> pd.DataFrame:
@@ -103,7 +103,7 @@ def _select(table: pd.DataFrame) -> dict[str, dict[str, Any]]:
     return selected | ({"worst normal": normal[-1]} if normal else {})
 
 
-def _example(rank: str, row: Mapping[str, Any], folder: Path, threshold: float) -> Example:
+def _example(rank: str, row: Mapping[str, Any], folder: Path, threshold: float | None) -> Example:
     label, name = _label(row), last_parts(row)
     photo, anomaly_map = _read_photo(Path(row["image_path"])), open_kept_image(folder / MAPS, row["map"])
     size = _thumbnail_size(row, photo or anomaly_map)
@@ -125,11 +125,13 @@ def _label(row: Mapping[str, Any]) -> str:
     return "defective" if kind in {"", "abnormal", "defective"} else f"defective ({kind})"
 
 
-def _score(row: Mapping[str, Any], threshold: float) -> str:
-    above = row["score"] > threshold
-    relation = "above" if above else "not above"
-    outcome = "right" if above == (row["label"] == 1) else "wrong"
+def _score(row: Mapping[str, Any], threshold: float | None) -> str:
     score = three_significant(row["score"])
+    if threshold is None:
+        return f"score {score}, no threshold"
+    above = row["score"] >= threshold
+    relation = "at or above" if above else "below"
+    outcome = "right" if above == (row["label"] == 1) else "wrong"
     return f"score {score}, {relation} the threshold {three_significant(threshold)}: {outcome}"
 
 

@@ -63,21 +63,22 @@ class DataModuleContract:
             self._check_batch(batch, stage)
 
     def _check_batch(self, batch: Any, stage: str) -> None:
-        count, channels, height, width = batch.image.shape
-        assert channels == 3, stage
-        assert batch.image.is_floating_point(), stage
-        assert 0 <= batch.image.min() < batch.image.max() <= 1, stage
-        assert batch.gt_label.shape == (count,), stage
+        # Both a tensor and a list of images of different sizes.
+        for image in batch.image:
+            assert len(image) == 3, stage
+            assert image.is_floating_point(), stage
+            assert 0 <= image.min() < image.max() <= 1, stage
+        assert batch.gt_label.shape == (len(batch.image),), stage
         if self.masks:
-            assert batch.gt_mask.shape == (count, height, width), stage
-            assert batch.gt_mask.dtype == torch.bool, stage
+            assert [mask.shape for mask in batch.gt_mask] == [image.shape[1:] for image in batch.image], stage
+            assert all(mask.dtype == torch.bool for mask in batch.gt_mask), stage
         else:
             assert batch.gt_mask is None, stage
 
     def test_defective_images_have_defect_pixels_and_normal_ones_none(self, datamodule: AnomalibDataModule) -> None:
         for stage in self.stages if self.masks else ():
             for batch in _loader(datamodule, stage):
-                marked = batch.gt_mask.flatten(1).any(1)
+                marked = torch.stack([mask.any() for mask in batch.gt_mask])
                 wrong = [
                     path for path, agrees in zip(batch.image_path, marked == batch.gt_label, strict=True) if not agrees
                 ]

@@ -65,7 +65,7 @@ class ModelContract:
         return folder_datamodule(root)
 
     def trainer_arguments(self) -> dict[str, Any]:
-        """Return trainer arguments; the model's own ``trainer_arguments`` take precedence."""
+        """Return trainer arguments; the model's ``trainer_arguments`` and ``trainer_defaults`` take precedence."""
         return {"max_epochs": 2}
 
     def fit(
@@ -93,8 +93,13 @@ class ModelContract:
         model = self.make_model(image_size or self.image_size)
         datamodule = self.make_datamodule(folder / "data")
         datamodule = datamodule if shuffle else unshuffled(datamodule)
-        arguments = {**self.trainer_arguments(), "precision": precision}
+        arguments = {**self._arguments(model), "precision": precision}
         return fit(model, datamodule, folder / "results", arguments, callbacks, ckpt_path)
+
+    def _arguments(self, model: AnomalibModule) -> dict[str, Any]:
+        """Return the trainer arguments that the model leaves open."""
+        own = getattr(model, "trainer_defaults", {})
+        return {name: value for name, value in self.trainer_arguments().items() if name not in own}
 
     @pytest.fixture(scope="class")
     @classmethod
@@ -125,7 +130,7 @@ class ModelContract:
             write_folder_data(tmp_path)
             datamodule = folder_datamodule(tmp_path)
             with pytest.raises(ConfigurationError, match=r"needs .* in the training set; .*WithDefects"):
-                fit(model, datamodule, tmp_path / "results", self.trainer_arguments())
+                fit(model, datamodule, tmp_path / "results", self._arguments(model))
 
     def test_a_model_with_an_optimiser_uses_the_training_contract(self, trained: Run) -> None:
         assert trained.watch.optimises == self.optimises, (

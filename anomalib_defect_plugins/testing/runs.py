@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -14,7 +14,6 @@ import openvino
 import torch
 from anomalib.callbacks import ModelCheckpoint
 from anomalib.data import AnomalibDataModule
-from anomalib.data.utils import read_image
 from anomalib.deploy import ExportType
 from anomalib.engine import Engine
 from anomalib.models.components import AnomalibModule
@@ -22,6 +21,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from anomalib_defect_plugins.core.image_io import read_image
 from anomalib_defect_plugins.inference.openvino import FULL_PRECISION
 
 
@@ -79,7 +79,7 @@ class Run:
     def images(self) -> Tensor:
         """Return all test images in their original size, shape (B, C, H, W), float in [0, 1]."""
         paths = self.datamodule.test_data.samples.image_path
-        return torch.stack([cast(Tensor, read_image(path, as_tensor=True)) for path in paths])
+        return torch.stack([torch.from_numpy(read_image(path)[0]) for path in paths])
 
 
 def fit(

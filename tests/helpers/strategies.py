@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import tifffile
 import torch
 from hypothesis import strategies as st
 from PIL import Image
@@ -95,6 +96,56 @@ def _image(mode: str, size: tuple[int, int], rng: np.random.Generator) -> Image.
     if mode == "LA":
         return colours.convert("L").convert(mode)
     return Image.new("LAB", size, 7) if mode == "LAB" else colours.convert(mode)
+
+
+ORIENTATIONS = st.sampled_from([1, 2, 3, 4, 5, 6, 7, 8, 0, 9, 65535])
+"""Values of the orientation tag, valid and invalid ones."""
+
+TIFF_KINDS = {"u1": range(1, 9), "u2": range(9, 17), "u4": (17, 24, 32), "i1": (8,), "i2": (16,), "i4": (32,)}
+"""Bits per sample by the type of the values."""
+
+
+@st.composite
+def deep_tiff_files(draw: st.DrawFn) -> tuple[str, bytes]:
+    """Draw the content of a TIFF file of any bit depth, layout, orientation and number of pages, valid or damaged."""
+    kind = draw(st.sampled_from([*TIFF_KINDS, "f2", "f4", "f8"]))
+    bits = draw(st.sampled_from(TIFF_KINDS[kind])) if kind in TIFF_KINDS else None
+    planar = draw(st.sampled_from([None, "separate", "contig"]))
+    shape = {None: (20, 33), "separate": (3, 20, 33), "contig": (20, 33, draw(st.sampled_from([2, 3, 4, 5])))}[planar]
+    highest = 1 if bits is None else 2 ** draw(st.integers(1, bits))
+    rng = np.random.default_rng(draw(st.integers(0, 9)))
+    values = (rng.uniform(draw(st.sampled_from([0, 0, -1])), 1, shape) * (highest - (bits is not None))).astype(kind)
+    options: dict[str, Any] = {
+        "photometric": "rgb"
+        if shape[0] == 3 or shape[-1] in {3, 4}
+        else draw(st.sampled_from(["minisblack", "miniswhite"])),
+        "planarconfig": planar,
+        "bitspersample": bits,
+        "compression": draw(st.sampled_from([None, None, "zlib", "lzw"])) if bits in {None, 8, 16, 32} else None,
+        "extratags": [
+            (274, 3, 1, draw(ORIENTATIONS), True),
+            *draw(st.sampled_from([[], [(281, 3, 1, 4095, True)], [(281, 3, 1, 65535, True)], [(281, 3, 1, 7, True)]])),
+        ],
+    }
+    content = io.BytesIO()
+    with tifffile.TiffWriter(content, byteorder=draw(st.sampled_from("<>"))) as file:
+        for _ in range(draw(st.sampled_from([1, 1, 1, 2]))):
+            file.write(values, **options)
+    damage = draw(st.one_of(st.none(), st.none(), DAMAGES))
+    return ".tif", content.getvalue() if damage is None else damage(content.getvalue())
+
+
+@st.composite
+def turned_image_files(draw: st.DrawFn) -> tuple[str, bytes]:
+    """Draw the suffix and the content of an image file with an orientation tag, valid or damaged."""
+    kind = draw(st.sampled_from(["png", "jpeg", "webp", "tiff"]))
+    mode = draw(st.sampled_from([mode for mode, kinds in FORMATS.items() if kind in kinds]))
+    exif = Image.Exif()
+    exif[274] = draw(ORIENTATIONS)
+    content = io.BytesIO()
+    _image(mode, (33, 20), np.random.default_rng(0)).save(content, kind, exif=exif)
+    damage = draw(st.one_of(st.none(), st.none(), DAMAGES))
+    return f".{kind}", content.getvalue() if damage is None else damage(content.getvalue())
 
 
 @st.composite

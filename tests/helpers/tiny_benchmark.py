@@ -44,18 +44,26 @@ class Tiny(AnomalibModule):
         error: Message of the error to raise instead of training; ``interrupt`` acts as Ctrl-C.
         killed: File to create at the first training, whose process then kills itself.
         rate: Share of the mean that a step replaces.
+        holds: Step that creates the file ``held`` in the working folder and waits for a minute: ``training_step``,
+            ``validation_step`` or ``test_step``.
     """
 
     model: Net
 
     def __init__(
-        self, seconds: float = 0, error: str | None = None, killed: str | None = None, rate: float = 0.1
+        self,
+        seconds: float = 0,
+        error: str | None = None,
+        killed: str | None = None,
+        rate: float = 0.1,
+        holds: str | None = None,
     ) -> None:
         super().__init__(
             pre_processor=PreProcessor(Resize((SIDE, SIDE), antialias=True)), visualizer=False, evaluator=True
         )
         self.model = Net()
         self.seconds, self.error, self.killed, self.rate = seconds, error, killed, rate
+        self.holds = holds
         self.automatic_optimization = False
 
     @property
@@ -84,12 +92,24 @@ class Tiny(AnomalibModule):
 
     def training_step(self, batch: ImageBatch, batch_idx: int) -> None:
         """Update the mean."""
+        self._hold("training_step")
         images = cast(Tensor, batch.image)
         self.model.mean += self.rate * (images.mean(0) + 0.01 * torch.randn(SIDE, SIDE) - self.model.mean)
 
     def validation_step(self, batch: ImageBatch, batch_idx: int) -> Any:
         """Predict maps for the thresholds."""
+        self._hold("validation_step")
         return batch.update(**self.model(batch.image)._asdict())
+
+    def test_step(self, batch: ImageBatch, batch_idx: int) -> Any:
+        """Predict maps."""
+        self._hold("test_step")
+        return super().test_step(batch, batch_idx)
+
+    def _hold(self, step: str) -> None:
+        if step == self.holds:
+            Path("held").touch()
+            time.sleep(60)
 
 
 def write_benchmark(root: Path, models: list[dict[str, Any]], seeds: list[int], **more: Any) -> Path:

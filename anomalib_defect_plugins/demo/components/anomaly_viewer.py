@@ -218,14 +218,16 @@ def _text(element_id: str) -> gr.HTML:
     return gr.HTML(css_template=style, js_on_load=None, apply_default_css=False, elem_id=element_id)
 
 
-def _pred_label(is_defective: bool) -> str:
+def _pred_label(is_defective: bool | None) -> str:
+    if is_defective is None:
+        return "no threshold"
     return "defective" if is_defective else "normal"
 
 
 def _choices(predictions: PredictionSet, threshold: float) -> list[tuple[str, int]]:
     choices = []
     for index, prediction in enumerate(predictions.predictions):
-        label = _pred_label(prediction.score > prediction.score_threshold(threshold))
+        label = _pred_label(prediction.is_defective(threshold))
         choices.append((f"{index + 1} · {prediction.photo.name} · {label}", index))
     return choices
 
@@ -253,7 +255,7 @@ def _alt_text(prediction: PhotoPrediction, result: ThresholdResult) -> str:
     """Describe an image. The page does not escape the text, so it must not contain the file name."""
     height, width = prediction.photo.size
     label = _pred_label(result.is_defective)
-    return f"image of {width} by {height} pixels, {label}, {len(result.regions)} regions above the threshold"
+    return f"image of {width} by {height} pixels, {label}, {len(result.regions)} regions at or above the threshold"
 
 
 def _table_rows(prediction: PhotoPrediction, threshold: float) -> list[list[Any]]:

@@ -196,6 +196,8 @@ def _side(pair: RunPair, run: RunInfo, row: dict[str, Any], side: str) -> dict[s
 
 
 def _outcome(row: dict[str, Any], side: str) -> dict[str, str]:
+    if not row[f"is_labelled_{side}"]:
+        return {"kind": "unknown", "pred_label": "no threshold", "text": "no threshold"}
     pred_label = "defective" if row[f"pred_label_{side}"] else "normal"
     if row[f"missed_{side}"]:
         return {"kind": "missed", "pred_label": pred_label, "text": "missed defect"}

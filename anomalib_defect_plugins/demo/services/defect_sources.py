@@ -223,6 +223,8 @@ def _has_defaults(cls: type[DefectGenerator]) -> bool:
     """Whether a generator can be created without arguments; one that needs a checkpoint cannot."""
     parameters = inspect.signature(cls).parameters.values()
     kinds = {inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD}
+    if cls.needs_checkpoint:
+        return False
     return all(parameter.default is not parameter.empty or parameter.kind in kinds for parameter in parameters)
 
 

@@ -1,5 +1,6 @@
 """Predictions on photos, kept so that the threshold can be changed without running the model again."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -33,14 +34,14 @@ class ThresholdResult(NamedTuple):
     """A prediction at a threshold.
 
     Args:
-        mask: Pixels above the threshold, shape (h, w), bool.
+        mask: Pixels at or above the threshold, shape (h, w), bool.
         regions: Connected regions of the mask, largest first.
-        is_defective: Whether the score is above the threshold for scores.
+        is_defective: Whether the score is at or above the threshold for scores; ``None`` if there is none.
     """
 
     mask: npt.NDArray[np.bool_]
     regions: list[Region]
-    is_defective: bool
+    is_defective: bool | None
 
 
 class ThresholdRange(NamedTuple):
@@ -93,11 +94,16 @@ class PhotoPrediction:
         height, width = self.photo.display_size
         resized = Image.fromarray(self.anomaly_map).resize((width, height), Image.Resampling.BILINEAR)
         mask, regions = find_regions(np.asarray(resized), threshold, self.photo.size)
-        return ThresholdResult(mask, regions, self.score > self.score_threshold(threshold))
+        return ThresholdResult(mask, regions, self.is_defective(threshold))
+
+    def is_defective(self, threshold: float) -> bool | None:
+        """Whether the image is defective at a threshold for maps; ``None`` if the model has no thresholds."""
+        score_threshold = self.score_threshold(threshold)
+        return None if math.isnan(score_threshold) else bool(np.float32(self.score) >= np.float32(score_threshold))
 
     def score_threshold(self, threshold: float) -> float:
         """Return the threshold for scores, shifted from the model's own by as much as ``threshold`` is for maps."""
-        return self.thresholds.image + threshold - self.thresholds.pixel
+        return self.thresholds.image + (threshold - self.thresholds.pixel)
 
     def heat_map_uri(self, limits: ThresholdRange) -> str:
         """Return the anomaly map as a data URI, more opaque where it is higher."""
@@ -115,7 +121,7 @@ class PredictionSet:
         model: Name of the model.
         engine: Inference engine.
         predictions: Predictions in the order of the photos.
-        threshold: The model's own threshold for anomaly maps.
+        threshold: The model's own threshold for anomaly maps, or the middle of their range if it has none.
         limits: Range of useful thresholds.
     """
 
@@ -163,9 +169,10 @@ def collect_predictions(model: LoadedModel, name: str, predictions: Sequence[Pho
         name: Name of the model.
         predictions: Its predictions, at least one.
     """
-    threshold = model.thresholds.pixel
-    low = min(threshold, *(float(prediction.anomaly_map.min()) for prediction in predictions))
-    high = max(threshold, *(float(prediction.anomaly_map.max()) for prediction in predictions))
+    values = [float(value) for each in predictions for value in (each.anomaly_map.min(), each.anomaly_map.max())]
+    own = model.thresholds.pixel
+    threshold = (min(values) + max(values)) / 2 if math.isnan(own) else own
+    low, high = min(threshold, *values), max(threshold, *values)
     # anomalib's post-processor scales to [0, 1]; with that range, the slider is the same for all images.
     limits = ThresholdRange(0.0, 1.0) if low >= 0 and high <= 1 else ThresholdRange(low, max(high, low + 1e-6))
     return PredictionSet(name, model.engine, predictions, threshold, limits)

@@ -16,7 +16,7 @@ NEIGHBOURS = np.ones((3, 3))
 
 @dataclass(frozen=True)
 class Region:
-    """A connected region of pixels above the threshold, in pixels of the image.
+    """A connected region of pixels at or above the threshold, in pixels of the image.
 
     Args:
         area: Number of pixels.
@@ -42,7 +42,7 @@ REGION_COLUMNS = tuple(field.name for field in fields(Region))
 def find_regions(
     anomaly_map: npt.NDArray[np.floating[Any]], threshold: float, size: Size
 ) -> tuple[npt.NDArray[np.bool_], list[Region]]:
-    """Find the pixels above a threshold.
+    """Find the pixels at or above a threshold.
 
     Args:
         anomaly_map: Anomaly map, shape (h, w), not larger than the image.
@@ -52,7 +52,7 @@ def find_regions(
     Returns:
         The mask, shape (h, w), bool; and its regions, largest first.
     """
-    mask = anomaly_map > threshold
+    mask = anomaly_map >= threshold
     labels, count = ndimage.label(mask, NEIGHBOURS)
     rows, columns = (_pixel_counts(small, large) for small, large in zip(anomaly_map.shape, size, strict=True))
     flat = labels.ravel()

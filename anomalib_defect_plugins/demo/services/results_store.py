@@ -139,7 +139,7 @@ class ResultsStore:
         Args:
             key: Key of the run.
             index: Index of the image in :meth:`images`.
-            kind: ``image``, ``mask`` (ground truth), ``map``, ``pred_mask`` (map above the threshold) or ``overlay``
+            kind: ``image``, ``mask`` (ground truth), ``map``, ``pred_mask`` (map from the threshold on) or ``overlay``
                 (map over the image).
             side: Maximum longer side in pixels; by default that of the image, or of the map for ``map`` and
                 ``pred_mask``.

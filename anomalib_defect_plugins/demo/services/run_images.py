@@ -79,7 +79,7 @@ def read_anomaly_map(record: RunRecord, row: TableRow, side: int | None = None) 
 
 
 def read_pred_mask(record: RunRecord, row: TableRow, side: int | None = None) -> npt.NDArray[np.bool_]:
-    """Read the predicted mask, shape (H, W), bool: the anomaly map above the pixel threshold.
+    """Read the predicted mask, shape (H, W), bool: the anomaly map at or above the pixel threshold.
 
     Raises:
         MissingDataError: If the map was not kept, or the run has no pixel threshold.
@@ -88,7 +88,7 @@ def read_pred_mask(record: RunRecord, row: TableRow, side: int | None = None) ->
     if threshold is None:
         msg = f"the run of {record.run.model.name} has no pixel threshold, so there is no predicted mask; see the map"
         raise MissingDataError(msg)
-    mask = read_anomaly_map(record, row) > threshold
+    mask = read_anomaly_map(record, row) >= threshold
     size = mask.shape[::-1] if side is None else _size(row, side)
     return np.asarray(Image.fromarray(mask).resize(size, Image.Resampling.NEAREST))
 

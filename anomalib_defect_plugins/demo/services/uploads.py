@@ -4,14 +4,17 @@ import base64
 import io
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
+from anomalib_defect_plugins.core import tiff
 from anomalib_defect_plugins.core.errors import InvalidInputError, MissingDataError
-from anomalib_defect_plugins.core.image_io import Size, read_image
+from anomalib_defect_plugins.core.image_files import UNREAD_SUFFIXES
+from anomalib_defect_plugins.core.image_io import Size, read_image, read_size
+from anomalib_defect_plugins.core.mask_io import marks_of
 
 MAX_FILES = 24
 """Maximum number of images per upload."""
@@ -32,12 +35,19 @@ FORMATS = {
     ".png": "PNG",
     ".jpg": "JPEG",
     ".jpeg": "JPEG",
+    ".jfif": "JPEG",
+    ".jpe": "JPEG",
     ".bmp": "BMP",
     ".tif": "TIFF",
     ".tiff": "TIFF",
     ".webp": "WEBP",
     ".ppm": "PPM",
     ".pgm": "PPM",
+    ".pbm": "PPM",
+    ".pnm": "PPM",
+    ".gif": "GIF",
+    ".jp2": "JPEG2000",
+    ".j2k": "JPEG2000",
 }
 """Accepted suffixes and their formats; no other format is decoded."""
 
@@ -67,8 +77,8 @@ class Photo(NamedTuple):
 def read_upload(path: str | Path) -> Photo:
     """Read an uploaded image.
 
-    Its size is checked before it is decoded. As everywhere in this package, an orientation tag is not applied, an alpha
-    channel is dropped, and only the first page of a file is read.
+    Its size is checked before it is decoded. As everywhere in this package, an orientation tag is followed, an alpha
+    channel is dropped, and a file with several pages is refused.
 
     Args:
         path: Path on the server.
@@ -114,7 +124,7 @@ def read_painted_region(painted: object, size: Size) -> npt.NDArray[np.bool_]:
     if not painted:
         return np.zeros(size, bool)
     try:
-        return _alpha_channel(painted, size) > 127
+        return _read_painted(painted, size)
     except Exception as error:  # decoders raise many kinds of errors for a damaged file
         msg = "the painted region cannot be read; paint it again"
         raise InvalidInputError(msg) from error
@@ -145,17 +155,20 @@ def check_pixels(name: str, width: int, height: int) -> None:
         raise InvalidInputError(msg)
 
 
-def _alpha_channel(painted: object, size: Size) -> npt.NDArray[Any]:
+def _read_painted(painted: object, size: Size) -> npt.NDArray[np.bool_]:
     if not isinstance(painted, str) or not painted.startswith(PAINTED_PREFIX) or len(painted) > MAX_PAINTED_LENGTH:
         raise ValueError(str(painted)[:40])
     content = base64.b64decode(painted[len(PAINTED_PREFIX) :], validate=True)
     with Image.open(io.BytesIO(content), formats=("PNG",)) as image:
         if image.size != size[::-1]:
             raise ValueError(image.size)
-        return np.asarray(image.convert("RGBA"))[..., 3]
+        return marks_of(image, soft=True)
 
 
 def _check_file(path: Path) -> None:
+    if path.suffix.lower() in UNREAD_SUFFIXES:
+        msg = f"{path.name} has a format that is not read; convert it to PNG or JPEG"
+        raise InvalidInputError(msg)
     if path.suffix.lower() not in FORMATS:
         msg = f"{path.name} does not have the suffix of a photo; {ADVICE}"
         raise InvalidInputError(msg)
@@ -169,13 +182,10 @@ def _check_file(path: Path) -> None:
 
 
 def _check_header(path: Path) -> Size:
-    """Check format and size by the header of the file, and return width and height."""
+    """Check format and size by the header of the file, and return width and height as they are shown."""
     expected = FORMATS[path.suffix.lower()]
     try:
-        with Image.open(path, formats=sorted(set(FORMATS.values()))) as image:
-            # Many phones add a second picture to a JPEG file, which Pillow reads as MPO.
-            actual = "JPEG" if image.format == "MPO" else image.format
-            width, height = image.size
+        actual, (width, height) = _read_header(path)
     except Image.DecompressionBombError as error:
         msg = f"{path.name} has more than {MAX_PIXELS // 10**6} million pixels; make it smaller"
         raise InvalidInputError(msg) from error
@@ -186,4 +196,16 @@ def _check_header(path: Path) -> Size:
         msg = f"{path.name} is a {actual} image, not {expected}; correct its suffix"
         raise InvalidInputError(msg)
     check_pixels(path.name, width, height)
-    return width, height
+    return read_size(path)
+
+
+def _read_header(path: Path) -> tuple[str | None, Size]:
+    """Read the format of a file, and width and height as they are stored."""
+    try:
+        with Image.open(path, formats=sorted(set(FORMATS.values()))) as image:
+            # Many phones add a second picture to a JPEG file, which Pillow reads as MPO.
+            return "JPEG" if image.format == "MPO" else image.format, image.size
+    except UnidentifiedImageError:
+        if not tiff.is_tiff(path):
+            raise
+        return "TIFF", tiff.read_size(path)

@@ -237,6 +237,7 @@ def _thumbnail_uri(defect: CollectedDefect) -> str:
     scale = THUMBNAIL_SIDE / max(image.size)
     size = round(scale * image.width), round(scale * image.height)
     pixels = np.array(image.resize(size, Image.Resampling.LANCZOS))
-    resized_mask = np.asarray(mask.resize(size, Image.Resampling.NEAREST)) > 0
+    # Each pixel of the thumbnail that the defect touches, so that a thin one is not lost.
+    resized_mask = np.asarray(mask.resize(size, Image.Resampling.BOX)) > 0
     pixels[ring(resized_mask)] = OUTLINE_COLOUR
     return jpeg_uri(Image.fromarray(pixels))

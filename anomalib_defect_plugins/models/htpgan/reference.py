@@ -8,7 +8,7 @@ from anomalib.data import AnomalibDataModule, ImageItem
 from anomalib.data.datasets.base.image import AnomalibDataset
 from anomalib.data.utils import LabelName
 from pandas import DataFrame
-from PIL import Image
+from torch import Tensor
 
 from anomalib_defect_plugins.core.errors import ConfigurationError, InvalidInputError
 from anomalib_defect_plugins.data.dataset import reading
@@ -38,9 +38,8 @@ def load_reference(datamodule: AnomalibDataModule | None, reference: int | str, 
     index = _find(dataset, reference, datamodule.name)
     path = dataset.samples.image_path[index]
     with reading("reference image", path):
-        with Image.open(path) as image:
-            width, height = image.size
         item = cast(ImageItem, dataset[index])
+    height, width = cast(Tensor, item.image).shape[-2:]
     if min(width, height) < min_side:
         msg = (
             f"the reference image {path} is {width}x{height}, smaller than the coarsest scale ({min_side} pixels): "

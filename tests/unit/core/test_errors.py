@@ -1,9 +1,15 @@
 """Errors that users can fix become one line."""
 
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
+from anomalib.engine import Engine
 from jsonargparse import ArgumentParser
+from lightning.pytorch import Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch.utils.data import DataLoader, Dataset
 
 from anomalib_defect_plugins.core import errors
@@ -77,6 +83,75 @@ def test_a_worker_that_a_scheduler_terminated_is_not_blamed_on_memory() -> None:
         "error: a DataLoader worker (pid 123) is killed by signal: Terminated, by a scheduler if it stopped the run; "
         "resume with --ckpt_path and last.ckpt"
     )
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"devices": 0}, "value is not a valid input"),
+        ({"accelerator": "tpu"}, "torch_xla"),
+        ({"gradient_clip_algorithm": "median"}, "`gradient_clip_algorithm` median is invalid"),
+        ({"gradient_clip_val": "high"}, "`gradient_clip_val` should be an int or a float"),
+        ({"strategy": "fsdp"}, "requires a GPU accelerator"),
+        ({"strategy": "fast"}, "invalid strategy name"),
+        ({"precision": "transformer-engine"}, "transformer_engine"),
+        ({"enable_checkpointing": False, "callbacks": [ModelCheckpoint()]}, "found `ModelCheckpoint` in callbacks"),
+        ({"limit_val_batches": -1}, "limit_val_batches"),
+        ({"barebones": True, "fast_dev_run": True}, "barebones"),
+        ({"max_time": "1 hour"}, "not a valid duration"),
+    ],
+)
+def test_options_that_the_trainer_refuses_are_one_line(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(Exception, match=r".*") as error:
+        Trainer(**{"accelerator": "cpu", "devices": 1, "logger": False} | options)
+    line = errors.error_line(error.value)
+    assert line is not None
+    assert line.startswith("error: the trainer refuses its options (")
+    assert line.endswith("): correct the --trainer options")
+    assert message in line
+    assert "\n" not in line
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (MisconfigurationException("no\n  batches"), "error: no batches"),
+        (
+            RuntimeError("upsample_bicubic2d_backward_out_cuda does not have a deterministic implementation, but ..."),
+            (
+                "error: upsample_bicubic2d_backward_out_cuda does not have a deterministic implementation, which the "
+                "model needs: pass --trainer.deterministic warn, or leave it out"
+            ),
+        ),
+        (
+            RuntimeError("Early stopping conditioned on metric `a` which is not available. Use the following: `loss`"),
+            "error: Early stopping conditioned on metric `a` which is not available. Use the following: `loss`",
+        ),
+        (
+            TypeError("Sidn does not support len()"),
+            (
+                "error: Sidn cannot be used with torch.compile around it: pass the model itself, and compile its "
+                "network with model.model.compile()"
+            ),
+        ),
+        (RuntimeError("a"), None),
+        (TypeError("a"), None),
+    ],
+)
+def test_known_errors_of_torch_and_lightning_are_one_line(error: Exception, line: str | None) -> None:
+    assert errors.error_line(error) == line
+
+
+@pytest.mark.parametrize(("present", "reason"), [("file", "Not a directory"), ("tested", "Is a directory")])
+def test_a_results_folder_that_cannot_be_created_is_one_line(tmp_path: Path, present: str, reason: str) -> None:
+    root = tmp_path / "results"
+    root.touch() if present == "file" else (root / "Padim/data/latest").mkdir(parents=True)  # as a test before training
+    model, data = SimpleNamespace(name="Padim"), SimpleNamespace(name="data", category="")
+    with pytest.raises(OSError, match=reason) as error:
+        Engine(default_root_dir=root)._setup_workspace(model, datamodule=data, versioned_dir=True)
+    line = errors.error_line(error.value)
+    assert line.startswith(f"error: the results folder {root}/Padim/data")
+    assert line.endswith(f" cannot be created ({reason}): rename what is there, or choose another --default_root_dir")
 
 
 def test_an_error_caused_by_a_user_error_becomes_its_line() -> None:

@@ -39,7 +39,9 @@ def sources(tmp_path: Path) -> DefectSources:
     return DefectSources(ResultsStore(write_results(tmp_path / "results", Layout(models=("HtpGan",), images=2))))
 
 
-@pytest.mark.parametrize("name", ["procedural", "perturb", "noise", "cutpaste", "cutpaste_scar", "poisson", "shading", "mixed"])
+@pytest.mark.parametrize(
+    "name", ["procedural", "perturb", "noise", "cutpaste", "cutpaste_scar", "poisson", "shading", "mixed"]
+)
 def test_every_generator_draws_in_the_region_only(sources: DefectSources, name: str) -> None:
     source = sources.get(name)
     for category in source.categories:

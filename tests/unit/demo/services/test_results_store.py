@@ -83,8 +83,8 @@ def test_a_run_that_ends_later_is_listed_without_a_restart(changing: Path) -> No
 def test_missed_defects_and_false_alarms_are_marked(changing: Path) -> None:
     store = ResultsStore(changing)
     key, folder = first_run(store)  # its threshold is 0.5
-    cases = {(1, 0.7, ""): "right", (1, 0.5, ""): "missed", (0, 0.7, ""): "false_alarm", (0, 0.3, ""): "right",
-             (1, 0.7, 0): "missed", (0, 0.3, 1): "false_alarm"}  # fmt: skip
+    cases = {(1, 0.7, ""): "right", (1, 0.5, ""): "right", (1, 0.4, ""): "missed", (0, 0.7, ""): "false_alarm",
+             (0, 0.3, ""): "right", (1, 0.7, 0): "missed", (0, 0.3, 1): "false_alarm"}  # fmt: skip
     for (label, score, pred_label), expected in cases.items():
         (folder / "images.csv").unlink()
         write_images(folder, label=label, score=score, pred_label=pred_label)

@@ -74,14 +74,19 @@ REFUSED: dict[str, tuple[str, Callable[[Path], object], str]] = {
     "an empty file": ("x.png", Path.touch, r"x\.png is not a PNG image"),
     "no ending": ("x", lambda path: saved(path, kind="PNG"), r"x does not have the suffix"),
     "PNG that is called JPEG": ("x.jpg", lambda path: saved(path, kind="PNG"), r"x\.jpg is a PNG image, not JPEG"),
-    "GIF that is called PNG": ("x.png", lambda path: saved(path, kind="GIF"), r"x\.png is not a PNG image"),
+    "GIF that is called PNG": (
+        "x.png",
+        lambda path: saved(path, kind="GIF"),
+        r"x\.png is a GIF image, not PNG",
+    ),
     "half a PNG": ("x.png", cut, r"x\.png cannot be decoded \("),
     "half a JPEG": ("x.jpg", cut, r"x\.jpg cannot be decoded \("),
     "the head of a TIFF": ("x.tif", lambda path: cut(path, 0.01), r"x\.tif (is not a TIFF|cannot be decoded)"),
     "a bomb": ("x.png", lambda path: path.write_bytes(bomb(60000, 60000)), r"x\.png has more than 40 million pixels"),
     "a small bomb": ("x.png", lambda path: path.write_bytes(bomb(9000, 9000)), r"x\.png has 9000x9000 pixels, more"),
     "a line": ("x.png", lambda path: saved(path, PIXELS[:4]), r"x\.png has 64x4 pixels; use an image of 32"),
-    "floats": ("x.tif", lambda path: saved(path, np.zeros((40, 40), np.float32)), r"cannot be decoded \(.*floating"),
+    "floats": ("x.tif", lambda path: saved(path, np.full((40, 40), 9, np.float32)), r"cannot be decoded \(.*floating"),
+    "a photo of a phone": ("x.HEIC", Path.touch, r"x\.HEIC has a format that is not read; convert it to PNG or JPEG"),
 }
 
 
