@@ -30,7 +30,7 @@ def check_not_negative(**arguments: float) -> None:
         InvalidInputError: If one is not; names the first.
     """
     for name, value in arguments.items():
-        if value < 0:
+        if not value >= 0:
             msg = f"{name} is {value}; it must be 0 or more"
             raise InvalidInputError(msg)
 
@@ -42,7 +42,7 @@ def check_number(what: str, value: float, low: float, high: float) -> None:
         InvalidInputError: If it is not.
     """
     if not low <= value <= high:
-        msg = f"{what} is {value}; it must be within {low:g} and {high:g}"
+        msg = f"{what} is {value}; it must be from {low:g} to {high:g}"
         raise InvalidInputError(msg)
 
 
@@ -53,7 +53,7 @@ def check_range(what: str, value: tuple[float, float], low: float, high: float) 
         InvalidInputError: If it is not.
     """
     if len(value) != 2 or not low <= value[0] <= value[1] <= high:
-        msg = f"{what} is {value}; it must be the least and the greatest, within {low:g} and {high:g}"
+        msg = f"{what} is {value}; it must be the least and the greatest, from {low:g} to {high:g}"
         raise InvalidInputError(msg)
 
 

@@ -26,10 +26,12 @@ class DefectGenerator(ABC):
         name: Registered name of the generator, and the defect type of its defects.
         batched: Whether the generator draws on a whole batch at once, on the device of the images. If not,
             ``WithDefects`` calls it in the data-loading workers, one image at a time.
+        needs_checkpoint: Whether the generator needs the checkpoint of a trained model.
     """
 
     name: ClassVar[str]
     batched: ClassVar[bool] = True
+    needs_checkpoint: ClassVar[bool] = False
 
     def __call__(self, images: Tensor, rng: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
         """Draw one defect, or a few of one kind, on each image.

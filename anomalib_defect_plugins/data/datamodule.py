@@ -3,16 +3,17 @@
 from pathlib import Path
 
 import numpy as np
-from anomalib.data import AnomalibDataModule, AnomalibDataset
+from anomalib.data import AnomalibDataset
 from anomalib.data.utils import ValSplitMode
 from anomalib.data.utils.synthetic import SyntheticAnomalyDataset
 from anomalib.utils.path import resolve_dataset_root
 from torchvision.transforms.v2 import Transform
 
+from anomalib_defect_plugins.data.loading import SizeKeepingDataModule, check_loader_arguments
 from anomalib_defect_plugins.data.sample_table import split_by_group
 
 
-class DefectDataModule(AnomalibDataModule):
+class DefectDataModule(SizeKeepingDataModule):
     """Base class of data modules that keep the published split.
 
     A subclass sets ``train_data`` and ``test_data`` in ``_setup``. Defective images of a published training split go to
@@ -20,9 +21,9 @@ class DefectDataModule(AnomalibDataModule):
 
     Args:
         root: Folder of the data set; ``None`` for a folder named after the class in anomalib's data set folder.
-        train_batch_size: Training batch size.
-        eval_batch_size: Validation and test batch size.
-        num_workers: Number of data loading processes.
+        train_batch_size: Training batch size, at least 1.
+        eval_batch_size: Validation and test batch size, at least 1.
+        num_workers: Number of data loading processes; 0 loads in the process that trains.
         train_augmentations: Augmentations of the training images.
         val_augmentations: Augmentations of the validation images.
         test_augmentations: Augmentations of the test images.
@@ -32,6 +33,9 @@ class DefectDataModule(AnomalibDataModule):
             ``from_train`` or ``synthetic`` they have not.
         val_split_ratio: Share of validation images, for modes that split; images of one object stay together.
         seed: Seed of the validation split.
+
+    Raises:
+        InvalidInputError: If a batch size or ``num_workers`` is not a whole number or too low.
     """
 
     train_defects: AnomalibDataset | None = None
@@ -63,6 +67,7 @@ class DefectDataModule(AnomalibDataModule):
             val_split_ratio=val_split_ratio,
             seed=seed,
         )
+        check_loader_arguments(self)
         self.root = resolve_dataset_root(root, type(self).__name__)
 
     def _create_test_split(self) -> None:

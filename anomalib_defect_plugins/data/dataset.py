@@ -5,19 +5,20 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import torch
 from anomalib import TaskType
 from anomalib.data import AnomalibDataset
-from anomalib.data.utils import LabelName, read_mask
+from anomalib.data.utils import LabelName
 from PIL import Image
 from torchvision.tv_tensors import Image as ImageTensor
 from torchvision.tv_tensors import Mask
 
 from anomalib_defect_plugins.core.errors import InvalidInputError, MissingDataError, UserError
-from anomalib_defect_plugins.core.image_io import check_mode, read_image
+from anomalib_defect_plugins.core.image_io import check_image, read_image
+from anomalib_defect_plugins.core.mask_io import check_background, read_mask
 from anomalib_defect_plugins.data.dataclasses import DefectBatch, DefectItem
+from anomalib_defect_plugins.data.mask_resize import augment
 from anomalib_defect_plugins.data.training_set import TrainingSet
 
 
@@ -40,12 +41,8 @@ class CheckedDataset(AnomalibDataset):
         return ImageTensor(torch.from_numpy(pixels))
 
     def load_mask(self, path: str) -> Mask:
-        """Load a mask, shape (H, W), uint8, 1 where the file is neither black nor transparent."""
-        with Image.open(path) as image:
-            if not image.has_transparency_data:
-                return read_mask(path, as_tensor=True)
-            *colours, alpha = np.array(image.convert("RGBA")).transpose(2, 0, 1)
-        return Mask(torch.from_numpy(np.any(colours, axis=0) & (alpha > 0)), dtype=torch.uint8)
+        """Load a mask, shape (H, W), uint8, 1 where something is drawn that is neither black nor transparent."""
+        return Mask(torch.from_numpy(read_mask(path)), dtype=torch.uint8)
 
     def __getitem__(self, index: int) -> DefectItem:
         """Load a sample: image, shape (3, H, W), float in [0, 1], and mask, shape (H, W), bool.
@@ -59,7 +56,7 @@ class CheckedDataset(AnomalibDataset):
             image = self.load_image(sample.image_path)
         mask = self.load_sample_mask(sample, image)
         if self.augmentations:
-            image, mask = (self.augmentations(image), None) if mask is None else self.augmentations(image, mask)
+            image, mask = augment(self.augmentations, image, mask)
         unlabelled = sample.label_index == LabelName.UNKNOWN
         return DefectItem(
             image=image,
@@ -82,16 +79,32 @@ class CheckedDataset(AnomalibDataset):
 
         Raises:
             MissingDataError: If the mask does not exist.
-            InvalidInputError: If the mask cannot be read or has another size.
+            InvalidInputError: If the mask cannot be read, marks everything or has another size.
         """
         if self.task != TaskType.SEGMENTATION or sample.label_index == LabelName.UNKNOWN:
             return None
         if sample.label_index == LabelName.NORMAL:
             return Mask(torch.zeros(image.shape[-2:], dtype=torch.uint8))
-        with reading("mask", sample.mask_path):
-            mask = self.load_mask(sample.mask_path)
+        mask = load_checked_mask(self, sample.mask_path)
         _check_size(sample, image_size=tuple(image.shape[:-3:-1]), mask_size=tuple(mask.shape[::-1]))
         return mask
+
+
+def load_checked_mask(dataset: CheckedDataset, path: str) -> Mask:
+    """Load a mask and check that it leaves a background.
+
+    Args:
+        dataset: Data set whose ``load_mask`` reads it.
+        path: The file.
+
+    Raises:
+        MissingDataError: If it does not exist.
+        InvalidInputError: If it cannot be read, or marks everything.
+    """
+    with reading("mask", path):
+        mask = dataset.load_mask(path)
+        check_background(mask.numpy() > 0, f"mask {path}")
+    return mask
 
 
 def check_not_empty(mask: Mask, what: str, advice: str) -> Mask:
@@ -133,9 +146,8 @@ def check_samples(dataset: AnomalibDataset) -> None:
 
 def _check_image(path: str) -> tuple[int, int]:
     """Check an image file and return its width and height."""
-    with reading("image", path), Image.open(path) as image:
-        check_mode(image)
-        return _decode(image)
+    with reading("image", path):
+        return check_image(path)
 
 
 def _check_mask(dataset: AnomalibDataset, path: Any) -> tuple[int, ...] | None:
@@ -143,24 +155,13 @@ def _check_mask(dataset: AnomalibDataset, path: Any) -> tuple[int, ...] | None:
     if isinstance(dataset, TrainingSet):
         dataset = dataset.dataset
     if path and isinstance(dataset, CheckedDataset):
-        with reading("mask", path):
-            return tuple(dataset.load_mask(path).shape[::-1])
+        return tuple(load_checked_mask(dataset, path).shape[::-1])
     if not isinstance(path, str | Path) or Path(path).suffix.lower() not in Image.registered_extensions():
         return None
-    with reading("mask", str(path)), Image.open(path) as mask:
-        return _decode(mask)
-
-
-def _decode(image: Image.Image) -> tuple[int, int]:
-    """Decode an open file just enough to find damage, and return its width and height."""
-    size = image.size
-    if image.format == "PNG":
-        image.verify()
-    else:
-        # Only JPEG has reduced decoding; for other formats ``draft`` does nothing.
-        image.draft("L", (max(1, size[0] // 8), max(1, size[1] // 8)))
-        image.load()
-    return size
+    with reading("mask", str(path)):
+        marks = read_mask(path)
+        check_background(marks, f"mask {path}")
+    return marks.shape[::-1]
 
 
 def _check_size(sample: Any, image_size: tuple[int, ...], mask_size: tuple[int, ...]) -> None:
@@ -171,12 +172,13 @@ def _check_size(sample: Any, image_size: tuple[int, ...], mask_size: tuple[int, 
 
 
 @contextlib.contextmanager
-def reading(what: str, path: str) -> Iterator[None]:
+def reading(what: str, path: str, advice: str = "Restore it or remove its sample.") -> Iterator[None]:
     """Name the file in any error that is raised while it is read.
 
     Args:
         what: Kind of file, such as ``mask``, for the message.
         path: The file.
+        advice: What to do if it is missing, for the message.
 
     Raises:
         MissingDataError: If the file does not exist.
@@ -187,7 +189,7 @@ def reading(what: str, path: str) -> Iterator[None]:
     except UserError:
         raise
     except FileNotFoundError as error:
-        msg = f"{what} {path} not found. Restore it or remove its sample."
+        msg = f"{what} {path} not found. {advice}"
         raise MissingDataError(msg) from error
     except Exception as error:  # decoders raise errors of many types on a damaged file
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__

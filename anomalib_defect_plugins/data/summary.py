@@ -19,6 +19,7 @@ from torch import Tensor
 from anomalib_defect_plugins.core.errors import InvalidInputError, UserError
 from anomalib_defect_plugins.data.contact_sheet import Thumbnail, contact_sheet, make_thumbnail, row_label, save_sheet
 from anomalib_defect_plugins.data.dataclasses import GOOD
+from anomalib_defect_plugins.data.stock_datasets import checked
 from anomalib_defect_plugins.data.training_set import published_defects, with_defect_types
 
 SPLITS = ("train", "train_defects", "val", "test")
@@ -42,7 +43,7 @@ def summarize_datamodule(datamodule: AnomalibDataModule, sheet: Path | None = No
     Raises:
         UserError: If there are no images, one cannot be read, or the contact sheet cannot be written.
     """
-    datasets = datasets_of(datamodule)
+    datasets = {split: checked(dataset) for split, dataset in datasets_of(datamodule).items()}
     images = list_images(datasets)
     shown = select_shown(images, count) if sheet else {}
     images, thumbnails = read_images(datasets, images, chain.from_iterable(shown.values()))

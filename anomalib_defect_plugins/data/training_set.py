@@ -14,7 +14,7 @@ from torch.utils.data import Dataset
 from torchvision.tv_tensors import Image, Mask
 
 from anomalib_defect_plugins.core.defect_generator import DefectGenerator
-from anomalib_defect_plugins.data.dataclasses import GOOD, DefectBatch, DefectItem
+from anomalib_defect_plugins.data.dataclasses import GOOD, DefectBatch, DefectItem, is_mixed
 
 
 @runtime_checkable
@@ -128,7 +128,8 @@ class SyntheticDefects(Dataset[DefectItem]):
 
     def __init__(self, dataset: AnomalibDataset, generator: DefectGenerator, ratio: float, rank: int = 0) -> None:
         self.dataset = dataset
-        self.generator = generator
+        # A batched one, such as a trained network, is not sent to worker processes.
+        self.generator = None if generator.batched else generator
         self.ratio = ratio
         self.rank = rank
 
@@ -139,7 +140,7 @@ class SyntheticDefects(Dataset[DefectItem]):
         """Load a sample and, if it is drawn to get a defect, draw or request one."""
         item = cast(DefectItem, self.dataset[index])
         item.needs_synthetic_defect = bool(torch.rand(()) < self.ratio) and not item.gt_label
-        if item.needs_synthetic_defect and not self.generator.batched:
+        if item.needs_synthetic_defect and self.generator is not None:
             image, mask = self.generator(cast(Tensor, item.image)[None], new_rng(self.rank))
             item.image = Image(image[0])
             item.gt_label = mask.any().long()
@@ -163,6 +164,10 @@ def draw_missing_defects(batch: DefectBatch, generator: DefectGenerator, rank: i
     filled.needs_synthetic_defect = None
     if not len(rows):
         return
+    if is_mixed(filled.image):
+        for row in rows.tolist():
+            _draw_on(filled, row, generator, rank)
+        return
     images, masks = generator(filled.image[rows], new_rng(rank))
     filled.image[rows] = images
     filled.gt_label[rows] = masks.flatten(1).any(1)
@@ -170,6 +175,17 @@ def draw_missing_defects(batch: DefectBatch, generator: DefectGenerator, rank: i
         filled.gt_mask[rows] = masks[:, 0]
     for row in rows[filled.gt_label[rows]].tolist():
         filled.defect_type[row] = generator.name
+
+
+def _draw_on(batch: Any, row: int, generator: DefectGenerator, rank: int) -> None:
+    """Draw a defect on one image of a batch of images of different sizes."""
+    image, mask = generator(batch.image[row][None], new_rng(rank))
+    batch.image[row] = Image(image[0])
+    batch.gt_label[row] = mask.any()
+    if batch.gt_mask is not None:
+        batch.gt_mask[row] = Mask(mask[0, 0])
+    if mask.any():
+        batch.defect_type[row] = generator.name
 
 
 def new_rng(rank: int) -> torch.Generator:

@@ -18,7 +18,9 @@ from anomalib_defect_plugins.core.defect_generator import DefectGenerator
 from anomalib_defect_plugins.core.errors import ConfigurationError, InvalidInputError
 from anomalib_defect_plugins.data.dataclasses import DefectBatch, DefectItem
 from anomalib_defect_plugins.data.defect_selection import Amount, select
+from anomalib_defect_plugins.data.loading import SizeKeepingDataModule, check_loader_arguments
 from anomalib_defect_plugins.data.split_file import read_split, write_split
+from anomalib_defect_plugins.data.stock_datasets import checked
 from anomalib_defect_plugins.data.training_set import (
     SyntheticDefects,
     TrainingSet,
@@ -37,7 +39,7 @@ Split = dict[str, set[str]]
 """Image paths by name of the split."""
 
 
-class WithDefects(AnomalibDataModule):
+class WithDefects(SizeKeepingDataModule):
     """Any data module with real or synthetic defects, or both, in its training split.
 
     Real defects are the defective images of the published training split where the data module has them
@@ -104,6 +106,7 @@ class WithDefects(AnomalibDataModule):
             test_split_ratio=base.test_split_ratio,
             seed=seed,
         )
+        check_loader_arguments(self)
         check_fraction("synthetic_ratio", synthetic_ratio, one=True)
         if split_file is not None and (real or per_type or per_object):
             msg = f"split_file {split_file} selects the training images: leave out real, per_type and per_object"
@@ -149,16 +152,17 @@ class WithDefects(AnomalibDataModule):
 
     def _setup(self, stage: str | None = None) -> None:
         self.base.setup(stage)
-        split = self._select() if self.split_file is None else read_split(Path(self.split_file), self._images())
+        split = self._select() if self.split_file is None else self._read_split(Path(self.split_file))
         datasets = self._datasets()
         if not self.train_on_real:
             split["train"] -= _defective_paths(datasets)
         self._check_masks(datasets, split["train"])
-        self.train_data = TrainingSet(_gather(datasets, split["train"]), self.masks)
-        self.test_data = _gather(datasets[::-1], split["test"])
-        if hasattr(self.base, "val_data"):
-            generated = self._has_synthetic_validation
-            self.val_data = self.base.val_data if generated else _gather(datasets[1:], split["val"])
+        self.train_data = TrainingSet(checked(_gather(datasets, split["train"])), self.masks)
+        self.test_data = checked(_gather(datasets[::-1], split["test"]))
+        if self._has_validation:
+            self.val_data = checked(_gather([*datasets[1:], datasets[0]], split["val"]))
+        elif hasattr(self.base, "val_data"):
+            self.val_data = self.base.val_data
 
     def _create_test_split(self) -> None:
         """Keep the split of the wrapped data module."""
@@ -171,6 +175,11 @@ class WithDefects(AnomalibDataModule):
         """Whether validation images are generated for each run, so that no other split can contain them."""
         return self.val_split_mode == ValSplitMode.SYNTHETIC
 
+    @property
+    def _has_validation(self) -> bool:
+        """Whether there are validation images that are images of the data."""
+        return hasattr(self.base, "val_data") and not self._has_synthetic_validation
+
     def _datasets(self) -> list[AnomalibDataset]:
         """All data sets of the wrapped data module, training first and test last."""
         base = self.base
@@ -182,8 +191,7 @@ class WithDefects(AnomalibDataModule):
         return sorted({path for dataset in self._datasets() for path in dataset.samples.image_path})
 
     def _tables(self) -> dict[str, pd.DataFrame]:
-        has_val = hasattr(self, "val_data") and not self._has_synthetic_validation
-        names = ["train", "val", "test"] if has_val else ["train", "test"]
+        names = ["train", "val", "test"] if self._has_validation else ["train", "test"]
         return {name: with_defect_types(getattr(self, f"{name}_data").samples) for name in names}
 
     def _select(self) -> Split:
@@ -203,6 +211,19 @@ class WithDefects(AnomalibDataModule):
         split["train"].update(selected)
         if selected and published is None:
             self._move_to_training(split, selected)
+        return split
+
+    def _read_split(self, path: Path) -> Split:
+        """Read the split of an earlier run. Older ones of benchmarks have no validation images."""
+        samples = pd.concat([with_defect_types(dataset.samples) for dataset in self._datasets()])
+        split = {"test": set[str](), **read_split(path, self._images(), samples)}
+        if not self._has_validation and split.get("val", split["test"]) != split["test"]:
+            mode = getattr(self.val_split_mode, "value", self.val_split_mode)
+            msg = f"split file {path} names validation images, but val_split_mode {mode} uses none; set that of its run"
+            raise InvalidInputError(msg)
+        if self._has_validation and "val" not in split:
+            validation, test = (set(data.samples.image_path) for data in (self.base.val_data, self.base.test_data))
+            split["val"] = split["test"] if validation == test else validation - split["train"] - split["test"]
         return split
 
     def _move_to_training(self, split: Split, selected: list[str]) -> None:
@@ -249,7 +270,7 @@ class WithDefects(AnomalibDataModule):
 
     def on_after_batch_transfer(self, batch: object, dataloader_idx: int) -> object:
         """Draw the synthetic defects that a batch still needs, on its device."""
-        del dataloader_idx
+        super().on_after_batch_transfer(batch, dataloader_idx)
         if isinstance(batch, DefectBatch) and batch.needs_synthetic_defect is not None and self.synthetic is not None:
             rank = 0 if self.trainer is None else self.trainer.global_rank
             draw_missing_defects(batch, self.synthetic, rank)

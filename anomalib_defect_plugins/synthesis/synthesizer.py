@@ -11,7 +11,6 @@ import numpy as np
 import torch
 from anomalib.data import AnomalibDataModule, AnomalibDataset
 from anomalib.data.utils import LabelName
-from PIL import Image
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
@@ -24,9 +23,11 @@ from torchvision.transforms.v2.functional import resize
 from anomalib_defect_plugins.core.defect_generator import VISIBLE
 from anomalib_defect_plugins.core.errors import ConfigurationError, InvalidInputError
 from anomalib_defect_plugins.core.image_io import Size
+from anomalib_defect_plugins.core.mask_io import leaves_background, read_mask
 from anomalib_defect_plugins.data.dataclasses import SEPARATOR, split_types
 from anomalib_defect_plugins.data.dataset import reading
 from anomalib_defect_plugins.data.datasets.defect_folder import MASKS
+from anomalib_defect_plugins.data.stock_datasets import checked
 from anomalib_defect_plugins.data.summary import datasets_of
 from anomalib_defect_plugins.data.training_set import with_defect_types
 from anomalib_defect_plugins.synthesis.defect_synthesizer import DefectSynthesizer, load_synthesizer
@@ -52,7 +53,7 @@ class SynthesisRequest:
     Args:
         num: Number of images; in a folder that has fewer, the missing ones are added.
         category: Category of the defects, or several joined by ``+``; by default each category in turn.
-        region: Image of the model's size that is black where no defects may be; by default they may be anywhere.
+        region: Mask of the model's size that marks where defects may be; by default they may be anywhere.
         seed: Random seed. Image i depends only on the seed and i.
         threshold: Threshold of the map m for the mask, in (0, 1); or ``otsu`` to compute it for each map, which helps
             if the maps are not low anywhere, as after a short training.
@@ -155,7 +156,7 @@ class SynthesisRun:
         self.request = request
         self.categories = _requested_categories(model.categories, request.category)
         self.region = _read_region(request.region, model.image_size)
-        self.dataset = datamodule.train_data
+        self.dataset = checked(datamodule.train_data)
         self.dataset.augmentations = None
         self.sources = _normal_rows(self.dataset, datamodule.name)
         self.settings = {
@@ -185,7 +186,7 @@ class SynthesisRun:
             mask = self._mask(image, maps, self.model.affected_region(control), normal)
             row |= {"source": self._path(source), "mean_map": float(maps.mean())}
             row |= {"defect_share": float(mask.float().mean())}
-            if mask.any():
+            if mask.any() and leaves_background(mask[0, 0].numpy()):
                 name = f"{category}/{number:05}.png"
                 row |= {"image": name, "mask": f"{MASKS}/{name}"}
                 row["normal"] = folder.add_normal(f"{source:05}.png", self._resize(normal)[0])
@@ -243,14 +244,14 @@ def _read_region(path: Path | None, size: Size) -> Tensor:
     """Read the region, shape (1, 1, H, W), 0 or 1; without a path, shape (1, 1, 1, 1)."""
     if path is None:
         return torch.ones(1, 1, 1, 1)
-    with reading("region mask", str(path)), Image.open(path) as image:
-        region = torch.from_numpy(np.array(image.convert("L")) > 0)
+    with reading("region mask", str(path), "Pass the path of an existing file as --region."):
+        region = torch.from_numpy(read_mask(path))
     if tuple(region.shape) != tuple(size):
         actual, needed = ("x".join(map(str, shape[::-1])) for shape in (tuple(region.shape), tuple(size)))
         msg = f"region mask {path} is {actual} pixels, and the checkpoint makes images of {needed}; make it as large"
         raise InvalidInputError(msg)
     if not region.any():
-        msg = f"region mask {path} is all black; mark where defects are to be"
+        msg = f"region mask {path} marks nothing; mark where defects are to be"
         raise InvalidInputError(msg)
     return region[None, None].float()
 
@@ -295,7 +296,7 @@ def _check_usable(folder: SyntheticFolder, checkpoint: Path, request: SynthesisR
     msg = (
         f"{checkpoint} makes no usable defects: its maps have a mean of {mean:.3g}, and above --threshold "
         f"{request.threshold} none marks a visible defect that covers --max-share {request.max_share} of the image at "
-        "most; train longer, or choose others"
+        "most and leaves a background; train longer, or choose others"
     )
     raise InvalidInputError(msg)
 

@@ -93,7 +93,7 @@ def test_a_killed_run_is_resumed_with_the_result_of_an_undisturbed_one(folder: P
         (["--ckpt", "{folder}/other.ckpt"], "other.ckpt is not a checkpoint of DefectGan"),
         (["--threshold", "high"], "--threshold is high; it must be more than 0 and less than 1, or otsu"),
         (["--region", "{folder}/small.png"], "small.png is 8x8 pixels, and the checkpoint makes images of 64x64"),
-        (["--region", "{folder}/black.png"], "black.png is all black"),
+        (["--region", "{folder}/black.png"], "black.png marks nothing"),
         (["--out", "{folder}/data"], "data contains something else"),
     ],
 )

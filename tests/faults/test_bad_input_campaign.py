@@ -23,17 +23,31 @@ import yaml
 from anomalib.data import AnomalibDataModule
 from anomalib.models import AnomalibModule
 from bright_graph import bright_graph
+from data_strategies import MASK, PHOTO, folder_layouts, mask_files, write_layout
 from fault_page import today, write_row
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from mask_samples import LOSSY, REFUSED, SAMPLES, photo
 from small_models import MODELS, make_model
-from strategies import DAMAGES, VALUES, Damage, Payload, changed, image_files, tensors
+from strategies import (
+    DAMAGES,
+    VALUES,
+    Damage,
+    Payload,
+    changed,
+    deep_tiff_files,
+    image_files,
+    tensors,
+    turned_image_files,
+)
 
 from anomalib_defect_plugins.benchmark.configuration import read_benchmark
 from anomalib_defect_plugins.core.defect_generator import DefectGenerator
 from anomalib_defect_plugins.core.errors import UserError, error_line
-from anomalib_defect_plugins.data import CheckedDataset, TextureDefects, WithDefects
-from anomalib_defect_plugins.data.dataset import check_samples
+from anomalib_defect_plugins.core.image_io import check_image, read_size
+from anomalib_defect_plugins.core.mask_io import leaves_background
+from anomalib_defect_plugins.data import CheckedDataset, DefectFolder, TextureDefects, WithDefects
+from anomalib_defect_plugins.data.dataset import check_samples, reading
 from anomalib_defect_plugins.data.sample_table import Sample, make_table
 from anomalib_defect_plugins.data.split_file import read_split
 from anomalib_defect_plugins.inference.openvino import Inspector, InspectSettings
@@ -133,6 +147,75 @@ def test_an_image_is_read_or_named_in_one_line_and_its_file_is_unchanged(drawn, 
     assert number == 0
     assert result.get("error") or math.isfinite(result["score"])
     assert path.read_bytes() == content
+
+
+@cases(60)
+@given(drawn=deep_tiff_files() | turned_image_files())
+def test_any_depth_and_orientation_is_read_alike_by_all_readers_or_named_in_one_line(drawn, folder, inspector):
+    suffix, content = drawn
+    path = folder / f"deep{suffix}"
+    path.write_bytes(content)
+    size = image = None
+    with one_line("depths and orientations, checked", str(path)), reading("image", str(path)):
+        size = check_image(path)
+    with one_line("depths and orientations, read", str(path)):
+        with reading("image", str(path)):
+            image = CheckedDataset().load_image(str(path))
+        assert 0 <= image.min() <= image.max() <= 1
+    if image is not None:
+        assert read_size(path) == image.shape[:0:-1]
+        assert size in {None, image.shape[:0:-1]}
+    ((_, result),) = inspector.inspect([(0, str(path))])
+    CASES["depths and orientations, inspected"] += 1
+    assert (image is None) == (result.get("error") is not None)
+    if image is not None:
+        assert result["score"] == pytest.approx(float(image.max()), abs=1e-6)
+        assert (result["width"], result["height"]) == image.shape[:0:-1]
+
+
+@cases(100)
+@given(data=st.data())
+def test_a_mask_means_what_is_drawn_or_is_named_in_one_line(data, folder):
+    path, marks, name, damage = data.draw(mask_files(folder))
+    image = folder / "image.png"
+    photo(marks.shape).save(image)
+    dataset = dataset_of(image, path)
+    read = None
+    with one_line("mask encodings, checked", str(path)):
+        check_samples(dataset)
+    with one_line("mask encodings, read", str(path)):
+        read = dataset[0].gt_mask.numpy()
+    if damage is not None:
+        return
+    # The ground of a large drawing could be a drawing itself.
+    assert read is None or name in SAMPLES or leaves_background(~marks) or marks.mean() > 0.5
+    assert read is not None or name in {*REFUSED, *LOSSY} or not leaves_background(marks)
+    if read is not None and name in SAMPLES and leaves_background(marks):
+        # The noise of former compression is only recognised if there is enough of it.
+        wrong = marks & ~read if name == "PNG that was a JPEG" else marks != read
+        assert wrong.mean() < (0.1 if name in LOSSY else 1e-9), name
+
+
+@cases(60)
+@given(content=folder_layouts())
+def test_a_data_folder_is_read_without_what_else_it_holds_or_named_in_one_line(content, folder):
+    root = folder / "layout"
+    shutil.rmtree(root, ignore_errors=True)
+    write_layout(root, content)
+    for arguments in ({}, {"mask_dir": None}, {"defect_dirs": ["scratch"]}):
+        with one_line("folder layouts"):
+            datamodule = DefectFolder(root, num_workers=0, **arguments)
+            datamodule.setup()
+            tables = [datamodule.train_data.samples, datamodule.test_data.samples]
+            images = {str(Path(path).relative_to(root)): kind for table in tables for path, kind in
+                      zip(table.image_path, table.defect_type, strict=True)}  # fmt: skip
+            masks = {str(Path(path).relative_to(root)) for path in datamodule.test_data.samples.mask_path if path}
+            # A photo beside another one of a name for masks is taken for a mask, which is refused when it is read.
+            assert all(dict(content)[image] == PHOTO for image in images)
+            assert set(images.values()) <= {"good", "scratch", "dent", "mine"}
+            assert not masks & set(images)
+            check_samples(datamodule.test_data)
+            assert all(dict(content)[mask] == MASK for mask in masks)
 
 
 @cases(60)

@@ -1,7 +1,7 @@
 """``DefectFolder``: user data in one folder of normal images and one for each defect type, with optional masks."""
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import Any, ClassVar
@@ -13,19 +13,19 @@ from torchvision.tv_tensors import Mask
 
 from anomalib_defect_plugins.core.checks import check_fraction, check_not_negative
 from anomalib_defect_plugins.core.errors import InvalidInputError, MissingDataError
-from anomalib_defect_plugins.core.image_files import IMAGE_SUFFIXES, image_files, is_image_file
+from anomalib_defect_plugins.core.image_files import IMAGE_SUFFIXES, image_files, unread_files, warn_of_unread
+from anomalib_defect_plugins.core.mask_io import read_mask
 from anomalib_defect_plugins.data.dataclasses import GOOD
 from anomalib_defect_plugins.data.datamodule import DefectDataModule
-from anomalib_defect_plugins.data.dataset import CheckedDataset, check_not_empty
+from anomalib_defect_plugins.data.dataset import CheckedDataset, check_not_empty, reading
+from anomalib_defect_plugins.data.folder_layout import MASK_FOLDER, nested_images, subfolders, type_folders
+from anomalib_defect_plugins.data.mask_files import are_masks, match_beside, match_folder, split_beside
 from anomalib_defect_plugins.data.sample_table import Sample, make_table, shuffled
 
 logger = logging.getLogger(__name__)
 
 MASKS = "masks"
 """Default folder of the masks, the only one that is optional."""
-
-MASK_ENDING = "_mask"
-"""Optional ending of the stem of a mask, after the stem of its image."""
 
 
 class DefectFolder(DefectDataModule):
@@ -36,11 +36,13 @@ class DefectFolder(DefectDataModule):
         root/good/0001.png          normal images
         root/scratch/0002.jpg       images with a scratch
         root/scratch+dent/0003.png  images with both
-        root/masks/scratch/0002.png their masks: stem of the image, optionally with "_mask"; any image format
+        root/masks/scratch/0002.png their masks: stem of the image, optionally with a word such as "_mask" or "_GT"
 
-    Pixels of a mask that are neither black nor transparent are defective. Masks of a single defect type may be in
-    ``masks`` directly. If the mask folder exists, every defective image needs a mask; without it the task is
-    classification. Images may be grey, RGB, with alpha channel or palette, 8-bit or 16-bit, and of any size.
+    The pixels that a mask marks are those of :func:`~anomalib_defect_plugins.core.mask_io.read_mask`. Masks of a single
+    defect type may be in ``masks`` directly. If the mask folder exists, every defective image needs a mask. Without it,
+    another folder with a usual name (``gt``, ``ground_truth``, ``labels``) is used if it has all masks, or else masks
+    beside their images; if there are none, the task is classification. Images may be grey, RGB, with alpha channel or
+    palette, 8-bit or 16-bit, and of any size.
 
     The test split has all defective images and a random share of the normal ones.
 
@@ -48,7 +50,7 @@ class DefectFolder(DefectDataModule):
         root: Folder with the other folders.
         normal_dir: Folder of the normal images.
         defect_dirs: Folders of the defective images, named after their defect type. By default all folders in ``root``
-            except those of normal images and masks, and those whose name starts with a dot or an underscore.
+            except those of normal images and masks, hidden ones, and those that systems and programs write.
         mask_dir: Folder of the masks; ``None`` to ignore masks and use classification.
         test_ratio: Share of the normal images in the test split, in [0, 1). At least one image is left for training.
         name: Name of the data in the results folder; by default the name of ``root``.
@@ -56,8 +58,8 @@ class DefectFolder(DefectDataModule):
         kwargs: Batch sizes, workers, augmentations and validation split, as in ``DefectDataModule``.
 
     Raises:
-        InvalidInputError: If an argument is invalid. On setup, if the names of two folders or files conflict, or a mask
-            belongs to no defective image.
+        InvalidInputError: If an argument is invalid. On setup, if the names of two folders or files conflict, a mask
+            belongs to no defective image, or it is doubtful whether a folder or file is one of masks.
         MissingDataError: On setup, if a folder or a mask is missing, or a folder is empty.
     """
 
@@ -91,13 +93,21 @@ class DefectFolder(DefectDataModule):
 
     def _setup(self, _stage: str | None = None) -> None:
         normal = self._existing(self.root / self.normal_dir, "of normal images")
-        images = {folder: self._images(folder) for folder in (normal, *self._defect_folders(normal))}
-        masks = self._mask_folder()
-        task = TaskType.CLASSIFICATION if masks is None else TaskType.SEGMENTATION
-        mask_of = {} if masks is None else _match_masks(masks, normal, images)
+        types, candidates = self._defect_folders(normal)
+        files = {folder: self._images(folder) for folder in (normal, *types)}
+        warn_of_unread(path for folder in files for path in unread_files(folder))
+        mask_folder = self._mask_folder(normal, files, candidates)
+        images: dict[Path, list[Path]] = {}
+        beside: dict[Path, Path] = {}
+        for folder, paths in files.items():
+            is_split = mask_folder is None or folder == normal
+            images[folder], masks = split_beside(paths) if is_split else (paths, {})
+            beside |= masks
+        mask_of = self._masks(normal, images, beside, mask_folder)
+        task = TaskType.CLASSIFICATION if mask_of is None else TaskType.SEGMENTATION
         train, test = self._split_normal(images.pop(normal))
         for path in chain.from_iterable(images.values()):
-            test.append(Sample(str(path), Split.TEST.value, path.parent.name, str(mask_of.get(path, ""))))
+            test.append(Sample(str(path), Split.TEST.value, path.parent.name, str((mask_of or {}).get(path, ""))))
         self.train_data = DefectFolderDataset(train, task)
         self.test_data = DefectFolderDataset(test, task)
 
@@ -108,37 +118,64 @@ class DefectFolder(DefectDataModule):
                 raise MissingDataError(msg)
         return folder
 
-    def _defect_folders(self, normal: Path) -> list[Path]:
-        if self.defect_dirs is None:
-            # The default mask folder is excluded even if masks are ignored.
-            excluded = {normal, *normal.parents, self.root / MASKS, self.root / (self.mask_dir or MASKS)}
-            folders = sorted(path for path in self.root.iterdir() if path.is_dir() and path.name[0] not in "._")
-            folders = [path for path in folders if path not in excluded]
-        else:
+    def _defect_folders(self, normal: Path) -> tuple[list[Path], list[Path]]:
+        """Return the folders of defect types, and those that may hold the masks."""
+        masks = self.root / (self.mask_dir or MASKS)
+        listed = [path for path in subfolders(self.root) if not _is_one_of(path, (normal, *normal.parents, masks))]
+        written = () if self.trainer is None else (Path(self.trainer.default_root_dir),)
+        folders, candidates = type_folders(listed, masks, written)
+        if self.defect_dirs is not None:
             folders = [self._existing(self.root / name, "of defective images") for name in self.defect_dirs]
+            candidates = [path for path in candidates if not _is_one_of(path, folders)]
+        # The default mask folder is excluded even if another one is given.
+        candidates = [path for path in candidates if path.name != MASKS]
         _check_types(folders, normal)
-        return folders
+        return folders, candidates
 
     def _images(self, folder: Path) -> list[Path]:
         images = image_files(folder)
+        nested = nested_images(folder)
         if not images:
-            msg = f"the folder {folder} has no images ({' '.join(IMAGE_SUFFIXES)}); fill or remove it: {self.advice}"
-            raise MissingDataError(msg)
-        nested = _nested_images(folder)
+            unread = "".join(f", {path.name} has to be converted to PNG" for path in unread_files(folder)[:1])
+            formats = " ".join(IMAGE_SUFFIXES)
+            msg = f"the folder {folder} has no images ({formats}{unread}); fill or remove it, or list the "
+            raise MissingDataError(msg + f"defect types with --data.defect_dirs: {self.advice}")
         if nested:
-            msg = f"image {nested[0]} is in a subfolder, which is not read; move it to {folder} or elsewhere"
+            is_mask = MASK_FOLDER.fullmatch(nested[0].relative_to(folder).parts[0])
+            place = f"{self.root / MASKS / folder.name}" if is_mask else f"{folder} or elsewhere"
+            msg = f"image {nested[0]} is in a subfolder, which is not read; move it to {place}"
             raise InvalidInputError(msg)
         return images
 
-    def _mask_folder(self) -> Path | None:
+    def _masks(
+        self, normal: Path, images: dict[Path, list[Path]], beside: dict[Path, Path], folder: Path | None
+    ) -> dict[Path, Path] | None:
+        """Find the mask of each defective image; ``None`` if there are none, or they are to be ignored."""
         if self.mask_dir is None:
             return None
-        folder = self.root / self.mask_dir
-        if folder.is_dir():
-            return folder
-        if self.mask_dir != MASKS:
-            return self._existing(folder, "of masks")
-        logger.info("folder %s does not exist, so the task is classification", folder)
+        _check_unmarked(mask for image, mask in beside.items() if image.parent == normal)
+        if folder is not None:
+            return match_folder(folder, normal, images)
+        defective = [path for types, paths in images.items() if types != normal for path in paths]
+        return match_beside(defective, beside) if beside.keys() & set(defective) else None
+
+    def _mask_folder(self, normal: Path, images: dict[Path, list[Path]], candidates: list[Path]) -> Path | None:
+        """Return the folder of the masks: the given one, or else the only other one, if it has the masks."""
+        given = self.root / (self.mask_dir or MASKS)
+        if self.mask_dir not in {None, MASKS}:
+            self._existing(given, "of masks")
+        found = self.mask_dir is not None and given.is_dir()
+        usable = len(candidates) == 1 and not found and are_masks(candidates[0], normal, images)
+        if candidates and not usable and self.defect_dirs is None:
+            name = candidates[0].name
+            msg = f"the folder {candidates[0]} may hold masks or images of a defect type; pass --data.mask_dir {name}, "
+            raise InvalidInputError(msg + "or list the defect types with --data.defect_dirs")
+        if found:
+            return given
+        if usable:
+            logger.info("the masks are in the folder %s", candidates[0])
+            return candidates[0]
+        logger.info("folder %s does not exist, so the task is classification", given)
         return None
 
     def _split_normal(self, images: Sequence[Path]) -> tuple[list[Sample], list[Sample]]:
@@ -171,53 +208,19 @@ class DefectFolderDataset(CheckedDataset):
         return check_not_empty(super().load_mask(path), f"mask {path}", advice)
 
 
-def _nested_images(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.glob("[!.]*/**/*") if is_image_file(path))
+def _is_one_of(path: Path, folders: Iterable[Path]) -> bool:
+    """Whether a folder is one of several, of which the file system may ignore the case."""
+    return any(folder.is_dir() and path.samefile(folder) for folder in folders)
 
 
-def _match_masks(masks: Path, normal: Path, images: dict[Path, list[Path]]) -> dict[Path, Path]:
-    """Find the mask of each defective image.
-
-    Args:
-        masks: Folder of the masks.
-        normal: Folder of the normal images.
-        images: Images by folder, including the normal ones.
-
-    Returns:
-        Masks by image.
-    """
-    folders = [folder for folder in images if folder != normal]
-    flat = len(folders) == 1 and not (masks / folders[0].name).is_dir()
-    images_of = {masks if flat else masks / folder.name: images[folder] for folder in folders}
-    _check_strays(masks, normal, set(images_of))
-    return {image: mask for mask_folder, paths in images_of.items() for image, mask in _match(paths, mask_folder)}
-
-
-def _match(images: Sequence[Path], folder: Path) -> Iterator[tuple[Path, Path]]:
-    by_stem = _by_stem(images, "images")
-    masks = image_files(folder) if folder.is_dir() else []
-    stems = [mask.stem if mask.stem in by_stem else mask.stem.removesuffix(MASK_ENDING) for mask in masks]
-    mask_by_stem = _by_stem(masks, "masks", stems)
-    for stem, mask in mask_by_stem.items():
-        if stem not in by_stem:
-            msg = f"mask {mask} belongs to no image of {images[0].parent}; remove it or name it after its image"
-            raise InvalidInputError(msg)
-    for stem, image in by_stem.items():
-        if stem not in mask_by_stem:
-            msg = f"image {image} has no mask {folder / stem}.png; create one, or remove the image"
-            raise MissingDataError(msg)
-        yield image, mask_by_stem[stem]
-
-
-def _by_stem(files: Sequence[Path], what: str, stems: Sequence[str] | None = None) -> dict[str, Path]:
-    by_stem: dict[str, Path] = {}
-    for stem, path in zip(stems or [path.stem for path in files], files, strict=True):
-        if stem in by_stem:
-            conflict = "one mask would belong to both" if what == "images" else "both would belong to one image"
-            msg = f"the {what} {by_stem[stem]} and {path} have the same name, so {conflict}; rename or remove one"
-            raise InvalidInputError(msg)
-        by_stem[stem] = path
-    return by_stem
+def _check_unmarked(masks: Iterable[Path]) -> None:
+    """Check that masks of normal images mark nothing."""
+    for mask in masks:
+        with reading("mask", str(mask)):
+            marked = read_mask(mask).any()
+        if marked:
+            msg = f"mask {mask} marks a defect of a normal image; move the image to the folder of a defect type, "
+            raise InvalidInputError(msg + "or rename the file if it is an image")
 
 
 def _check_types(folders: Sequence[Path], normal: Path) -> None:
@@ -231,16 +234,3 @@ def _check_types(folders: Sequence[Path], normal: Path) -> None:
             msg = f"the folders {seen[folder.name]} and {folder} have the same defect type; merge them"
             raise InvalidInputError(msg)
         seen[folder.name] = folder
-
-
-def _check_strays(masks: Path, normal: Path, used: set[Path]) -> None:
-    """Check that there are no masks outside the ``used`` folders, except for image folders that are not used."""
-    all_masks = [*image_files(masks), *_nested_images(masks)]
-    for mask in (mask for mask in all_masks if mask.parent not in used):
-        if mask.parent == masks / normal.name:
-            msg = f"mask {mask} belongs to a normal image; remove it, or move the image to the folder of a defect type"
-            raise InvalidInputError(msg)
-        if mask.parent.parent != masks or not (normal.parent / mask.parent.name).is_dir():
-            expected = masks / "<defect type>" / f"{mask.stem}.png"
-            msg = f"mask {mask} belongs to no image; remove it, or move it to its expected place: {expected}"
-            raise InvalidInputError(msg)

@@ -16,7 +16,6 @@ from typing import Any, NamedTuple
 import pandas as pd
 import torch
 from anomalib.data.utils import Split
-from PIL import Image
 from torch.nn import functional as F
 from torchvision.transforms.v2 import Transform
 from torchvision.transforms.v2.functional import resize
@@ -24,10 +23,13 @@ from torchvision.tv_tensors import Image as ImageTensor
 from torchvision.tv_tensors import Mask
 
 from anomalib_defect_plugins.core.errors import InvalidInputError
+from anomalib_defect_plugins.core.image_io import read_size
+from anomalib_defect_plugins.core.mask_io import read_mask
 from anomalib_defect_plugins.data.dataclasses import GOOD, SEPARATOR
 from anomalib_defect_plugins.data.datamodule import DefectDataModule
 from anomalib_defect_plugins.data.dataset import CheckedDataset, reading
 from anomalib_defect_plugins.data.download import download_if_missing
+from anomalib_defect_plugins.data.mask_resize import resize_mask
 from anomalib_defect_plugins.data.published_layout import check_count, existing_file, existing_images
 from anomalib_defect_plugins.data.sample_table import Sample, make_table
 
@@ -167,8 +169,7 @@ class KolektorSddDataset(CheckedDataset):
         """Load the mask of a sample, check its size against the image file, and resize it."""
         if self.image_size is None:
             return super().load_sample_mask(sample, image)
-        with Image.open(sample.image_path) as file:
-            width, height = file.size
+        width, height = read_size(sample.image_path)
         mask = super().load_sample_mask(sample, torch.empty(height, width))
         return None if mask is None else resize_mask(mask, self.image_size)
 
@@ -196,22 +197,6 @@ def dilate(mask: Mask, side: int) -> Mask:
     if not side:
         return mask
     return Mask(F.max_pool2d(mask[None].float(), side, stride=1, padding=side // 2)[0], dtype=torch.uint8)
-
-
-def resize_mask(mask: Mask, size: tuple[int, int]) -> Mask:
-    """Resize a mask without losing marked pixels.
-
-    Args:
-        mask: Mask, shape (H, W), uint8, 0 or 1.
-        size: Height and width. Along a reduced axis a pixel is marked if any part of it was; along an enlarged axis the
-            nearest pixel is repeated.
-
-    Returns:
-        Resized mask, shape ``size``, uint8, 0 or 1.
-    """
-    shrunk = [min(sides) for sides in zip(mask.shape, size, strict=True)]
-    marked = F.adaptive_max_pool2d(mask[None, None].float(), shrunk)
-    return Mask(F.interpolate(marked, size, mode="nearest-exact")[0, 0], dtype=torch.uint8)
 
 
 def read_parts(root: Path) -> list[Part]:
@@ -275,15 +260,16 @@ def _label(image: Path) -> Path:
 
 def _is_defective(image: Path, label: Path) -> bool:
     """Whether a label marks any pixel; checks its size."""
-    with reading("label", str(label)), Image.open(label) as file:
-        size, marked = file.size, file.convert("L").getbbox() is not None
-    with reading("image", str(image)), Image.open(image) as file:
-        image_size = file.size
+    with reading("label", str(label)):
+        marks = read_mask(label)
+    with reading("image", str(image)):
+        image_size = read_size(image)
+    size = marks.shape[::-1]
     if size != image_size:
         actual, expected = ("x".join(map(str, sides)) for sides in (size, image_size))
         msg = f"label {label} is {actual} pixels and its image {image} {expected}; make their sizes equal"
         raise InvalidInputError(msg)
-    return marked
+    return bool(marks.any())
 
 
 def _joint_names(images: Iterable[Path]) -> dict[str, str]:

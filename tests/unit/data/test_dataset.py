@@ -26,6 +26,14 @@ class Pair(CheckedDataset):
         self.samples.attrs["task"] = task
 
 
+def save_mask(path: Path, size: tuple[int, int] = SIZE) -> None:
+    """Write a mask that marks 6 pixels."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    mask = np.zeros(size[::-1], np.uint8)
+    mask[2:5, 3:5] = 255
+    Image.fromarray(mask).save(path)
+
+
 def save(path: Path, size: tuple[int, int] = SIZE) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(np.random.default_rng(0).integers(0, 256, (*size[::-1], 3), dtype=np.uint8)).save(path)
@@ -45,9 +53,7 @@ def root(tmp_path: Path) -> Path:
     for suffix in ("png", "jpg", "bmp", "tiff"):
         save(tmp_path / f"good.{suffix}")
         save(tmp_path / f"holed.{suffix}")
-    mask = np.zeros(SIZE[::-1], np.uint8)
-    mask[2:5, 7:9] = 255
-    Image.fromarray(mask).save(tmp_path / "mask.png")
+    save_mask(tmp_path / "mask.png")
     return tmp_path
 
 
@@ -83,7 +89,7 @@ def test_loading_a_truncated_image_names_it(root: Path, suffix: str) -> None:
 
 
 def test_loading_a_mask_of_another_size_names_both_files_and_sizes(root: Path) -> None:
-    save(root / "mask.png", (10, 12))
+    save_mask(root / "mask.png", (10, 12))
     with pytest.raises(InvalidInputError, match=r"mask .*mask\.png is 10x12 pixels and its image .*holed\.png 24x16"):
         Pair(root)[1]
 
@@ -127,7 +133,7 @@ def test_the_check_names_a_file_that_is_not_an_image(root: Path, content: bytes)
 
 
 def test_the_check_names_a_mask_of_another_size(root: Path) -> None:
-    save(root / "mask.png", (10, 12))
+    save_mask(root / "mask.png", (10, 12))
     with pytest.raises(InvalidInputError, match=r"mask .*mask\.png is 10x12 .* 24x16"):
         check_samples(Pair(root))
 
@@ -140,7 +146,7 @@ def test_the_check_names_a_missing_file(root: Path) -> None:
 
 
 def test_the_check_ignores_masks_of_a_classification_task(root: Path) -> None:
-    save(root / "mask.png", (10, 12))
+    save_mask(root / "mask.png", (10, 12))
     check_samples(Pair(root, task="classification"))
 
 
@@ -156,7 +162,7 @@ def anomalib_folder(root: Path, masks: bool) -> Folder:
     for index in range(4):
         save(root / "normal" / f"{index}.jpg")
         save(root / "holed" / f"{index}.jpg")
-        save(root / "masks" / f"{index}.png")
+        save_mask(root / "masks" / f"{index}.png")
     return Folder(
         "set",
         root=root,
@@ -180,7 +186,7 @@ def test_the_check_works_on_anomalibs_folder(tmp_path: Path, masks: bool) -> Non
 
 def test_the_check_names_a_mask_of_another_size_in_anomalibs_folder(tmp_path: Path) -> None:
     datamodule = anomalib_folder(tmp_path, masks=True)
-    save(tmp_path / "masks" / "3.png", (8, 8))
+    save_mask(tmp_path / "masks" / "3.png", (8, 8))
     datamodule.setup()
     with pytest.raises(InvalidInputError, match=r"masks.3\.png is 8x8 pixels and its image .*3\.jpg 24x16"):
         check_samples(datamodule.test_data)

@@ -48,7 +48,9 @@ class Objects(DefectDataModule):
         path = self.root / name
         path.parent.mkdir(parents=True, exist_ok=True)
         if not path.exists():
-            Image.new("L", (40, 36), value).save(path)
+            image = Image.new("L", (40, 36))
+            image.paste(value, (0, 0, 40, 36 if value < 255 else 18))  # a mask marks the upper half
+            image.save(path)
         return str(path)
 
 

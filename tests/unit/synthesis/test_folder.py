@@ -59,10 +59,15 @@ def test_a_defect_may_cover_as_much_as_is_requested(
     make: MakeImages, fake: FakeSynthesizer, out: Path, tmp_path: Path
 ) -> None:
     fake.floor = 0.6  # above the threshold everywhere
-    with pytest.raises(InvalidInputError, match=r"covers --max-share 0\.99 of the image at most"):
-        make(tmp_path / "less", max_share=0.99)
-    make(max_share=1.0)
-    assert read_table(out).defect_share.tolist() == [1] * 4
+    with pytest.raises(InvalidInputError, match=r"covers --max-share 1\.0 of the image at most and leaves"):
+        make(tmp_path / "all", max_share=1.0)  # no data set would read such a mask
+    region = np.zeros(fake.image_size, np.uint8)
+    region[:, :31] = 255  # 8 columns more are affected, 9 of 48 are not
+    Image.fromarray(region).save(tmp_path / "region.png")
+    make(max_share=1.0, region=tmp_path / "region.png")
+    assert read_table(out).defect_share.tolist() == pytest.approx([39 / 48] * 4)
+    with pytest.raises(InvalidInputError, match=r"covers --max-share 0\.5 of the image at most"):
+        make(tmp_path / "less", max_share=0.5, region=tmp_path / "region.png")
 
 
 def test_defect_folder_reads_it(make: MakeImages, out: Path) -> None:

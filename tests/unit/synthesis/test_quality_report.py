@@ -158,7 +158,9 @@ def test_types_in_turn_are_not_mixed_up(data: DefectFolder, tmp_path: Path) -> N
         row: dict[str, Any] = {"number": number, "category": kind, "seed": 0, "source": "there.png", "mean_map": mean}
         row |= {"image": f"{kind}/{number}.png", "mask": f"masks/{kind}/{number}.png", "defect_share": mean}
         row["normal"] = folder.add_normal(f"{number}.png", grey(200 + number))
-        folder.add(row, {row["image"]: grey(level), row["mask"]: torch.ones(1, SIDE, SIDE)})
+        mask = torch.zeros(1, SIDE, SIDE)
+        mask[:, :4] = 1
+        folder.add(row, {row["image"]: grey(level), row["mask"]: mask})
     write_quality_report({"made": tmp_path / "made"}, data, tmp_path / "out", MEAN)
     found = figures(tmp_path / "out")
     assert found["crack", "made"]["mean_map"] == pytest.approx(0.1)

@@ -44,7 +44,7 @@ def test_an_invalid_request_is_refused_and_nothing_is_written(
     ("size", "value", "line"),
     [
         ((32, 32), 255, "is 32x32 pixels, and the checkpoint makes images of 48x32; make it as large"),
-        ((48, 32), 0, "is all black; mark where defects are to be"),
+        ((48, 32), 0, "marks nothing; mark where defects are to be"),
     ],
 )
 def test_a_region_of_another_size_or_an_empty_one_is_refused(

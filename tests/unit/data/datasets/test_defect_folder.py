@@ -203,12 +203,13 @@ def test_other_files_are_ignored(root: Path) -> None:
     assert len(load(root).test_data) == 2 + 5
 
 
-def test_images_of_different_sizes_are_collated(root: Path) -> None:
+def test_images_of_different_sizes_keep_them_in_a_batch(root: Path) -> None:
     write_image(root / "crack" / "10.jpg", (20, 30))
     write_mask(root / "masks" / "crack" / "10.png", (20, 30))
     batch = next(iter(load(root).test_dataloader()))
-    assert batch.image.shape == (7, 3, 30, 20)
-    assert batch.gt_mask.shape == (7, 30, 20)
+    sizes = [(30, 20), *[SIZE[::-1]] * 6]
+    assert [image.shape for image in batch.image] == [(3, *size) for size in sizes]
+    assert [mask.shape for mask in batch.gt_mask] == sizes
 
 
 def test_defects_are_trained_on_with_or_without_masks(root: Path) -> None:

@@ -181,8 +181,8 @@ def test_a_missing_file_is_named_with_the_remedy(tmp_path: Path, few: None) -> N
     ("arguments", "message"),
     [
         ({"category": "wood"}, r"category is 'wood'; it must be one of brick, grass, gravel"),
-        ({"image_size": 63}, r"image_size is 63; it must be within 64 and 1024"),
-        ({"image_size": 1025}, r"image_size is 1025; it must be within 64 and 1024"),
+        ({"image_size": 63}, r"image_size is 63; it must be from 64 to 1024"),
+        ({"image_size": 1025}, r"image_size is 1025; it must be from 64 to 1024"),
         ({"seed": -1}, r"seed is -1; it must be 0 or more"),
     ],
 )

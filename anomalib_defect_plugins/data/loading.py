@@ -1,0 +1,105 @@
+"""Batches of images of different sizes, and the checks of loader arguments that all data modules share."""
+
+from collections.abc import Callable, Sequence
+from numbers import Integral
+from typing import Any, cast
+
+from anomalib.data import AnomalibDataModule, ImageBatch, ImageItem
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from anomalib_defect_plugins.core.errors import ConfigurationError, InvalidInputError
+from anomalib_defect_plugins.data.dataclasses import DefectBatch, DefectItem, is_mixed, two_sizes
+from anomalib_defect_plugins.data.lost_masks import warn_of_lost_masks
+
+LEAST = {"train_batch_size": 1, "eval_batch_size": 1, "num_workers": 0}
+"""Lowest value of each loader argument."""
+
+
+class SizeKeepingDataModule(AnomalibDataModule):
+    """Base class of data modules whose batches keep the size of each image until the pre-processor resizes it."""
+
+    def setup(self, stage: str | None = None) -> None:
+        """Set up the splits, and name masks that lose their defect at the size of the model."""
+        super().setup(stage)
+        warn_of_lost_masks(self, stage)
+
+    def train_dataloader(self) -> "DataLoader[Any]":
+        """Return the training batches."""
+        return _size_keeping(super().train_dataloader())
+
+    def val_dataloader(self) -> "DataLoader[Any]":
+        """Return the validation batches."""
+        return _size_keeping(super().val_dataloader())
+
+    def test_dataloader(self) -> "DataLoader[Any]":
+        """Return the test batches."""
+        return _size_keeping(super().test_dataloader())
+
+    def on_after_batch_transfer(self, batch: object, dataloader_idx: int) -> object:
+        """Check that the pre-processor of the model will resize all images of a batch to one size."""
+        del dataloader_idx
+        if self.trainer is not None and is_mixed(getattr(batch, "image", None)):
+            model: Any = self.trainer.lightning_module
+            transform = getattr(getattr(model, "pre_processor", None), "transform", None)
+            images = cast(Any, batch).image
+            check_one_size(transform(images) if transform else images, type(model).__name__)
+        return batch
+
+
+def _size_keeping(loader: Any) -> "DataLoader[Any]":
+    loader.collate_fn = keep_sizes(loader.collate_fn)
+    return cast("DataLoader[Any]", loader)
+
+
+def keep_sizes(collate: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a collate function that leaves the size of images as it is, in place of anomalib's.
+
+    anomalib's resizes all images of a batch to the size of the largest, so that the result for an image depends on its
+    neighbours.
+
+    Args:
+        collate: Collate function; one that is not anomalib's is returned unchanged.
+    """
+    return collate_images if collate == ImageBatch.collate else collate
+
+
+def collate_images(items: list[ImageItem]) -> ImageBatch:
+    """Collate items: as anomalib does if they are its own and have one size, or else into a ``DefectBatch``."""
+    is_ours = isinstance(items[0], DefectItem) or is_mixed([item.image for item in items])
+    return cast(ImageBatch, (DefectBatch if is_ours else ImageBatch).collate(items))
+
+
+def check_one_size(images: Tensor | Sequence[Tensor] | None, model: str) -> None:
+    """Check that the images of a batch have one size after pre-processing.
+
+    Args:
+        images: Images, shape (B, C, H, W), or a list of images, shape (C, H, W).
+        model: Name of the model, for the message.
+
+    Raises:
+        ConfigurationError: If sizes differ; names two of them.
+    """
+    if is_mixed(images):
+        sizes = two_sizes(cast(Sequence[Tensor], images))
+        msg = (
+            f"a batch has {sizes}, and the pre-processor of {model} does not resize them to one size: set "
+            "train_batch_size and eval_batch_size to 1, or use a pre-processor that does"
+        )
+        raise ConfigurationError(msg)
+
+
+def check_loader_arguments(datamodule: AnomalibDataModule) -> None:
+    """Check the batch sizes and the number of worker processes of any anomalib data module.
+
+    Args:
+        datamodule: Data module; it need not be set up.
+
+    Raises:
+        InvalidInputError: If one is not a whole number or too low; names it and its lowest value.
+    """
+    for name, least in LEAST.items():
+        value = getattr(datamodule, name, least)
+        if not isinstance(value, Integral) or isinstance(value, bool) or value < least:
+            msg = f"{name} is {value!r}; it must be a whole number of at least {least}"
+            raise InvalidInputError(msg)

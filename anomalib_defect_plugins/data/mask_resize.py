@@ -1,0 +1,74 @@
+"""Resizing of masks that keeps thin defects."""
+
+from typing import Any
+
+import numpy as np
+import torch
+from scipy import ndimage
+from torch.nn import functional as F
+from torchvision.transforms.v2 import Compose, Resize, Transform
+from torchvision.tv_tensors import Image, Mask
+
+
+def resize_mask(mask: Mask, size: tuple[int, int]) -> Mask:
+    """Resize a mask without losing marked pixels.
+
+    Args:
+        mask: Mask, shape (H, W), uint8, 0 or 1.
+        size: Height and width. Along a reduced axis a pixel is marked if any part of it was; along an enlarged axis the
+            nearest pixel is repeated.
+
+    Returns:
+        Resized mask, shape ``size``, uint8, 0 or 1.
+    """
+    shrunk = [min(sides) for sides in zip(mask.shape, size, strict=True)]
+    marked = F.adaptive_max_pool2d(mask[None, None].float(), shrunk)
+    return Mask(F.interpolate(marked, size, mode="nearest-exact")[0, 0], dtype=torch.uint8)
+
+
+def augment(augmentations: Transform, image: Image, mask: Mask | None) -> tuple[Image, Mask | None]:
+    """Apply augmentations, the last of which usually resizes to the size of the model.
+
+    Masks are resized to the nearest pixels as in anomalib, except for defects that would vanish between these pixels.
+
+    Args:
+        augmentations: Augmentations of an image and its mask.
+        image: Image, shape (3, H, W).
+        mask: Its mask, shape (H, W), or ``None``.
+
+    Returns:
+        Augmented image and mask.
+    """
+    if mask is None:
+        return augmentations(image), None
+    *steps, last = flat_steps(augmentations)
+    for step in steps:
+        image, mask = step(image, mask)
+    augmented: tuple[Image, Mask] = last(image, mask)
+    return (augmented[0], keep_thin(mask, augmented[1])) if isinstance(last, Resize) else augmented
+
+
+def keep_thin(mask: Mask, resized: Mask) -> Mask:
+    """Add the defects to a resized mask that have vanished from it: each pixel that they touch is marked.
+
+    Args:
+        mask: Mask, shape (H, W), uint8, 0 or 1.
+        resized: The mask resized to the nearest pixels, shape (h, w); returned as it is if each defect is left.
+    """
+    height, width = resized.shape
+    if (height >= mask.shape[0] and width >= mask.shape[1]) or not mask.any():
+        return resized
+    touched = resize_mask(mask, (height, width))
+    regions, number = ndimage.label(touched, np.ones((3, 3)))
+    left = np.unique(regions[resized.numpy() > 0])
+    if number == np.count_nonzero(left):
+        return resized
+    vanished = (regions > 0) & ~np.isin(regions, left)
+    return Mask(resized | torch.from_numpy(vanished), dtype=resized.dtype)
+
+
+def flat_steps(augmentations: Transform | None) -> list[Any]:
+    """Return the transforms of a composition in order, those of nested ones too."""
+    if not isinstance(augmentations, Compose):
+        return [augmentations]
+    return [step for part in augmentations.transforms for step in flat_steps(part)]
