@@ -4,7 +4,7 @@
 
     name: smoke                    # of the results folder
     seeds: [0, 1]
-    trainer: {max_epochs: 10}      # arguments of Lightning's trainer
+    trainer: {max_epochs: 10}      # arguments of Lightning's trainer, for all models
     models:
       - name: PaDiM                # label; by default the class name
         class_path: Padim
@@ -161,7 +161,8 @@ def _read_models(
 def _read_items(content: Mapping[str, Any], section: str, further_keys: Iterable[str] = ()) -> list[dict[str, Any]]:
     items = content.get(section)
     if not isinstance(items, list) or not items or not all(isinstance(item, dict) for item in items):
-        msg = f"{section} must be a list of items, each with a class_path"
+        keys = "a name or a class_path" if section == "supervision" else "a class_path"
+        msg = f"{section} must be a list of items, each with {keys}"
         raise InvalidInputError(msg)
     for number, item in enumerate(items, start=1):
         place = f"item {number} of {section}"
@@ -268,6 +269,9 @@ def _read_trainer(content: Any) -> dict[str, Any]:
     devices = content.get("devices", 1)
     if devices not in (1, "1") and not (isinstance(devices, list) and len(devices) == 1):
         msg = f"devices of trainer is {devices!r}; a run trains on 1; several run at a time with --runner and --jobs"
+        raise InvalidInputError(msg)
+    if content.get("limit_test_batches") == 0:
+        msg = "limit_test_batches of trainer is 0, so that nothing would be measured; leave it out"
         raise InvalidInputError(msg)
     return content
 

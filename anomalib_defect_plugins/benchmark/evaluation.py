@@ -4,7 +4,7 @@ Maps and masks are written to the disk batch by batch, so that memory holds only
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -12,6 +12,7 @@ from typing import Any, cast
 import numpy as np
 import numpy.typing as npt
 import torch
+from anomalib.post_processing import PostProcessor
 from lightning.pytorch import Callback, LightningModule, Trainer
 from PIL import Image
 from scipy.ndimage import label as label_regions
@@ -19,6 +20,7 @@ from torch import Tensor, nn
 from torchmetrics.functional.classification import binary_f1_score, binary_precision, binary_recall
 
 from anomalib_defect_plugins.core.errors import InvalidInputError
+from anomalib_defect_plugins.core.image_io import read_size
 from anomalib_defect_plugins.metrics.ranking import rank
 from anomalib_defect_plugins.metrics.segmentation import DefectIoU, MeanIoU, PixelAccuracy, PixelCounts
 from anomalib_defect_plugins.results.image_table import ImageRow, write_image_table
@@ -48,7 +50,8 @@ class ImagePrediction:
         path: Image file.
         label: Whether the image is defective.
         score: Score before the post-processor.
-        pred_label: Whether the model calls the image defective; ``None`` if the model does not predict labels.
+        pred_label: Whether the model calls the image defective; ``None`` if it predicts no labels, or without a
+            threshold.
         offset: Position of map and mask in the scratch files, in pixels.
         shape: Height and width of the map; (0, 0) without a map.
         has_mask: Whether pixel metrics include the image. They exclude a defective image without a mask.
@@ -75,6 +78,8 @@ class Recorder(Callback):
         predictions: Predictions in the order of the images.
         image_size: Height and width of the images that the model received.
         counts: Counts of pixels by mask and predicted mask.
+        without_threshold: ``image`` and ``pixel`` if the post-processor has no threshold for them. anomalib's labels
+            raw scores above 0.5 then, which means nothing.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -82,6 +87,7 @@ class Recorder(Callback):
         self.predictions: list[ImagePrediction] = []
         self.image_size: tuple[int, int] | None = None
         self.counts = PixelCounts()
+        self.without_threshold: set[str] = set()
         self._pending: tuple[Any, Tensor, Tensor | None] | None = None
         self._pixels = 0
 
@@ -89,10 +95,8 @@ class Recorder(Callback):
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
     ) -> None:
         """Record the previous batch, which the callbacks of the model have processed by now."""
-        del trainer, pl_module, batch_idx, dataloader_idx
+        del trainer, pl_module, batch, batch_idx, dataloader_idx
         self._record_pending()
-        height, width = batch.image.shape[-2:]
-        self.image_size = (height, width)
 
     def on_test_batch_end(
         self,
@@ -104,7 +108,10 @@ class Recorder(Callback):
         dataloader_idx: int = 0,
     ) -> None:
         """Keep scores and maps, which the post-processor is about to scale."""
-        del trainer, pl_module, batch, batch_idx, dataloader_idx
+        del trainer, batch_idx, dataloader_idx
+        self.without_threshold = _without_threshold(getattr(pl_module, "post_processor", None))
+        height, width = batch.image.shape[-2:]
+        self.image_size = (height, width)
         maps, scores = outputs.anomaly_map, outputs.pred_score
         self._pending = outputs, maps.flatten(1).amax(1) if scores is None else scores, maps
 
@@ -122,10 +129,12 @@ class Recorder(Callback):
             self._record(batch, index, path, score, _plane(maps, index))
 
     def _record(self, batch: Any, index: int, path: str, score: float, image_map: Plane | None) -> None:
-        mask, pred_mask = _plane(batch.gt_mask, index), _plane(batch.pred_mask, index)
+        mask = _plane(batch.gt_mask, index)
+        pred_mask = None if "pixel" in self.without_threshold else _plane(batch.pred_mask, index)
         _check_finite(path, score, image_map)
         label = bool(batch.gt_label[index])
-        pred_label = None if batch.pred_label is None else bool(batch.pred_label.flatten()[index])
+        has_label = batch.pred_label is not None and "image" not in self.without_threshold
+        pred_label = bool(batch.pred_label.flatten()[index]) if has_label else None
         has_mask = image_map is not None and mask is not None and (not label or bool(mask.any()))
         shape = (0, 0) if image_map is None else (image_map.shape[0], image_map.shape[1])
         self.predictions.append(ImagePrediction(path, label, score, pred_label, self._pixels, shape, has_mask))
@@ -172,9 +181,17 @@ class Evaluation:
         count, offset = image.shape[0] * image.shape[1], image.offset * np.dtype(kind).itemsize
         return np.fromfile(self._recorder.folder / name, kind, count, offset=offset).reshape(image.shape)
 
-    def metrics(self) -> dict[str, float]:
-        """Compute the metrics; those that the images do not define, such as AUROC without normal ones, are left out."""
-        metrics = {**self._image_metrics(), **self._curve_metrics(), **self._mask_metrics()}
+    def metrics(self, logged: Mapping[str, float] | None = None) -> dict[str, float]:
+        """Compute the metrics; those that the images do not define, such as AUROC without normal ones, are left out.
+
+        Args:
+            logged: Metrics that the model has logged, which those of raw scores replace. Without a threshold, those of
+                labels and masks are left out.
+        """
+        names = {"image": [*IMAGE_METRICS], "pixel": ["F1Score", *MASK_METRICS]}
+        meaningless = {f"{kind}_{name}" for kind in self._recorder.without_threshold for name in names[kind]}
+        metrics = {name: value for name, value in (logged or {}).items() if name not in meaningless}
+        metrics |= {**self._image_metrics(), **self._curve_metrics(), **self._mask_metrics()}
         return {name: float(value) for name, value in metrics.items() if math.isfinite(value)}
 
     def _image_metrics(self) -> dict[str, float]:
@@ -250,6 +267,13 @@ def read_thresholds(post_processor: nn.Module | None) -> dict[str, float | None]
     }
 
 
+def _without_threshold(post_processor: nn.Module | None) -> set[str]:
+    """Return the kinds of thresholds that a post-processor of anomalib lacks."""
+    if not isinstance(post_processor, PostProcessor):
+        return set()
+    return {kind for kind, threshold in read_thresholds(post_processor).items() if threshold is None}
+
+
 def _plane(planes: Tensor | None, index: int) -> Plane | None:
     """Select an item of (B, H, W) or (B, 1, H, W), as (H, W)."""
     if planes is None:
@@ -265,8 +289,7 @@ def _check_finite(path: str, score: float, image_map: Plane | None) -> None:
 
 
 def _row(image: ImagePrediction, types: dict[str, str], name: str) -> ImageRow:
-    with Image.open(image.path) as file:  # reads only the header of the file
-        size = file.size
+    size = read_size(image.path)
     pred_label = "" if image.pred_label is None else int(image.pred_label)
     return ImageRow(image.path, int(image.label), types.get(image.path, ""), image.score, pred_label, *size, name)
 

@@ -18,6 +18,7 @@ import numpy as np
 import pandas as pd
 import torch
 from anomalib.data import AnomalibDataModule
+from anomalib.data.utils import ValSplitMode
 from anomalib.engine import Engine
 from anomalib.models.components import AnomalibModule
 from anomalib.pipelines.components.base import Job, JobGenerator
@@ -31,7 +32,9 @@ from anomalib_defect_plugins.benchmark.environment import PeakMemory, describe_e
 from anomalib_defect_plugins.benchmark.evaluation import Evaluation, Recorder, read_thresholds
 from anomalib_defect_plugins.core.errors import error_line
 from anomalib_defect_plugins.core.image_io import Size
+from anomalib_defect_plugins.core.stop_signals import Terminated
 from anomalib_defect_plugins.data.split_file import write_split
+from anomalib_defect_plugins.data.summary import datasets_of
 from anomalib_defect_plugins.data.training_set import with_defect_types
 from anomalib_defect_plugins.plugins.instantiate import build
 from anomalib_defect_plugins.plugins.manager import shorten
@@ -117,12 +120,15 @@ class BenchmarkRun(Job):
         Raises:
             InvalidInputError: If the results folder is not writable.
             KeyboardInterrupt: If the user stops the benchmark.
+            Terminated: If SIGTERM stops it.
         """
         try:
             with _quiet(), _working_in(self.settings.folder):
                 record = self._execute(task_id)
-        except SIGTERMException:
+        except Terminated:
             raise
+        except SIGTERMException as error:
+            raise Terminated from error
         except SystemExit as error:
             if isinstance(error.__context__, KeyboardInterrupt):  # Lightning replaces one by a SystemExit
                 raise KeyboardInterrupt from error
@@ -278,8 +284,7 @@ class RunExecution:
         cost |= {"parameters": sum(parameter.numel() for parameter in self.model.model.parameters()), "flops": None}
         self._write(folder, evaluation)
         measurements = {
-            # Metrics of unscaled scores replace those that the model logs under the same name.
-            "metrics": {name: value for name, value in logged[0].items() if np.isfinite(value)} | evaluation.metrics(),
+            "metrics": evaluation.metrics(logged[0]),
             "map_range": evaluation.map_range,
             "image_size": self.recorder.image_size,
             "thresholds": read_thresholds(self.model.post_processor),
@@ -298,11 +303,18 @@ class RunExecution:
 
     def _split(self, folder: Path) -> dict[str, Any]:
         """Write the split, which ``WithDefects`` can read again, and return its counts and hash."""
-        tables = {name: with_defect_types(getattr(self.data, f"{name}_data").samples) for name in ("train", "test")}
+        datasets = datasets_of(self.data)
+        names: list[str] = [name for name in ("train", "val", "test") if name in datasets]
+        tables = {name: with_defect_types(datasets[name].samples) for name in names}
+        is_generated = self.data.val_split_mode == ValSplitMode.SYNTHETIC
+        if "val" in tables and (is_generated or set(tables["val"].image_path) == set(tables["test"].image_path)):
+            del tables["val"]
         images = [path for table in tables.values() for path in table.image_path]
         write_split(folder / SPLIT, tables, images)
-        rows = sorted((folder / SPLIT).read_text(encoding="utf-8").splitlines()[1:])
-        counts = {name: len(table) for name, table in tables.items()}
+        lines = (folder / SPLIT).read_text(encoding="utf-8").splitlines()[1:]
+        # As in results of older versions, without validation images.
+        rows = sorted(line for line in lines if not line.startswith("val,"))
+        counts = {name: len(tables[name]) for name in ("train", "test")}
         return {**counts, "hash": sha256("\n".join(rows).encode()).hexdigest()}
 
     def _profile(self, folder: Path, image_size: Size) -> dict[str, Any]:
@@ -315,9 +327,8 @@ class RunExecution:
         """Return test images as the model receives them, shape (N, C, H, W), float in [0, 1]."""
         data = self.data.test_data
         indices = np.linspace(0, len(data) - 1, min(SAMPLES, len(data))).round().astype(int)
-        images = data.collate_fn([data[int(index)] for index in indices]).image.as_subclass(Tensor)
-        resized: Tensor = resize(images, list(image_size), antialias=True)
-        return resized.clamp(0, 1)
+        images = [resize(data[int(index)].image, list(image_size), antialias=True) for index in indices]
+        return torch.stack(images).as_subclass(Tensor).clamp(0, 1)
 
 
 def _timed(function: Callable[..., T], *arguments: object, **named: object) -> tuple[float, T]:

@@ -9,6 +9,7 @@ import multiprocessing
 import os
 import signal
 import threading
+import time
 from abc import abstractmethod
 from collections import deque
 from collections.abc import Generator, Sequence
@@ -25,6 +26,7 @@ from rich.progress import Progress, SpinnerColumn, TaskID, TextColumn, TimeElaps
 from anomalib_defect_plugins.benchmark.job import BenchmarkRun, BenchmarkRuns
 from anomalib_defect_plugins.core.errors import InvalidInputError
 from anomalib_defect_plugins.core.ray_cluster import import_ray, start_ray
+from anomalib_defect_plugins.core.stop_signals import TERMINATED, handle_stop_signals, keep_handler
 from anomalib_defect_plugins.results.folder import ResultRow, make_row
 
 SUMMARY_METRICS = ("image_AUROC", "image_F1Score", "pixel_AUROC", "pixel_AUPRO", "pixel_IoU")
@@ -32,6 +34,9 @@ SUMMARY_METRICS = ("image_AUROC", "image_F1Score", "pixel_AUROC", "pixel_AUPRO",
 
 MAX_DISPLAYED_RUNS = 16
 """Maximum runs displayed while in progress; a cluster may have hundreds."""
+
+END_TIMEOUT_S = 5.0
+"""Time for the processes of a stopped benchmark to clean up."""
 
 MAX_RETRIES = 3
 """How often Ray restarts a run whose worker was killed."""
@@ -62,6 +67,7 @@ class BenchmarkRunner(Runner):
         Raises:
             InvalidInputError: If the results folder is in use or not writable, or the runner is not available.
             KeyboardInterrupt: If the user stops the benchmark; ended runs are kept.
+            Terminated: If SIGTERM stops it; ended runs are kept.
         """
         results, runs = self.generator.results, self.generator.runs
         with results.lock(), contextlib.closing(ProgressDisplay(len(runs))) as display:
@@ -138,11 +144,22 @@ class ProcessRunner(BenchmarkRunner):
                 for sentinel in cast(list[int], wait(list(running))):
                     run = running.pop(sentinel)
                     run.process.join()
+                    if run.process.exitcode in {TERMINATED, -signal.SIGTERM}:
+                        time.sleep(1)  # for this process to receive a signal that was sent to both
                     yield process_row(run.job, run.process.exitcode or 0, run.modified_ns)
         finally:
-            for run in running.values():
-                run.process.kill()  # an incomplete run is never mistaken for a finished one
-                run.process.join()
+            _end([run.process for run in running.values()])
+
+
+def _end(processes: Sequence[BaseProcess]) -> None:
+    """End processes and their children; an incomplete run is never mistaken for a finished one."""
+    for process in processes:
+        process.terminate()
+    deadline = time.monotonic() + END_TIMEOUT_S
+    for process in processes:
+        process.join(max(0.0, deadline - time.monotonic()))
+        process.kill()
+        process.join()
 
 
 def _start_process(job: BenchmarkRun, slot: int) -> _RunProcess:
@@ -153,7 +170,8 @@ def _start_process(job: BenchmarkRun, slot: int) -> _RunProcess:
 
 
 def _run_in_process(job: BenchmarkRun, slot: int) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent receives it too, and kills this process
+    handle_stop_signals()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent receives it too, and ends this process
     threading.Thread(target=_exit_with_parent, daemon=True).start()
     job.run(slot)
 
@@ -250,7 +268,8 @@ class RayRunner(BenchmarkRunner):
         if self.address is None:
             parallel_runs = self.jobs or max(1, (os.cpu_count() or 1) // threads)
             options |= {"num_cpus": threads * parallel_runs, "include_dashboard": False}
-        start_ray(self.ray, self.address, **options)
+        with keep_handler():
+            start_ray(self.ray, self.address, **options)
 
     def _gpus_per_run(self, jobs: Sequence[BenchmarkRun]) -> float:
         if self.gpus is not None:

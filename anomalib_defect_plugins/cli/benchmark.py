@@ -6,13 +6,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from anomalib_defect_plugins.core.errors import InvalidInputError
+from anomalib_defect_plugins.core.stop_signals import INTERRUPTED, TERMINATED, Terminated, handle_stop_signals
 
 if TYPE_CHECKING:
     from anomalib_defect_plugins.benchmark.job import BenchmarkRuns
     from anomalib_defect_plugins.benchmark.runners import BenchmarkRunner
-
-INTERRUPTED = 130
-"""Conventional exit status of a program that Ctrl-C has stopped."""
 
 
 def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -64,22 +62,29 @@ def _positive(text: str) -> int:
 
 def _run(options: argparse.Namespace) -> int:
     _check_options(options)
+    handle_stop_signals()
+    generator: BenchmarkRuns | None = None
+    try:
+        generator = _generator(options)
+        table = _runner(options, generator).run()
+    except (KeyboardInterrupt, Terminated) as error:
+        sys.stderr.write(f"stopped: {_progress(generator)}; the same command continues\n")
+        return INTERRUPTED if isinstance(error, KeyboardInterrupt) else TERMINATED
     from anomalib_defect_plugins.results.folder import TABLE
 
-    generator = _generator(options)
-    runner = _runner(options, generator)
-    try:
-        table = runner.run()
-    except KeyboardInterrupt:
-        total, missing = len(generator.runs), len(generator.missing())
-        sys.stderr.write(f"stopped: {total - missing} of {total} runs are finished; the same command continues\n")
-        return INTERRUPTED
     failed = int((table.status == "failed").sum()) if len(table) else 0
     advice = f", {failed} failed: --retry-failed repeats them" if failed else ""
     sys.stdout.write(
         f"results: {generator.settings.root / TABLE} ({len(table)} of {len(generator.runs)} runs{advice})\n"
     )
     return 1 if failed else 0
+
+
+def _progress(generator: "BenchmarkRuns | None") -> str:
+    if generator is None:
+        return "no run was started"
+    total, missing = len(generator.runs), len(generator.missing())
+    return f"{total - missing} of {total} runs are finished"
 
 
 def _check_options(options: argparse.Namespace) -> None:

@@ -27,13 +27,21 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         help="folder, searched with its subfolders in sorted order; or text file with one image path per line",
     )
     command.add_argument("--out", metavar="FILE.parquet", type=Path, required=True, help="table; must not exist")
-    command.add_argument("--maps", metavar="DIR", type=Path, help="folder for anomaly maps: PNG, named by row")
     command.add_argument(
-        "--threshold", type=float, help="score above which an image is defective; default: the model's own"
+        "--maps",
+        metavar="DIR",
+        type=Path,
+        help="folder for anomaly maps, named by row: PNG of [0, 1], or TIFF with 32-bit values if they are beyond",
+    )
+    command.add_argument(
+        "--threshold", type=float, help="score from which an image is defective; default: the model's own"
     )
     command.add_argument("--batch", type=int, default=1, help="images per batch; default: 1")
     command.add_argument(
         "--precision", choices=("f32", "bf16", "f16"), help="inference precision; default: OpenVINO's choice"
+    )
+    command.add_argument(
+        "--max-pixels", type=int, help="maximum pixels of an image; default: as in training, 179 million"
     )
     command.add_argument("--runner", choices=RUNNERS, default="local", help="where to run; default: local")
     command.add_argument("--address", help="address of the Ray cluster; by default Ray is started on this machine")
@@ -44,7 +52,7 @@ def _run(options: argparse.Namespace) -> int:
     from anomalib_defect_plugins.inference.openvino import InspectSettings
 
     maps = options.maps and options.maps.absolute()
-    settings = InspectSettings(options.threshold, options.batch, options.precision, maps)
+    settings = InspectSettings(options.threshold, options.batch, options.precision, maps, options.max_pixels)
     if options.address and options.runner != "ray":
         msg = f"--address {options.address} is that of a Ray cluster; add --runner ray"
         raise InvalidInputError(msg)

@@ -12,9 +12,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from anomalib_defect_plugins.core.errors import InvalidInputError, MissingDataError
-from anomalib_defect_plugins.core.image_files import IMAGE_SUFFIXES
+from anomalib_defect_plugins.core.image_files import IMAGE_SUFFIXES, UNREAD_SUFFIXES, unread_warning
 from anomalib_defect_plugins.core.ray_cluster import import_ray, start_ray
-from anomalib_defect_plugins.inference.resumable_table import ROWS_PER_PART, NumberedPath, ResumableTable, TablePart
+from anomalib_defect_plugins.inference.image_list import read_list
+from anomalib_defect_plugins.inference.resumable_table import (
+    LITTLE_RANGE,
+    ROWS_PER_PART,
+    NumberedPath,
+    ResumableTable,
+    TablePart,
+)
 
 if TYPE_CHECKING:
     import openvino
@@ -30,6 +37,9 @@ MAX_RETRIES = 3
 
 QUEUED_PARTS_PER_HOST = 3
 """Parts submitted at once for each host of a cluster, so that hosts do not wait for the next one."""
+
+MAX_SCORE = 3.4e38
+"""Highest absolute value of scores, which have single precision."""
 
 MAX_PROBED_IMAGES = 100
 """Maximum images opened to find the common image size."""
@@ -58,13 +68,13 @@ def inspect_images(
         MissingDataError: If the model does not exist, or there are no images.
         InvalidInputError: If a file or setting is invalid, or the results cannot be written.
     """
-    from anomalib_defect_plugins.inference.openvino import check_graph
+    from anomalib_defect_plugins.inference.graph_checks import check_graph
 
     _check_files(model, out, settings)
-    check_graph(_read_graph(model), settings)
     table = ResumableTable(out, _dependencies(model, settings))
     if settings.maps:
         _prepare_maps(settings.maps, table)
+    check_graph(_read_graph(model), settings.threshold, settings.batch, settings.maps)
     with table.open(image_paths(images)):
         inspected = _write_missing_parts(model, table, settings, runner, address)
         return table.join() + Counter(inspected=inspected)
@@ -78,13 +88,20 @@ def _write_missing_parts(
     total = table.count_images()
     done = total - sum(len(images) for _, images in table.missing_parts())
     inspected = 0
+    dark_or_white, first = 0, ""
     with _progress() as progress:
         task = progress.add_task("inspecting", total=total, completed=done)
         if done < total:
             for number, rows in inspect(model, table, settings, address):
                 table.write_part(number, rows)
                 inspected += len(rows)
+                found = [row["path"] for row in rows if LITTLE_RANGE in row]
+                first, dark_or_white = first or next(iter(found), ""), dark_or_white + len(found)
                 progress.update(task, advance=len(rows))
+    if dark_or_white:
+        from anomalib_defect_plugins.core.value_range import little_range_warning
+
+        sys.stderr.write(f"warning: {little_range_warning(first, dark_or_white, inspected)}\n")
     return inspected
 
 
@@ -99,8 +116,12 @@ def _check_files(model: Path, out: Path, settings: "InspectSettings") -> None:
     if out.suffix != ".parquet":
         msg = f"--out {out} is not a Parquet file; use {out.with_suffix('.parquet')}"
         raise InvalidInputError(msg)
-    if settings.batch < 1:
-        msg = f"--batch is {settings.batch}; it must be 1 or more"
+    for name, number in (("--batch", settings.batch), ("--max-pixels", settings.max_pixels)):
+        if number is not None and number < 1:
+            msg = f"{name} is {number}; it must be 1 or more"
+            raise InvalidInputError(msg)
+    if settings.threshold is not None and not abs(settings.threshold) <= MAX_SCORE:
+        msg = f"--threshold is {settings.threshold}; it must be a finite number"
         raise InvalidInputError(msg)
 
 
@@ -117,6 +138,7 @@ def _dependencies(model: Path, settings: "InspectSettings") -> dict[str, Any]:
         "--batch": settings.batch,
         "--precision": settings.precision,
         "--maps": settings.maps and str(settings.maps),
+        "--max-pixels": settings.max_pixels,
     }
 
 
@@ -141,9 +163,12 @@ def image_paths(images: Path) -> Iterator[str]:
     """
     is_empty = True
     try:
-        for path in _scan_folder(images) if images.is_dir() else _read_list(images):
+        unread: list[str] = []
+        for path in _scan_folder(images, unread) if images.is_dir() else read_list(images):
             is_empty = False
             yield path
+        if unread:
+            sys.stderr.write(f"warning: {unread_warning(unread[0], len(unread))}\n")
     except OSError as error:
         msg = f"cannot read {error.filename or images} ({error.strerror}); use a folder of images, or a text file "
         raise MissingDataError(msg + "with one image path per line") from error
@@ -152,28 +177,25 @@ def image_paths(images: Path) -> Iterator[str]:
         raise MissingDataError(msg)
 
 
-def _read_list(path: Path) -> Iterator[str]:
-    with path.open(encoding="utf-8", errors="surrogateescape") as lines:
-        for line in lines:
-            if "\0" in line:
-                msg = f"{path} is not a text file; use a folder, or a text file with one image path per line"
-                raise InvalidInputError(msg)
-            if line.strip():
-                yield line.rstrip("\r\n")
+def _scan_folder(folder: Path, unread: list[str]) -> Iterator[str]:
+    """Iterate over the images in a folder and its subfolders, sorted, without hidden files and links to folders.
 
-
-def _scan_folder(folder: Path) -> Iterator[str]:
-    """Iterate over the images in a folder and its subfolders, sorted, without hidden files and links to folders."""
+    Args:
+        folder: The folder.
+        unread: List to which images in formats that are not read are added.
+    """
     with os.scandir(folder) as scan:
         entries = sorted((entry for entry in scan if entry.name[0] != "."), key=lambda entry: entry.name)
     for entry in entries:
         if entry.is_dir(follow_symlinks=False):
-            yield from _scan_folder(Path(entry.path))
+            yield from _scan_folder(Path(entry.path), unread)
         elif Path(entry.name).suffix.lower() in IMAGE_SUFFIXES:
             if "\n" in entry.path:
                 msg = f"{entry.path!r} has a line break in its name; rename it"
                 raise InvalidInputError(msg)
             yield entry.path
+        elif Path(entry.name).suffix.lower() in UNREAD_SUFFIXES:
+            unread.append(entry.path)
 
 
 def _inspect_locally(
@@ -182,7 +204,7 @@ def _inspect_locally(
     """Inspect the missing parts in this process, in order."""
     del address
     images = (image for _, part in table.missing_parts() for image in part)
-    rows = _inspector(model, settings, _common_size(table)).inspect(images)
+    rows = _inspector(model, settings, _common_size(table, settings)).inspect(images)
     for number, group in itertools.groupby(rows, lambda row: row[0] // ROWS_PER_PART):
         yield number, [row for _, row in group]
 
@@ -198,7 +220,7 @@ def _inspect_on_ray(
         hosts = [int(node["Resources"].get("CPU", 0)) for node in ray.nodes() if node["Alive"]]
         cores = max(1, min(filter(None, hosts), default=1))
         task = ray.remote(num_cpus=cores, max_retries=MAX_RETRIES)(_inspect_part)
-        size, folder = _common_size(table), Path.cwd()
+        size, folder = _common_size(table, settings), Path.cwd()
         running: list[Any] = []
         for number, images in table.missing_parts():
             running.append(task.remote(model.absolute(), settings, size, cores, folder, number, images))
@@ -241,6 +263,11 @@ def _inspector(model: Path, settings: "InspectSettings", size: "Size | None", co
     from anomalib_defect_plugins.inference.openvino import Inspector
 
     inspector = Inspector(_read_graph(model), settings, size, cores)
+    if inspector.is_raw:
+        sys.stderr.write(
+            f"warning: {model.name} has no threshold of its own: its scores are taken as raw, and maps are written as "
+            "TIFF with 32-bit values\n"
+        )
     if size is not None and inspector.size is not None and inspector.size != size:
         (height, width), (image_height, image_width) = inspector.size, size
         sys.stderr.write(
@@ -261,14 +288,15 @@ def _read_graph(model: Path) -> "openvino.Model":
         raise InvalidInputError(msg) from error
 
 
-def _common_size(table: ResumableTable) -> "Size | None":
+def _common_size(table: ResumableTable, settings: "InspectSettings") -> "Size | None":
     """Return height and width of the first readable image, or ``None`` if none of the first few is readable."""
-    from PIL import Image
+    from anomalib_defect_plugins.core.image_io import read_size
+    from anomalib_defect_plugins.inference.openvino import pixel_limit
 
     for _, path in itertools.islice(table.numbered_paths(), MAX_PROBED_IMAGES):
         # Errors of the others are reported in their rows.
-        with contextlib.suppress(Exception), Image.open(path) as image:
-            return image.height, image.width
+        with contextlib.suppress(Exception), pixel_limit(settings.max_pixels):
+            return read_size(path)[::-1]
     return None
 
 

@@ -8,8 +8,10 @@ Inference requests are used directly instead of OpenVINO's ``AsyncInferQueue``, 
 error and does not report which image caused it.
 """
 
+import contextlib
 import itertools
 import os
+import re
 import threading
 import time
 import warnings
@@ -28,7 +30,14 @@ from PIL import Image
 
 from anomalib_defect_plugins.core.errors import InvalidInputError
 from anomalib_defect_plugins.core.image_io import Size, read_image
-from anomalib_defect_plugins.inference.resumable_table import ROWS_PER_PART, InspectionRow, NumberedPath
+from anomalib_defect_plugins.core.value_range import uses_little_range
+from anomalib_defect_plugins.inference.graph_checks import check_graph, has_threshold
+from anomalib_defect_plugins.inference.resumable_table import (
+    LITTLE_RANGE,
+    ROWS_PER_PART,
+    InspectionRow,
+    NumberedPath,
+)
 
 FULL_PRECISION = {"INFERENCE_PRECISION_HINT": "f32"}
 """OpenVINO setting for single precision; its default is bfloat16 where the processor supports it."""
@@ -52,16 +61,18 @@ class InspectSettings:
     """What the results depend on besides the model and the images.
 
     Args:
-        threshold: Score above which an image is defective; by default the model's own.
+        threshold: Score from which an image is defective; by default the model's own.
         batch: Batch size.
         precision: Inference precision of OpenVINO, such as ``f32``; by default its choice for the processor.
         maps: Folder for the anomaly maps; by default they are not kept.
+        max_pixels: Maximum pixels of an image; by default those that training accepts.
     """
 
     threshold: float | None = None
     batch: int = 1
     precision: str | None = None
     maps: Path | None = None
+    max_pixels: int | None = None
 
 
 class Inspector:
@@ -70,13 +81,14 @@ class Inspector:
     Args:
         network: Graph as anomalib exports it. It takes images, shape (N, 3, H, W), float in [0, 1], resizes and
             normalises them, and returns ``pred_score``, shape (N,); ``pred_label``, shape (N,), unless a threshold is
-            set; and ``anomaly_map``, shape (N, 1, h, w), in [0, 1], if maps are kept.
+            set; and ``anomaly_map``, shape (N, 1, h, w), if maps are kept.
         settings: The settings.
         size: Height and width of most images; images of other sizes take longer.
         threads: Number of inference threads; by default one per core.
 
     Attributes:
         size: Height and width that the graph takes, if fixed. Other images are resized, bilinear with antialiasing.
+        is_raw: Whether the graph has no threshold, and does not normalise scores and maps.
 
     Raises:
         InvalidInputError: If the graph does not fit the settings.
@@ -88,7 +100,8 @@ class Inspector:
         self.settings = settings
         self.network = network
         self.threads = threads
-        self.size = check_graph(network, settings)
+        self.size = check_graph(network, settings.threshold, settings.batch, settings.maps)
+        self.is_raw = not has_threshold(network)
         self.graphs: dict[tuple[int, ...] | None, _CompiledGraph] = {}
         self.lock = threading.Lock()
         common_size = self.size or size
@@ -108,8 +121,7 @@ class Inspector:
             Row number and row of each image, in the same order; see ``resumable_table.schema``.
         """
         futures: deque[Future[dict[int, InspectionRow]]] = deque()
-        with ThreadPoolExecutor(self.workers) as pool, warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
+        with pixel_limit(self.settings.max_pixels), ThreadPoolExecutor(self.workers) as pool:
             try:
                 for batch in self._batches(images):
                     futures.append(pool.submit(self._inspect_batch, batch, folder or Path()))
@@ -143,6 +155,8 @@ class Inspector:
             else:
                 by_shape.setdefault(image.shape, {})[number] = image
                 rows[number] |= {"width": width, "height": height}
+                if uses_little_range(image):
+                    rows[number][LITTLE_RANGE] = True
             rows[number]["seconds"] = time.perf_counter() - start
         for images in by_shape.values():
             self._predict(images, rows)
@@ -162,7 +176,7 @@ class Inspector:
             rows[number]["seconds"] += seconds
             rows[number] |= self._prediction(outputs, index)
             if self.settings.maps:
-                _write_map(outputs["anomaly_map"][index], self.settings.maps / f"{number:08}.png")
+                _write_map(outputs["anomaly_map"][index], self.settings.maps / f"{number:08}", self.is_raw)
 
     def _stack(self, images: list[npt.NDArray[np.float32]]) -> npt.NDArray[np.float32]:
         """Stack images into a batch, padded with copies of the last one."""
@@ -175,7 +189,9 @@ class Inspector:
         if not np.isfinite(score):
             return {"error": f"the model returns the score {score}"}
         threshold = self.settings.threshold
-        pred_label = outputs["pred_label"].reshape(-1)[index] if threshold is None else score > threshold
+        # In single precision, so that a score of 0.7 reaches a threshold of 0.7.
+        reached = threshold is not None and np.float32(score) >= np.float32(threshold)
+        pred_label = outputs["pred_label"].reshape(-1)[index] if threshold is None else reached
         return {"score": score, "pred_label": int(pred_label)}
 
     def _graph(self, shape: tuple[int, ...] | None) -> "_CompiledGraph":
@@ -241,49 +257,44 @@ def _initialise_openvino() -> None:
     _ = openvino.Tensor(np.zeros(1, np.float32), shared_memory=True).data
 
 
-def check_graph(network: openvino.Model, settings: InspectSettings) -> Size | None:
-    """Check that a graph fits the settings.
+def _write_map(anomaly_map: npt.NDArray[Any], path: Path, is_raw: bool) -> None:
+    """Write a map, shape (1, h, w) or (h, w), as an 8-bit grey PNG of [0, 1], or if that loses values, as a float TIFF.
 
-    Returns:
-        Height and width of the images that it takes, or ``None`` if it takes any.
-
-    Raises:
-        InvalidInputError: If it does not take images, or batches of this size, or lacks an output.
+    Args:
+        anomaly_map: The map.
+        path: Path without suffix.
+        is_raw: Whether maps are not normalised.
     """
-    shape = network.inputs[0].partial_shape
-    is_image = shape.rank.is_static and shape.compatible(openvino.PartialShape([-1, 3, -1, -1]))
-    if len(network.inputs) != 1 or not is_image:
-        msg = "the model does not take images (N, 3, H, W); use the model.xml that 'anomalib export' has written"
-        raise InvalidInputError(msg)
-    if shape[0].is_static and shape[0].get_length() != settings.batch:
-        msg = f"the model takes {shape[0]} images at once, not {settings.batch}; use --batch {shape[0]}"
-        raise InvalidInputError(msg)
-    _check_outputs({name for output in network.outputs for name in output.names}, settings)
-    return (shape[2].get_length(), shape[3].get_length()) if shape[2].is_static and shape[3].is_static else None
+    values = anomaly_map.reshape(anomaly_map.shape[-2:]).astype(np.float32)
+    if is_raw or (values < 0).any() or (values > 1).any():
+        Image.fromarray(values).save(path.with_suffix(".tiff"))
+    else:
+        grey = (np.nan_to_num(values) * 255).round().astype(np.uint8)
+        Image.fromarray(grey).save(path.with_suffix(".png"))
 
 
-def _check_outputs(names: set[str], settings: InspectSettings) -> None:
-    remedies = {"pred_score": "use"}
-    if settings.threshold is None:
-        remedies["pred_label"] = "set --threshold, or use"
-    if settings.maps:
-        remedies["anomaly_map"] = "leave --maps out, or use"
-    for name, remedy in remedies.items():
-        if name not in names:
-            msg = f"the model has no output {name}; {remedy} one that 'anomalib export' has written with it"
-            raise InvalidInputError(msg)
-
-
-def _write_map(anomaly_map: npt.NDArray[Any], path: Path) -> None:
-    """Write a map, shape (1, h, w) or (h, w), in [0, 1], as an 8-bit grey image."""
-    grey = (np.clip(np.nan_to_num(anomaly_map), 0, 1) * 255).round().astype(np.uint8)
-    Image.fromarray(grey.reshape(grey.shape[-2:])).save(path)
+@contextlib.contextmanager
+def pixel_limit(max_pixels: int | None) -> Iterator[None]:
+    """Refuse images of more pixels; the limit of ``None`` is that of training, Pillow's."""
+    before = Image.MAX_IMAGE_PIXELS
+    with warnings.catch_warnings():
+        # Pillow warns of images with more than half of the pixels that it refuses.
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        if max_pixels is not None:
+            Image.MAX_IMAGE_PIXELS = max_pixels / 2  # type: ignore[assignment]  # odd numbers have half a pixel
+        try:
+            yield
+        finally:
+            Image.MAX_IMAGE_PIXELS = before
 
 
 def _reason(error: Exception) -> str:
     """Return the cause in one line, without the path, which has its own column."""
     if isinstance(error, FileNotFoundError):
         return "the file does not exist"
+    if isinstance(error, Image.DecompressionBombError):
+        number = (re.findall(r"\d+", str(error)) or ["too many"])[0]
+        return f"the image has {number} pixels, more than the limit; pass --max-pixels {number} to inspect it"
     text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
     lines = [line.strip() for line in (text or "").splitlines() if line.strip()]
     return lines[-1] if lines else type(error).__name__

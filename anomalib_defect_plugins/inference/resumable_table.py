@@ -40,6 +40,9 @@ SETTINGS_FILE, LIST_FILE, LOCK_FILE = "settings.json", "list.txt", ".lock"
 InspectionRow = dict[str, Any]
 """A row of the table by column name; see :func:`schema`."""
 
+LITTLE_RANGE = "little_range"
+"""Mark of rows whose image is almost black or white, which the table does not contain."""
+
 NumberedPath = tuple[int, str]
 """Row number and path of an image."""
 

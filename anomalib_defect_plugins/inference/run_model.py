@@ -32,11 +32,11 @@ Outputs = Mapping[str, npt.NDArray[Any] | None]
 
 
 class Thresholds(NamedTuple):
-    """Thresholds above which an image or a pixel is defective.
+    """Thresholds from which an image or a pixel is defective.
 
     Args:
-        image: Threshold of image scores.
-        pixel: Threshold of anomaly maps.
+        image: Threshold of image scores; NaN if there is none.
+        pixel: Threshold of anomaly maps; NaN if there is none.
     """
 
     image: float
@@ -67,7 +67,8 @@ class LoadedModel(ABC):
 
     Attributes:
         engine: Name of the inference engine, for display.
-        thresholds: Thresholds in the units of the scores and maps; 0.5 where these are normalized to [0, 1].
+        thresholds: Thresholds in the units of the scores and maps; 0.5 where these are normalized to [0, 1], and NaN
+            if the model was not validated.
     """
 
     def __init__(self, engine: str, thresholds: Thresholds) -> None:
@@ -220,12 +221,10 @@ def _load_checkpoint(path: Path, record: RunRecord) -> LoadedModel:
 
 def _thresholds(record: RunRecord) -> Thresholds:
     """Return the thresholds in the units of the model's outputs."""
-    if _is_normalized(record.folder / CHECKPOINT):
+    own = [record.thresholds.get(name) for name in Thresholds._fields]
+    if any(value is not None for value in own) and _is_normalized(record.folder / CHECKPOINT):
         return Thresholds(NORMALIZED_THRESHOLD, NORMALIZED_THRESHOLD)
-    image, pixel = (record.thresholds.get(name) for name in Thresholds._fields)
-    return Thresholds(
-        NORMALIZED_THRESHOLD if image is None else image, NORMALIZED_THRESHOLD if pixel is None else pixel
-    )
+    return Thresholds(*(math.nan if value is None else value for value in own))
 
 
 def _is_normalized(checkpoint: Path) -> bool:

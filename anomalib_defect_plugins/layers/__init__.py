@@ -1,7 +1,7 @@
 """Network layers: blocks that several models share, and operators published on their own."""
 
 from anomalib_defect_plugins.layers.conv_block import ConvBlock
-from anomalib_defect_plugins.layers.encoder import Encoder, weights_from_checkpoint
+from anomalib_defect_plugins.layers.encoder import Encoder, feature_maps, weights_from_checkpoint
 from anomalib_defect_plugins.layers.gradient_reversal import GradientReversal, reversal_weight
 from anomalib_defect_plugins.layers.involution import Involution
 from anomalib_defect_plugins.layers.median import MedianFilter
@@ -28,6 +28,7 @@ __all__ = [
     "at_size",
     "blend",
     "directional_maps",
+    "feature_maps",
     "moments_of",
     "reversal_weight",
     "top_mean",

@@ -76,9 +76,8 @@ class Encoder(nn.Module):
         self.keep_norms = pre_trained is not False
         self.backbone = _create(backbone, pre_trained, indices).requires_grad_(not frozen)
         mean, std = (torch.tensor(cast(Any, self.backbone).pretrained_cfg[name]) for name in ("mean", "std"))
-        # Not persistent, as they are the same for every model of this name.
-        self.register_buffer("scale", torch.diag(1 / std)[:, :, None, None], persistent=False)
-        self.register_buffer("offset", -mean / std, persistent=False)
+        self.register_buffer("scale", torch.diag(1 / std)[:, :, None, None])
+        self.register_buffer("offset", -mean / std)
 
     def forward(self, image: Tensor) -> list[Tensor]:
         """Compute the feature maps.
@@ -91,8 +90,8 @@ class Encoder(nn.Module):
         """
         # Clamped, because bicubic resizing may leave [0, 1]. Normalised by a convolution, because OpenVINO 2026 cannot
         # compile arithmetic by channel right after the matrix products of the resizing.
-        colours = image.clamp(0, 1).expand(-1, 3, -1, -1)
-        return cast(list[Tensor], self.backbone(functional.conv2d(colours, self.scale, self.offset)))
+        colours = image.expand(-1, 3, -1, -1) if image.shape[1] == 1 else image
+        return cast(list[Tensor], self.backbone(functional.conv2d(colours.clamp(0, 1), self.scale, self.offset)))
 
     def train(self, mode: bool = True) -> "Encoder":
         """Set training or inference; batch norm with pretrained averages, and a frozen encoder, stay in inference."""

@@ -24,7 +24,7 @@ from types import ModuleType
 from anomalib_defect_plugins.core.environment import DISABLE_VARIABLE, disabled_names, strict
 from anomalib_defect_plugins.core.errors import UserError
 from anomalib_defect_plugins.core.import_hook import after_attempt, is_importing
-from anomalib_defect_plugins.plugins import excepthook
+from anomalib_defect_plugins.plugins import excepthook, seeding
 from anomalib_defect_plugins.plugins.manager import (
     Host,
     Kind,
@@ -111,6 +111,8 @@ def _connect(found: list[EntryPoint]) -> list[Plugin]:
         if plugin.state is State.LOADED:
             _publish(plugin)
     _hide(_unwanted(plugins, host), host)
+    if "all" not in switched_off:
+        seeding.seed_commands(lambda: (*registered(Kind.MODEL).values(), *registered(Kind.DATA).values()))
     return plugins
 
 

@@ -1,4 +1,8 @@
-"""Post-processors with thresholds that need no labels, and post-processing of scores and maps in [0, 1]."""
+"""Post-processors with thresholds that need no labels.
+
+A threshold that is the score of a normal image or pixel is moved to the next higher number, because values at the
+threshold are defective.
+"""
 
 from abc import ABC, abstractmethod
 from typing import Any, cast
@@ -7,14 +11,14 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from anomalib.data import Batch
-from anomalib.post_processing import PostProcessor
-from kornia.morphology import opening
 from lightning import LightningModule, Trainer
 from skimage.filters import threshold_otsu
 from torch import Tensor
 
+from anomalib_defect_plugins.post_processing.base import DefectPostProcessor, UnitPostProcessor, just_above
 
-class _LabelFreePostProcessor(PostProcessor):
+
+class _LabelFreePostProcessor(DefectPostProcessor):
     """Post-processor that ignores the ground truth; validation determines only the range of the scores.
 
     Attributes:
@@ -45,7 +49,7 @@ class _PooledPostProcessor(_LabelFreePostProcessor, ABC):
 
     @abstractmethod
     def choose_threshold(self, values: npt.NDArray[np.float32]) -> float:
-        """Return the threshold for the pixels of all maps, shape (N,)."""
+        """Return the highest normal value for the pixels of all maps, shape (N,)."""
 
     def on_validation_batch_end(  # type: ignore[override]
         self, trainer: Trainer, pl_module: LightningModule, outputs: Batch[Any], *args: Any, **kwargs: Any
@@ -58,7 +62,8 @@ class _PooledPostProcessor(_LabelFreePostProcessor, ABC):
         """Compute the threshold."""
         super().on_validation_epoch_end(trainer, pl_module)
         if self._maps:
-            self._pixel_threshold.fill_(self.choose_threshold(torch.cat(self._maps).numpy()))
+            threshold = self.choose_threshold(torch.cat(self._maps).numpy())
+            self._pixel_threshold.copy_(just_above(torch.tensor(threshold)))
             self._maps.clear()
 
 
@@ -89,8 +94,8 @@ class SigmaPostProcessor(_PooledPostProcessor):
 class ReferencePostProcessor(_LabelFreePostProcessor):
     """Thresholds from the model's response to normal images; no other images are needed.
 
-    The pixel threshold is a percentile of their maps, the image threshold their highest score. Without validation
-    images, scores are scaled so that the lowest normal pixel becomes 0 and the threshold 0.5.
+    The pixel threshold is just above a percentile of their maps, the image threshold just above their highest score.
+    Without validation images, scores are scaled so that the lowest normal pixel becomes 0 and the threshold 0.5.
 
     Args:
         percentile: Percentage of normal pixels below the threshold.
@@ -111,38 +116,20 @@ class ReferencePostProcessor(_LabelFreePostProcessor):
         """
         flat = anomaly_map.detach().flatten()
         rank = max(1, min(flat.numel(), round(self.percentile / 100 * flat.numel())))
-        self._pixel_threshold.copy_(flat.kthvalue(rank).values)
-        self._image_threshold.copy_(pred_score.max())
+        self._pixel_threshold.copy_(just_above(flat.kthvalue(rank).values))
+        self._image_threshold.copy_(just_above(pred_score.max()))
         self.pixel_min.copy_(flat.min())
         self.pixel_max.copy_(2 * self._pixel_threshold - self.pixel_min)
         self.image_min.copy_(self.pixel_min)
         self.image_max.copy_(2 * self._image_threshold - self.image_min)
 
 
-class UnitPostProcessor(PostProcessor):
-    """Post-processor for scores and maps in [0, 1] whose normalisation preserves their order.
-
-    anomalib shifts the threshold to 0.5 and clips values outside [0, 1]: with a high threshold, slightly anomalous
-    values become 0 like normal ones, which lowers every metric based on ranks. Here 0, the threshold and 1 are mapped
-    to 0, 0.5 and 1, with linear interpolation in between.
-    """
-
-    @staticmethod
-    def _normalize(preds: Tensor | None, norm_min: Tensor, norm_max: Tensor, threshold: Tensor) -> Tensor | None:
-        if preds is None:
-            return None
-        middle = torch.where(torch.isnan(threshold), 0.5, threshold).clamp(1e-6, 1 - 1e-6)
-        normalized = 0.5 * torch.where(preds < middle, preds / middle, 1 + (preds - middle) / (1 - middle))
-        validated = ~torch.isnan(norm_min) & ~torch.isnan(norm_max)
-        return torch.where(validated, normalized, preds)
-
-
 class FixedPostProcessor(_LabelFreePostProcessor, UnitPostProcessor):
     """Fixed thresholds for scores and maps in [0, 1].
 
     Args:
-        image_threshold: Score above which an image is defective.
-        pixel_threshold: Value of the anomaly map above which a pixel is defective.
+        image_threshold: Score from which an image is defective.
+        pixel_threshold: Value of the anomaly map from which a pixel is defective.
     """
 
     needs_validation = False
@@ -154,29 +141,3 @@ class FixedPostProcessor(_LabelFreePostProcessor, UnitPostProcessor):
         for lower, upper in ((self.image_min, self.image_max), (self.pixel_min, self.pixel_max)):
             lower.fill_(0)
             upper.fill_(1)
-
-
-class OpeningPostProcessor(UnitPostProcessor):
-    """Post-processor for scores and maps in [0, 1] that removes specks from masks by morphological opening.
-
-    Exported graphs do not include the opening.
-
-    Args:
-        size: Side in pixels of the smallest square that is kept; 1 disables the opening.
-    """
-
-    def __init__(self, size: int = 3) -> None:
-        super().__init__()
-        self.size = size
-
-    @property
-    def _checkpoint_config_keys(self) -> tuple[str, ...]:
-        return (*super()._checkpoint_config_keys, "size")
-
-    def threshold_batch(self, batch: Batch[Any]) -> None:
-        """Compute labels and masks, and open the masks."""
-        super().threshold_batch(batch)
-        if self.size > 1 and batch.pred_mask is not None:
-            mask = batch.pred_mask.float().reshape(-1, 1, *batch.pred_mask.shape[-2:])
-            square = torch.ones(self.size, self.size, device=mask.device)
-            batch.pred_mask = opening(mask, square).reshape(batch.pred_mask.shape) > 0

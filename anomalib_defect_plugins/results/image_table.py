@@ -63,8 +63,9 @@ def read_image_table(folder: Path, threshold: float | None = None) -> pd.DataFra
 
     Returns:
         The columns of :class:`ImageRow` that the table has, in the order of the test: ``label`` bool, ``score`` float,
-        the others text; ``pred_label`` bool: whether the model calls the image defective; ``missed`` bool: a defective
-        image that it does not; ``false_alarm`` bool: a normal image that it does.
+        the others text; ``pred_label`` bool: whether the model calls the image defective; ``is_labelled`` bool: whether
+        that is known; ``missed`` bool: a defective image that it calls normal; ``false_alarm`` bool: a normal image
+        that it calls defective.
 
     Raises:
         InvalidInputError: If the file is missing or is not such a table.
@@ -77,9 +78,11 @@ def read_image_table(folder: Path, threshold: float | None = None) -> pd.DataFra
     except (OSError, ValueError) as error:  # ValueError: what pandas raises for a file that is no table
         msg = f"the table of images of the run {folder.name} cannot be read; repeat the run"
         raise InvalidInputError(msg) from error
-    pred_label = _predicted(table, score, threshold)
-    table = table.assign(label=label, score=score, pred_label=pred_label)
-    return table.assign(missed=label & ~pred_label, false_alarm=~label & pred_label)
+    stated = pd.to_numeric(table.get("pred_label", pd.Series(index=table.index)), errors="coerce")
+    by_score = score >= threshold if threshold is not None else pd.Series(data=False, index=score.index)
+    pred_label, is_labelled = (stated == 1).where(stated.notna(), by_score), stated.notna() | (threshold is not None)
+    table = table.assign(label=label, score=score, pred_label=pred_label, is_labelled=is_labelled)
+    return table.assign(missed=label & ~pred_label & is_labelled, false_alarm=~label & pred_label)
 
 
 def _check_columns(columns: "pd.Index[str]") -> None:
@@ -87,15 +90,6 @@ def _check_columns(columns: "pd.Index[str]") -> None:
     if missing:
         msg = f"there is no column {missing[0]}"
         raise ValueError(msg)
-
-
-def _predicted(table: pd.DataFrame, score: "pd.Series[float]", threshold: float | None) -> "pd.Series[bool]":
-    """Return which images the model calls defective: by its own labels, or else by the threshold."""
-    by_score = score > threshold if threshold is not None else pd.Series(data=False, index=score.index)
-    if "pred_label" not in table:
-        return by_score
-    stated = pd.to_numeric(table.pred_label, errors="coerce")
-    return (stated == 1).where(stated.notna(), by_score)
 
 
 def last_parts(row: Mapping[str, Any]) -> str:

@@ -1,11 +1,15 @@
 """Trainer callbacks of the models: the step limit, teardown after failures, and the checkpoint to resume from."""
 
+import logging
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from anomalib_defect_plugins.models.components.checkpoint_io import blame_checkpoint, use_atomic_checkpoints
+from anomalib_defect_plugins.models.components.shared_trainer import SeparateModels, callbacks_of
+
+logger = logging.getLogger(__name__)
 
 
 class StopAfter(Callback):
@@ -20,26 +24,32 @@ class StopAfter(Callback):
     def __init__(self, iterations: int) -> None:
         self.iterations = iterations
 
-    @property
-    def trainer_arguments(self) -> dict[str, Any]:
-        """Trainer arguments: unlimited epochs, and validation only after the last step."""
-        return {
-            "max_epochs": -1,
-            "val_check_interval": self.iterations,
-            "check_val_every_n_epoch": None,
-            "num_sanity_val_steps": 0,
-        }
-
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Stop at once if the resumed checkpoint has completed all steps."""
-        del pl_module
+        """Validate and stop at once if all steps are completed: in the resumed checkpoint, or in a former training."""
         trainer.should_stop = trainer.global_step >= self.iterations
+        if trainer.should_stop:
+            logger.warning(
+                "%s has completed the %d iterations that it is to be trained for, so that it is only validated: raise "
+                "--model.iterations to train on",
+                *(type(pl_module).__name__, getattr(pl_module, "iterations", self.iterations)),
+            )
+            validate(trainer)
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: object) -> None:
         """Stop after the last step."""
         del pl_module
         if trainer.global_step >= self.iterations:
             trainer.should_stop = True
+
+
+def validate(trainer: Trainer) -> None:
+    """Run the validation of a training, as Lightning does between two steps."""
+    if trainer.enable_validation:
+        loop = trainer.fit_loop.epoch_loop.val_loop
+        loop.restarting = False
+        trainer.validating = True
+        loop.run()
+        trainer.training = True
 
 
 class TeardownOnFailure(Callback):
@@ -86,4 +96,11 @@ class ResumePoint(Callback):
         if trainer.checkpoint_callback is None or getattr(trainer, "fast_dev_run", False):
             return
         folder = Path(getattr(trainer.checkpoint_callback, "dirpath", None) or trainer.default_root_dir)
-        trainer.save_checkpoint(folder / "last.ckpt", weights_only=False)
+        trainer.save_checkpoint(folder / f"{_stem(trainer)}.ckpt", weights_only=False)
+
+
+def _stem(trainer: Trainer) -> str:
+    """Return the file name, which has a number as Lightning's if the trainer has trained other models before."""
+    separate = (callback for callback in callbacks_of(trainer) if isinstance(callback, SeparateModels))
+    number = next((callback.trained for callback in separate), 0)
+    return f"last-v{number}" if number else "last"

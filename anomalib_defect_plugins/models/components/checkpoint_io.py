@@ -4,9 +4,10 @@ import contextlib
 import io
 import re
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from pickle import UnpicklingError
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from anomalib.engine.plugins import AnomalibCheckpointIO
@@ -36,6 +37,14 @@ MIN_VERSION = Version("2.2")
 
 TRAINING_STATE = ("callbacks", "loops", "optimizer_states", "lr_schedulers")
 """What a checkpoint needs besides weights to resume training."""
+
+
+MODEL_KEY = "model_class"
+"""Key of the name of the model's class, which earlier checkpoints do not have."""
+
+
+class _UnsuitableError(ValueError):
+    """A file is not a checkpoint that can be loaded; the message is the reason."""
 
 
 class UnsavedCheckpointError(UserError, OSError):
@@ -112,16 +121,22 @@ def loading(path: str | Path) -> Iterator[None]:
 
 
 def _check_file(path: Path) -> None:
-    """Check that the file exists and is undamaged; torch does not verify the checksums."""
+    """Check that the file exists, and is an undamaged file of torch, which does not verify the checksums."""
     if not path.is_file():
         msg = f"checkpoint {path} not found; pass a model.ckpt or last.ckpt of a training run"
         raise MissingDataError(msg)
-    if zipfile.is_zipfile(path):
-        with zipfile.ZipFile(path) as archive:
-            broken = archive.testzip()
-        if broken is not None:
-            msg = f"it is damaged, in {broken}"
-            raise ValueError(msg)
+    if not zipfile.is_zipfile(path):
+        msg = "it is incomplete, or PyTorch has not saved it"
+        raise _UnsuitableError(msg)
+    with zipfile.ZipFile(path) as archive:
+        broken = archive.testzip()
+        names = archive.namelist()
+    if broken is not None:
+        msg = f"it is damaged, in {broken}"
+        raise _UnsuitableError(msg)
+    if not any(name.endswith("/data.pkl") for name in names):
+        msg = "PyTorch has not saved it"
+        raise _UnsuitableError(msg)
 
 
 def _check_content(checkpoint: Any) -> None:
@@ -129,7 +144,7 @@ def _check_content(checkpoint: Any) -> None:
     parts = checkpoint if isinstance(checkpoint, Mapping) else {}
     if not all(isinstance(parts.get(name), Mapping) for name in ("state_dict", "hyper_parameters")):
         msg = "it contains no trained model"
-        raise ValueError(msg)
+        raise _UnsuitableError(msg)
     version = parts.get(VERSION_KEY)
     try:
         known = isinstance(version, str) and Version(version) >= MIN_VERSION
@@ -137,7 +152,7 @@ def _check_content(checkpoint: Any) -> None:
         known = False
     if not known:
         msg = f"it was written by Lightning {version}; this package reads {MIN_VERSION} and later"
-        raise ValueError(msg)
+        raise _UnsuitableError(msg)
 
 
 def _reason(error: Exception) -> str:
@@ -145,11 +160,32 @@ def _reason(error: Exception) -> str:
     refused = re.search(r"GLOBAL (\S+)", text)
     if refused:
         return f"it contains code, {refused[1]}, which is not executed"
-    return " ".join((text.splitlines() or [""])[0].split())[:200] or type(error).__name__
+    if isinstance(error, UnpicklingError):
+        return "its content is invalid"
+    line = " ".join((text.splitlines() or [""])[0].split())[:200]
+    if isinstance(error, _UnsuitableError):
+        return line
+    return f"{type(error).__name__}: {line}" if line else type(error).__name__
+
+
+def why(error: Exception) -> str:
+    """Return the reason that a checkpoint cannot be loaded, without the name of the file and without advice."""
+    if isinstance(error, UserError) and not isinstance(error.__cause__, Exception):
+        return re.split(r"[:;] (?=pass|use)", str(error))[0]
+    return _reason(error.__cause__ if isinstance(error.__cause__, Exception) else error)
 
 
 class CheckpointErrors(_Module):
-    """One-line errors for checkpoints that do not fit. Comes before ``AnomalibModule`` among the bases of a model."""
+    """One-line errors for checkpoints that do not fit. Comes before ``AnomalibModule`` among the bases of a model.
+
+    Attributes:
+        kept_when_resuming: Arguments that a resumed training has to have in common with its checkpoint.
+    """
+
+    kept_when_resuming: ClassVar[Sequence[str]] = ()
+
+    _origin: tuple[str | None, Mapping[str, Any]] = (None, {})
+    """Class and arguments of the model that saved the checkpoint that is being loaded."""
 
     @classmethod
     def load_from_checkpoint(cls, checkpoint_path: Any, *arguments: Any, **named: Any) -> Any:
@@ -163,7 +199,11 @@ class CheckpointErrors(_Module):
         if not isinstance(checkpoint_path, str | Path):
             return super().load_from_checkpoint(checkpoint_path, *arguments, **named)
         with loading(checkpoint_path):
-            return super().load_from_checkpoint(checkpoint_path, *arguments, **named)
+            try:
+                return super().load_from_checkpoint(checkpoint_path, *arguments, **named)
+            except (LookupError, TypeError, AttributeError):
+                _check_content(torch.load(checkpoint_path, "cpu", weights_only=True))  # has the reason if it fails
+                raise
 
     def load_state_dict(self, state_dict: Mapping[str, Any], *arguments: Any, **named: Any) -> Any:
         """Load weights as torch does.
@@ -176,25 +216,60 @@ class CheckpointErrors(_Module):
         except (AttributeError, RuntimeError, TypeError) as error:
             details = [line.strip() for line in str(error).splitlines()]
             reason = " ".join(details[:2])[:200] or type(error).__name__
-            msg = (
-                f"the weights do not fit this {type(self).__name__} ({reason}): pass the --model arguments that it was "
-                "trained with, or another --ckpt_path"
-            )
+            msg = f"the weights do not fit this {type(self).__name__} ({reason}): {self._advice()}"
             raise ConfigurationError(msg) from error
+
+    def _advice(self) -> str:
+        """Return how to load weights that do not fit."""
+        name, stored = self._origin
+        if name is not None and name != type(self).__name__:
+            return f"they are of a {name}, so pass --model {name}, or another --ckpt_path"
+        own: Mapping[str, Any] = self.hparams
+        differing = [key for key, value in stored.items() if key in own and _plain(value) != _plain(own[key])]
+        changes = ", ".join(f"{key} {_plain(stored[key])} and not {_plain(own[key])}" for key in differing)
+        trained = f"they were trained with {changes}; " if changes else ""
+        return f"{trained}pass the --model arguments that they were trained with, or another --ckpt_path"
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Save as anomalib does, and the name of the class."""
+        super().on_save_checkpoint(checkpoint)
+        checkpoint[MODEL_KEY] = type(self).__name__
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Restore components as anomalib does.
 
         Raises:
-            ConfigurationError: If training resumes from a checkpoint that lacks the training state.
+            ConfigurationError: If training resumes from a checkpoint that lacks the training state, or with another
+                value of one of ``kept_when_resuming``.
         """
-        trainer = getattr(self, "_trainer", None)
-        if trainer is not None and trainer.state.fn == TrainerFn.FITTING:
-            absent = [name for name in TRAINING_STATE if name not in checkpoint]
-            if absent:
-                msg = f"training cannot resume from this checkpoint, which has no {absent[0]}: pass a last.ckpt"
-                raise ConfigurationError(msg)
+        self._origin = (checkpoint.get(MODEL_KEY), checkpoint.get("hyper_parameters", {}))
+        if self.resumes_training:
+            self._check_resumable(checkpoint)
         super().on_load_checkpoint(checkpoint)
+
+    @property
+    def resumes_training(self) -> bool:
+        """Whether a checkpoint that is being loaded is one that training resumes from."""
+        trainer = getattr(self, "_trainer", None)
+        return trainer is not None and trainer.state.fn == TrainerFn.FITTING
+
+    def _check_resumable(self, checkpoint: Mapping[str, Any]) -> None:
+        absent = [name for name in TRAINING_STATE if name not in checkpoint]
+        if absent:
+            msg = f"training cannot resume from this checkpoint, which has no {absent[0]}: pass a last.ckpt"
+            raise ConfigurationError(msg)
+        for name in self.kept_when_resuming:
+            stored, current = checkpoint["hyper_parameters"][name], self.hparams[name]
+            if stored != current:
+                msg = (
+                    f"training cannot resume with {name} {current}, because the checkpoint was trained with {stored}: "
+                    f"pass --model.{name} {stored}, or train from the start"
+                )
+                raise ConfigurationError(msg)
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value
 
 
 def blame_checkpoint(path: str | Path, error: BaseException) -> None:
@@ -206,7 +281,7 @@ def blame_checkpoint(path: str | Path, error: BaseException) -> None:
     """
     if isinstance(error, Exception) and find_user_error(error) is None:
         msg = (
-            f"cannot resume from checkpoint {path} ({type(error).__name__}: {_reason(error)}); pass a model.ckpt or "
-            "last.ckpt of this model, trained with the same arguments"
+            f"cannot resume from checkpoint {path} ({_reason(error)}); pass a model.ckpt or last.ckpt of this model, "
+            "trained with the same arguments"
         )
         error.__cause__ = InvalidInputError(msg)

@@ -15,7 +15,9 @@ from torch import Tensor, nn
 from anomalib_defect_plugins.core.errors import ConfigurationError, InvalidInputError, UserError
 from anomalib_defect_plugins.core.supervision import Supervision
 from anomalib_defect_plugins.data.dataset import check_samples
+from anomalib_defect_plugins.data.loading import check_loader_arguments
 from anomalib_defect_plugins.data.training_set import DefectTraining
+from anomalib_defect_plugins.models.components.trainer_options import set_options
 
 logger = logging.getLogger(__name__)
 
@@ -52,12 +54,14 @@ def set_up_data(trainer: Trainer) -> None:
         trainer: Trainer before it sets up the data module.
 
     Raises:
-        InvalidInputError: If the data module raises an error; repeats its reason.
+        InvalidInputError: If a batch size or number of workers is invalid, or if the data module raises an error;
+            repeats its reason.
         ConfigurationError: If the training set lacks what the model needs; see :func:`check_supervision`.
     """
     datamodule = datamodule_of(trainer)
     if datamodule is None:
         return
+    check_loader_arguments(datamodule)
     try:
         datamodule.setup(trainer.state.fn)
     except UserError:
@@ -138,7 +142,7 @@ class ThresholdProvider(Protocol):
 def allow_no_validation(
     trainer: Trainer, post_processor: nn.Module | None, threshold_option: str | None = None
 ) -> None:
-    """Train without validation if the data module has no images for it, as with ``val_split_mode=none``.
+    """Train without validation if there are no images for it, as with ``val_split_mode=none``, or none are to be used.
 
     anomalib 2.7 requests validation images from such a data module all the same, which fails after training.
 
@@ -148,12 +152,15 @@ def allow_no_validation(
         threshold_option: Command-line option that yields thresholds without them, if the model has one.
     """
     datamodule = datamodule_of(trainer)
-    if datamodule is not None and getattr(datamodule, "val_data", None):
+    has_images = datamodule is not None and bool(getattr(datamodule, "val_data", None))
+    if has_images and trainer.limit_val_batches:
         return
     needs_validation = not isinstance(post_processor, ThresholdProvider) or post_processor.needs_validation
     if post_processor is not None and needs_validation:
-        advice = "pass a data module that has some" + (f", or {threshold_option}" if threshold_option else "")
+        advice = "leave limit_val_batches out" if has_images else "pass a data module that has some"
+        advice += f", or {threshold_option}" if threshold_option else ""
         name = "the data" if datamodule is None else datamodule.name
-        logger.warning("%s has no validation images, so there will be no thresholds; %s", name, advice)
-    trainer.limit_val_batches = 0
-    trainer.check_val_every_n_epoch = 1  # otherwise Lightning's checkpoint would wait for a validation run
+        cause = "is not validated (limit_val_batches 0)" if has_images else "has no validation images"
+        logger.warning("%s %s, so there will be no thresholds; %s", name, cause, advice)
+    # Lightning's checkpoint would wait for a validation run unless it is due after every epoch.
+    set_options(trainer, limit_val_batches=0, check_val_every_n_epoch=1, val_check_interval=1.0)

@@ -1,7 +1,7 @@
 """Training batches of a model's own, in place of the data module's."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from lightning.pytorch import Callback
 from torch.utils.data import DataLoader
@@ -18,6 +18,7 @@ else:
 class CustomTrainLoader(_Module):
     """Replaces the training loader of the data module. Comes before ``AnomalibModule`` among the bases of a model."""
 
+    draws_own_batches: ClassVar[bool] = True
     _replaced: dict[str, Any] | None = None
 
     def use_train_loader(self, loader: "DataLoader[Any]") -> None:

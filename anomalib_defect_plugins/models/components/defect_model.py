@@ -17,7 +17,11 @@ from torchvision.transforms.v2 import Compose, Grayscale, InterpolationMode, Res
 
 from anomalib_defect_plugins.core.image_io import Size
 from anomalib_defect_plugins.core.supervision import Supervision
+from anomalib_defect_plugins.data.lost_masks import warn_of_lost_masks
+from anomalib_defect_plugins.metrics.evaluator import DefectEvaluator, default_evaluator
 from anomalib_defect_plugins.models.components.callbacks import ResumePoint
+from anomalib_defect_plugins.models.components.checked_export import CheckedExport
+from anomalib_defect_plugins.models.components.checked_reading import CheckedReading
 from anomalib_defect_plugins.models.components.checkpoint_io import CheckpointErrors
 from anomalib_defect_plugins.models.components.checks import (
     allow_no_validation,
@@ -25,6 +29,13 @@ from anomalib_defect_plugins.models.components.checks import (
     datamodule_of,
     set_up_data,
 )
+from anomalib_defect_plugins.models.components.mixed_sizes import MixedSizes
+from anomalib_defect_plugins.models.components.resumed_optimizers import ResumedOptimizers
+from anomalib_defect_plugins.models.components.shared_trainer import SharedTrainer
+from anomalib_defect_plugins.models.components.trainer_options import TrainerOptions
+from anomalib_defect_plugins.models.components.training_end import TrainingEnd
+from anomalib_defect_plugins.models.components.visualizer import CheckedVisualizer
+from anomalib_defect_plugins.post_processing import DefectPostProcessor
 from anomalib_defect_plugins.pre_processing import AntialiasedPreProcessor
 
 if TYPE_CHECKING:
@@ -33,7 +44,7 @@ else:
     _Module = object  # a model derives from AnomalibModule directly, or anomalib's get_model would not find it
 
 
-class DefectModel(CheckpointErrors, _Module):  # type: ignore[misc]  # anomalib's bases disagree
+class DefectModel(CheckpointErrors, SharedTrainer, TrainerOptions, CheckedExport, _Module):
     """Shared behaviour of all models: sizes, data checks, thresholds, checkpoints, random numbers.
 
     Comes before ``AnomalibModule`` among the bases of a model, which sets ``self.model`` to its network after
@@ -42,8 +53,8 @@ class DefectModel(CheckpointErrors, _Module):  # type: ignore[misc]  # anomalib'
     Args:
         image_size: Height and width that the default pre-processor resizes images to, in pixels.
         pre_processor: As in anomalib; ``True`` is :meth:`configure_pre_processor`.
-        post_processor: As in anomalib.
-        evaluator: As in anomalib.
+        post_processor: As in anomalib; ``True`` is :meth:`configure_post_processor`.
+        evaluator: As in anomalib; ``True`` is :meth:`configure_evaluator`.
         visualizer: As in anomalib.
 
     Attributes:
@@ -93,22 +104,41 @@ class DefectModel(CheckpointErrors, _Module):  # type: ignore[misc]  # anomalib'
         """Return a bicubic resize to ``image_size``, grey if the model is; pixel values stay in [0, 1]."""
         return resizing(image_size or cls.default_image_size, cls.grey)
 
+    def configure_post_processor(self) -> PostProcessor:
+        """Return a post-processor that applies the threshold with the highest F1 score of the validation images."""
+        return DefectPostProcessor()
+
+    @staticmethod
+    def configure_evaluator() -> Evaluator:
+        """Return an evaluator with anomalib's default metrics, correct for scores on any scale."""
+        return default_evaluator()
+
+    @classmethod
+    def configure_visualizer(cls) -> CheckedVisualizer:
+        """Return anomalib's visualizer, with images as this package reads them."""
+        return CheckedVisualizer()
+
     @property
     def learning_type(self) -> LearningType:
         """One-class. anomalib has no type for models that learn from defects."""
         return LearningType.ONE_CLASS
 
     def configure_callbacks(self) -> Sequence[Callback]:
-        """Return anomalib's callbacks and the checkpoint to resume from."""
-        return [*cast(Sequence[Callback], super().configure_callbacks()), ResumePoint()]
+        """Return anomalib's callbacks, the end of training, the checkpoint to resume from, and how to resume."""
+        callbacks = list(cast(Sequence[Callback], super().configure_callbacks()))
+        if isinstance(self.evaluator, DefectEvaluator):
+            callbacks.insert(0, self.evaluator.ranking)
+        return [*callbacks, CheckedReading(), TrainingEnd(), ResumePoint(), ResumedOptimizers(), MixedSizes()]
 
     def prepare_data(self) -> None:
         """Set the data module up, with one-line errors."""
         set_up_data(self.trainer)
 
     def setup(self, stage: str) -> None:
-        """Check the validation and test files before training starts."""
+        """Check the masks, and the validation and test files before training starts."""
         datamodule = datamodule_of(self.trainer)
+        if datamodule is not None and stage != "predict":
+            warn_of_lost_masks(datamodule, stage)
         if stage == "fit" and datamodule is not None:
             check_evaluation_data(datamodule)
             allow_no_validation(self.trainer, self.post_processor, self.threshold_option)

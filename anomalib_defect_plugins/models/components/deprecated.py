@@ -10,7 +10,7 @@ from anomalib_defect_plugins.models.components.defect_model import DefectModel
 from anomalib_defect_plugins.models.components.iterative_training import IterativeTraining as StepLimit
 
 
-class IterativeTraining(DefectModel, StepLimit):  # type: ignore[misc]  # anomalib's bases disagree
+class IterativeTraining(DefectModel, StepLimit):
     """:class:`DefectModel` and the step limit, with the constructor of ``AnomalibModule``."""
 
     def __init__(self, *components: Any, **named: Any) -> None:

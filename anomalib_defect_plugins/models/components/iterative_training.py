@@ -1,7 +1,7 @@
 """The step limit of models that train for a number of iterations instead of epochs."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 from lightning.pytorch import Callback
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
@@ -11,14 +11,10 @@ from torch.optim.lr_scheduler import CosineAnnealingLR
 
 from anomalib_defect_plugins.models.components.callbacks import StopAfter
 from anomalib_defect_plugins.models.components.checks import check_finite
-
-if TYPE_CHECKING:
-    from anomalib.models.components import AnomalibModule as _Module
-else:
-    _Module = object
+from anomalib_defect_plugins.models.components.trainer_options import NEVER, TrainerOptions
 
 
-class IterativeTraining(_Module):
+class IterativeTraining(TrainerOptions):
     """Ends training after ``iterations`` optimiser steps. Comes before ``AnomalibModule`` among the bases of a model.
 
     Attributes:
@@ -28,9 +24,9 @@ class IterativeTraining(_Module):
     iterations: int
 
     @property
-    def trainer_arguments(self) -> dict[str, Any]:
+    def trainer_defaults(self) -> dict[str, Any]:
         """Train for ``iterations`` steps, however many epochs that takes, and validate after the last."""
-        return StopAfter(self.iterations).trainer_arguments
+        return {"max_epochs": -1, "val_check_interval": NEVER, "check_val_every_n_epoch": None}
 
     def configure_callbacks(self) -> Sequence[Callback]:
         """Add the step limit to the other callbacks."""

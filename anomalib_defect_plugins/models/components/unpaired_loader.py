@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from anomalib_defect_plugins.core.defect_generator import DefectGenerator
 from anomalib_defect_plugins.core.errors import ConfigurationError
 from anomalib_defect_plugins.data.dataclasses import DefectItem
+from anomalib_defect_plugins.data.loading import keep_sizes
 from anomalib_defect_plugins.data.training_set import DefectTraining, SyntheticDefects
 
 Pair = tuple[int, int]
@@ -75,6 +76,23 @@ class Pairs(Dataset[tuple[ImageItem, ImageItem]]):
         return item
 
 
+class PairCollate:
+    """Collates pairs into a batch of their first halves, followed by their second ones.
+
+    A class, because functions within functions cannot be sent to spawned worker processes.
+
+    Args:
+        collate: Collate function of the samples.
+    """
+
+    def __init__(self, collate: Callable[[list[ImageItem]], Any]) -> None:
+        self.collate = collate
+
+    def __call__(self, pairs: list[tuple[ImageItem, ImageItem]]) -> Any:
+        """Collate pairs."""
+        return self.collate([item for half in zip(*pairs, strict=True) for item in half])
+
+
 class LazyLoader(DataLoader[tuple[ImageItem, ImageItem]]):
     """Draws from its sampler only when the first batch is requested.
 
@@ -115,16 +133,12 @@ def paired_loader(
         generator, ratio = datamodule.synthetic, datamodule.synthetic_ratio
     drawn = normal[:0] if generator is None else normal + len(dataset)
     weights = np.concatenate([np.ones(len(real)), np.full(len(drawn), ratio)])
-
-    def collate(pairs: list[tuple[ImageItem, ImageItem]]) -> object:
-        return loader.collate_fn([item for half in zip(*pairs, strict=True) for item in half])
-
     return LazyLoader(
         Pairs(dataset, generator, rank),
         batch_size=batch_size,
         sampler=UnpairedSampler(normal, np.concatenate([real, drawn]), weights, rng),
         num_workers=datamodule.num_workers,
-        collate_fn=collate,
+        collate_fn=PairCollate(keep_sizes(loader.collate_fn)),
     )
 
 

@@ -5,6 +5,7 @@ https://arxiv.org/abs/2104.04015.
 """
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, cast
 
 import torch
@@ -25,6 +26,7 @@ from anomalib_defect_plugins.core.checks import check_not_negative, check_number
 from anomalib_defect_plugins.core.defect_generator import MIN_SIDE
 from anomalib_defect_plugins.core.errors import ConfigurationError, InvalidInputError
 from anomalib_defect_plugins.core.supervision import Supervision
+from anomalib_defect_plugins.data.loading import check_one_size
 from anomalib_defect_plugins.data.training_set import new_rng
 from anomalib_defect_plugins.generators import CutPasteDefects, CutPasteScarDefects
 from anomalib_defect_plugins.models.components.callbacks import StopAfter
@@ -36,14 +38,15 @@ from anomalib_defect_plugins.models.cutpaste.reference_images import normal_imag
 from anomalib_defect_plugins.models.cutpaste.torch_model import CutPasteModel
 
 
-class CutPaste(DefectModel, IterativeTraining, AnomalibModule):  # type: ignore[misc]  # anomalib's bases disagree
+class CutPaste(DefectModel, IterativeTraining, AnomalibModule):
     """Self-supervised three-way classification (normal, CutPaste, CutPaste-Scar), then a Gaussian density.
 
     Args:
         image_size: Height and width that images are resized to, in pixels; a custom ``pre_processor`` overrides it,
             and must leave pixel values in [0, 1].
         backbone: Name of a convolutional timm model.
-        pre_trained: Whether to load timm's weights into the backbone; they are downloaded.
+        pre_trained: Whether to load timm's weights into the backbone, which are downloaded once; or a file with them.
+            Its batch norm then keeps the averages of the pretraining.
         head_layers: Hidden layers of the classification head, each as wide as the pooled features.
         localization: ``dense`` scores the positions of feature maps, and the image by its pooled features. ``patch``
             trains on windows, scores each window of an image in a separate pass, which takes a hundred times as long,
@@ -80,7 +83,7 @@ class CutPaste(DefectModel, IterativeTraining, AnomalibModule):  # type: ignore[
         self,
         image_size: tuple[int, int] = (256, 256),
         backbone: str = "resnet18",
-        pre_trained: bool = False,
+        pre_trained: bool | str | Path = False,
         head_layers: int = 1,
         localization: str = "dense",
         layers: Sequence[str] | None = None,
@@ -121,13 +124,14 @@ class CutPaste(DefectModel, IterativeTraining, AnomalibModule):  # type: ignore[
 
     @property
     def trainer_arguments(self) -> dict[str, Any]:
-        """Train for ``iterations`` steps, however many epochs that takes, and validate after the last.
+        """No sanity check. The null model reads one batch, which Lightning requires, and learns nothing from it."""
+        null = {} if self.iterations else {"max_epochs": 1, "limit_train_batches": 1}
+        return super().trainer_arguments | null
 
-        The null model reads one batch, which Lightning requires, and learns nothing from it.
-        """
-        if self.iterations == 0:
-            return {"max_epochs": 1, "limit_train_batches": 1, "num_sanity_val_steps": 0}
-        return super().trainer_arguments
+    @property
+    def trainer_defaults(self) -> dict[str, Any]:
+        """Train for ``iterations`` steps, however many epochs that takes, and validate after the last."""
+        return super().trainer_defaults if self.iterations else {}
 
     def configure_callbacks(self) -> Sequence[Callback]:
         """Return the callbacks; the null model has no step limit, which would stop it before its one step."""
@@ -202,9 +206,11 @@ class CutPaste(DefectModel, IterativeTraining, AnomalibModule):  # type: ignore[
         self._share_buffers()
         moments = self.model.new_moments()
         for batch in normal_images(self.trainer):
-            image = batch.image.as_subclass(Tensor).to(self.device)
+            batch = self.transfer_batch_to_device(batch, self.device, 0)
             transform = getattr(self.pre_processor, "transform", None)  # anomalib accepts any module
-            self.model.observe(transform(image) if transform else image, moments)
+            batch.image = transform(batch.image) if transform else batch.image
+            check_one_size(batch.image, self.name)
+            self.model.observe(batch.image.as_subclass(Tensor), moments)
         self.model.fit(moments, self._total)
         self.density_step.fill_(self.global_step)
         self.model.train(training)
@@ -215,7 +221,7 @@ class CutPaste(DefectModel, IterativeTraining, AnomalibModule):  # type: ignore[
 
     def _share_buffers(self) -> None:
         """Copy the batch statistics of the first process, which its checkpoint holds, to all processes."""
-        buffers = list(self.model.backbone.buffers())
+        buffers = list(self.model.encoder.backbone.buffers())
         broadcast = self.trainer.strategy.broadcast([buffer.cpu() for buffer in buffers])
         for buffer, first in zip(buffers, broadcast, strict=True):
             buffer.copy_(first)

@@ -8,6 +8,7 @@ from anomalib.data.utils import LabelName
 from lightning.pytorch import Trainer
 from torch.utils.data import DataLoader, Subset
 
+from anomalib_defect_plugins.data.loading import keep_sizes
 from anomalib_defect_plugins.models.components.checks import datamodule_of
 
 
@@ -26,5 +27,5 @@ def normal_images(trainer: Trainer) -> "DataLoader[Any]":
         Subset(dataset, normal[trainer.global_rank :: trainer.world_size]),
         batch_size=datamodule.eval_batch_size,
         num_workers=datamodule.num_workers,
-        collate_fn=dataset.collate_fn,
+        collate_fn=keep_sizes(dataset.collate_fn),
     )

@@ -5,19 +5,20 @@ https://arxiv.org/abs/2104.04015.
 """
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, cast
 
-import timm
 import torch
 from anomalib.data import InferenceBatch
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import Tensor, nn
-from torch.nn import functional
 
 from anomalib_defect_plugins.core.checks import check_one_of
 from anomalib_defect_plugins.core.defect_generator import MIN_SIDE
 from anomalib_defect_plugins.core.errors import InvalidInputError
 from anomalib_defect_plugins.core.image_io import Size
+from anomalib_defect_plugins.layers import Encoder, feature_maps
+from anomalib_defect_plugins.models.components.renamed_weights import rename_weights
 from anomalib_defect_plugins.models.cutpaste.density import GaussianDensity, Moments
 from anomalib_defect_plugins.models.cutpaste.localization import DenseLocalizer, WindowLocalizer, pool
 
@@ -32,7 +33,7 @@ class CutPasteModel(nn.Module):
 
     Args:
         backbone: Name of a convolutional timm model.
-        pre_trained: Whether to load timm's weights into the backbone.
+        pre_trained: Whether to load timm's weights into the backbone, or a file with them.
         head_layers: Hidden layers of the head, each as wide as the pooled features, before one of width 128.
         layers: Names of timm's feature maps that ``dense`` scores positions by; ``None`` selects those at strides 8
             and 16.
@@ -47,13 +48,10 @@ class CutPasteModel(nn.Module):
         InvalidInputError: If an argument is invalid.
     """
 
-    normalisation: Tensor
-    offset: Tensor
-
     def __init__(
         self,
         backbone: str = "resnet18",
-        pre_trained: bool = False,
+        pre_trained: bool | str | Path = False,
         head_layers: int = 1,
         layers: Sequence[str] | None = None,
         localization: str = "dense",
@@ -65,28 +63,23 @@ class CutPasteModel(nn.Module):
         super().__init__()
         _check(localization, image_size, window, stride)
         dense = localization == "dense"
-        maps, last = feature_maps(backbone, layers)
+        maps, last = select_maps(backbone, layers)
         indices = sorted({*maps, last}) if dense else [last]
-        self.backbone = timm.create_model(backbone, pretrained=pre_trained, features_only=True, out_indices=indices)
-        channels: list[int] = cast(Any, self.backbone.feature_info).channels()
+        self.encoder = Encoder(backbone, pre_trained, indices)
+        channels = [feature_map.channels for feature_map in self.encoder.maps]
         self.head = make_head(channels[-1], head_layers)
         self.localizer = (
             DenseLocalizer(channels, [indices.index(index) for index in maps], sigma or 4.0)
             if dense
             else WindowLocalizer(channels, image_size, window, stride, sigma or window / 8)
         )
-        mean, std = torch.tensor(IMAGENET_DEFAULT_MEAN), torch.tensor(IMAGENET_DEFAULT_STD)
-        # Not persistent, as they are the same for every model.
-        self.register_buffer("normalisation", torch.diag(1 / std)[:, :, None, None], persistent=False)
-        self.register_buffer("offset", -mean / std, persistent=False)
+        self.register_load_state_dict_pre_hook(_normalise_as_before)  # type: ignore[no-untyped-call]
+        rename_weights(self, "backbone.", "encoder.backbone.")
 
     def extract(self, image: Tensor) -> list[Tensor]:
         """Compute the feature maps (B, C, h, w), fine to coarse, of images (B, 3, H, W), float in [0, 1]."""
-        # Normalised here and not before, because pasting works on colours. Clamped, because bicubic resizing may leave
-        # [0, 1]. Normalised by a convolution, because OpenVINO 2026 cannot compile arithmetic by channel right after
-        # the matrix products of the resizing.
-        normalised = functional.conv2d(image.clamp(0, 1), self.normalisation, self.offset)
-        return cast(list[Tensor], self.backbone(normalised))
+        # The encoder normalises them; the pre-processor cannot, because pasting works on colours.
+        return cast(list[Tensor], self.encoder(image))
 
     def forward(self, image: Tensor) -> Tensor | InferenceBatch:
         """Classify images in training, otherwise score and localise their anomalies.
@@ -111,7 +104,7 @@ class CutPasteModel(nn.Module):
 
     def new_moments(self) -> list[Moments]:
         """Create empty sums for each density, on the device of the model if it supports double precision."""
-        device = self.offset.device
+        device = self.encoder.offset.device
         device = torch.device("cpu") if device.type == "mps" else device
         return [Moments(len(density.mean), device) for density in self.densities()]
 
@@ -158,7 +151,7 @@ def make_head(features: int, hidden: int) -> nn.Sequential:
     return nn.Sequential(*blocks, nn.Linear(128, CLASSES))
 
 
-def feature_maps(backbone: str, layers: Sequence[str] | None = None) -> tuple[list[int], int]:
+def select_maps(backbone: str, layers: Sequence[str] | None = None) -> tuple[list[int], int]:
     """Look up feature maps of a timm model.
 
     Args:
@@ -171,22 +164,23 @@ def feature_maps(backbone: str, layers: Sequence[str] | None = None) -> tuple[li
     Raises:
         InvalidInputError: If timm has no convolutional model of this name, or if a map does not exist.
     """
-    try:
-        with torch.device("meta"):  # computes nothing and draws no random numbers
-            model = timm.create_model(backbone, pretrained=False, features_only=True)
-            info: list[dict[str, Any]] = cast(Any, model.feature_info).info
-    except (AttributeError, RuntimeError, TypeError, ValueError) as error:
-        reason = " ".join(str(error).split())
-        msg = f"backbone is {backbone!r}, which gives no feature maps ({reason}); choose a convolutional model of timm"
-        raise InvalidInputError(msg) from error
-    names = [feature_map["module"] for feature_map in info]
+    maps = feature_maps(backbone)
+    last = len(maps) - 1
     if layers is None:
-        indices = [index for index, feature_map in enumerate(info) if feature_map["reduction"] in {8, 16}]
-        return indices or [len(info) - 1], len(info) - 1
+        return [index for index, feature_map in enumerate(maps) if feature_map.stride in {8, 16}] or [last], last
+    names = [feature_map.name for feature_map in maps]
     if not layers or not set(layers) <= set(names):
         msg = f"layers is {list(layers)}; {backbone} has {', '.join(names)}"
         raise InvalidInputError(msg)
-    return sorted(names.index(layer) for layer in set(layers)), len(info) - 1
+    return sorted(names.index(layer) for layer in set(layers)), last
+
+
+def _normalise_as_before(module: nn.Module, state_dict: dict[str, Any], prefix: str, *_: object) -> None:
+    """Normalise with ImageNet's mean and deviation where checkpoints of 0.1 did so for any backbone."""
+    del module
+    mean, std = torch.tensor(IMAGENET_DEFAULT_MEAN), torch.tensor(IMAGENET_DEFAULT_STD)
+    state_dict.setdefault(f"{prefix}encoder.scale", torch.diag(1 / std)[:, :, None, None])
+    state_dict.setdefault(f"{prefix}encoder.offset", -mean / std)
 
 
 def _check(localization: str, image_size: Size, window: int, stride: int) -> None:

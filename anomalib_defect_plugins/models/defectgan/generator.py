@@ -35,22 +35,30 @@ class DefectGanDefects(DefectGenerator):
     unchanged, so there is no seam. Where the control map cannot have an effect, m counts as 0.
 
     Args:
-        checkpoint: Checkpoint of a ``DefectGan``: ``model.ckpt`` or ``last.ckpt``.
+        checkpoint: Checkpoint of a ``DefectGan``: ``model.ckpt`` or ``last.ckpt``. It is required.
         category: Category of the defects; by default a random one for each image.
         region: ``random``: the control map is a random region of the image; ``whole``: it is the whole image.
         threshold: Value of m that a defect reaches, in [0.02, 0.98].
 
     Raises:
         MissingDataError: If the file does not exist.
-        InvalidInputError: If the file is not a checkpoint of a ``DefectGan``, the category is unknown to it, or an
-            argument is invalid.
+        InvalidInputError: If there is no checkpoint, the file is not one of a ``DefectGan``, the category is unknown to
+            it, or an argument is invalid.
     """
 
     name: ClassVar[str] = "defectgan"
+    needs_checkpoint: ClassVar[bool] = True
 
     def __init__(
-        self, checkpoint: Path | str, category: str | None = None, region: str = "random", threshold: float = 0.5
+        self,
+        checkpoint: Path | str | None = None,
+        category: str | None = None,
+        region: str = "random",
+        threshold: float = 0.5,
     ) -> None:
+        if checkpoint is None:  # a required argument would be reported by jsonargparse in a page of text
+            msg = "the generator defectgan draws with a trained Defect-GAN: pass --data.synthetic.checkpoint model.ckpt"
+            raise InvalidInputError(msg)
         check_number("threshold of DefectGanDefects", threshold, 0.02, 0.98)
         check_one_of("region of DefectGanDefects", region, REGIONS)
         self.model = DefectGan.load_for_synthesis(checkpoint)

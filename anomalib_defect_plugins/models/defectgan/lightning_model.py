@@ -18,6 +18,7 @@ from anomalib.pre_processing import PreProcessor
 from anomalib.visualization import Visualizer
 from lightning.pytorch import Callback
 from lightning.pytorch.core.optimizer import LightningOptimizer
+from lightning.pytorch.strategies import ParallelStrategy
 from torch import Tensor
 from torch.optim import Adam, Optimizer
 from torch.optim.swa_utils import get_ema_multi_avg_fn
@@ -52,9 +53,7 @@ from anomalib_defect_plugins.models.defectgan.validation import (
 from anomalib_defect_plugins.post_processing import UnitPostProcessor
 
 
-class DefectGan(  # type: ignore[misc]  # anomalib's bases disagree
-    SynthesisMixin, CustomTrainLoader, DefectModel, IterativeTraining, AnomalibModule
-):
+class DefectGan(SynthesisMixin, CustomTrainLoader, DefectModel, IterativeTraining, AnomalibModule):
     """Defect-GAN: learns to add defects of chosen types at chosen locations, and to remove defects.
 
     Training requires normal and defective images, unpaired and without masks; the batches provide the defect types. The
@@ -115,6 +114,7 @@ class DefectGan(  # type: ignore[misc]  # anomalib's bases disagree
     supervision = Supervision.IMAGE_LABELS
     paper = "https://arxiv.org/abs/2103.15158"
     default_image_size = (128, 128)
+    kept_when_resuming = ("critic_updates",)  # the number of training steps follows from it
 
     generator: Generator
     discriminator: Discriminator
@@ -326,7 +326,7 @@ class DefectGan(  # type: ignore[misc]  # anomalib's bases disagree
 
     def _with_all_weights(self, loss: Tensor, index: int) -> Tensor:
         """Add a gradient of 0 for weights that are not updated: distributed training waits for all gradients."""
-        if index == 1 or self.trainer.world_size == 1:
+        if index == 1 or not isinstance(self.trainer.strategy, ParallelStrategy):
             return loss  # the generator's losses pass through both networks
         return loss + 0 * sum(weight.sum() for weight in self.generator.parameters())
 

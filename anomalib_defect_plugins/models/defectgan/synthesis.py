@@ -13,6 +13,7 @@ from torch.nn import functional
 
 from anomalib_defect_plugins.core.errors import LOAD_ERRORS, InvalidInputError, MissingDataError
 from anomalib_defect_plugins.layers import at_size
+from anomalib_defect_plugins.models.components.checkpoint_io import why
 
 Model = TypeVar("Model", bound=AnomalibModule)
 
@@ -55,9 +56,8 @@ def load_trained(cls: type[Model], checkpoint: Path | str, device: torch.device 
                 path, map_location=device, weights_only=True, _instantiator=None, evaluator=False, visualizer=False
             )
     except LOAD_ERRORS as error:
-        reason = str(error).strip().partition("\n")[0].rstrip(":") or type(error).__name__
-        msg = f"{path} is not a checkpoint of {name}, or is of another version ({reason}); pass the model.ckpt that "
-        raise InvalidInputError(msg + f"training {name} has saved") from error
+        msg = f"{path} is not a checkpoint of {name}, or is of another version ({why(error)}); "
+        raise InvalidInputError(msg + f"pass the model.ckpt that training {name} has saved") from error
     return cast(Model, model.eval().requires_grad_(False))
 
 

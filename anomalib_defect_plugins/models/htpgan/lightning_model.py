@@ -4,6 +4,7 @@ Paper: Texture-perceiving generative adversarial network for one-shot surface in
 https://arxiv.org/abs/2106.06792.
 """
 
+import logging
 from collections.abc import Callable
 from typing import Any, cast
 
@@ -15,6 +16,7 @@ from anomalib.post_processing import PostProcessor
 from anomalib.pre_processing import PreProcessor
 from anomalib.visualization import Visualizer
 from lightning.pytorch.core.optimizer import LightningOptimizer
+from lightning.pytorch.strategies import ParallelStrategy
 from torch import Tensor
 from torch.nn import functional
 from torch.optim import Adam, Optimizer
@@ -29,10 +31,20 @@ from anomalib_defect_plugins.models.components.defect_model import DefectModel
 from anomalib_defect_plugins.models.htpgan.loss import discriminator_loss, generator_loss
 from anomalib_defect_plugins.models.htpgan.reference import load_reference
 from anomalib_defect_plugins.models.htpgan.torch_model import HtpGanModel
-from anomalib_defect_plugins.post_processing import OtsuPostProcessor, ReferencePostProcessor, SigmaPostProcessor
+from anomalib_defect_plugins.post_processing import (
+    DefectPostProcessor,
+    OtsuPostProcessor,
+    ReferencePostProcessor,
+    SigmaPostProcessor,
+)
+
+logger = logging.getLogger(__name__)
+
+NOISE = "reconstruction_noise"
+"""Key of the number that selects the noise of the reconstruction, in checkpoints."""
 
 THRESHOLDS: dict[str, Callable[[], PostProcessor]] = {
-    "adaptive": PostProcessor,
+    "adaptive": DefectPostProcessor,
     "sigma": SigmaPostProcessor,
     "otsu": OtsuPostProcessor,
     "reference": ReferencePostProcessor,
@@ -40,7 +52,7 @@ THRESHOLDS: dict[str, Callable[[], PostProcessor]] = {
 """Post-processors by the source of their thresholds."""
 
 
-class HtpGan(CustomTrainLoader, DefectModel, AnomalibModule):  # type: ignore[misc]  # anomalib's bases disagree
+class HtpGan(CustomTrainLoader, DefectModel, AnomalibModule):
     """One-shot surface inspection: learns the texture of one normal image and detects what differs from it.
 
     Args:
@@ -75,6 +87,7 @@ class HtpGan(CustomTrainLoader, DefectModel, AnomalibModule):  # type: ignore[mi
     supervision = Supervision.ONE_SHOT
     paper = "https://arxiv.org/abs/2106.06792"
     threshold_option = "--model.threshold reference"
+    complete_after_last_epoch = True
 
     model: HtpGanModel
 
@@ -123,13 +136,14 @@ class HtpGan(CustomTrainLoader, DefectModel, AnomalibModule):  # type: ignore[mi
         self.generator_lr = generator_lr
         self.reconstruction_weight = reconstruction_weight
         self.blend_fakes = blend_fakes
+        self._noise_number = iterations_per_scale
         self.automatic_optimization = False
 
     @property
-    def trainer_arguments(self) -> dict[str, Any]:
+    def trainer_defaults(self) -> dict[str, Any]:
         """One epoch per scale, and validation once, after the last scale."""
         scales = len(self.model.sizes)
-        return {"max_epochs": scales, "check_val_every_n_epoch": scales, "num_sanity_val_steps": 0}
+        return {"max_epochs": scales, "check_val_every_n_epoch": scales}
 
     def configure_optimizers(self) -> list[Optimizer]:
         """Create one Adam per network, in the order D_0, G_0, D_1, G_1, ..."""
@@ -145,7 +159,7 @@ class HtpGan(CustomTrainLoader, DefectModel, AnomalibModule):  # type: ignore[mi
         """Replace the data module's training batches with the reference image before training.
 
         Raises:
-            ConfigurationError: If there are several devices, no data module, or not one epoch per scale.
+            ConfigurationError: If there are several devices, or no data module.
             InvalidInputError: If no normal image matches ``reference``, or if the image is corrupt or too small.
         """
         if stage == "fit":
@@ -154,20 +168,14 @@ class HtpGan(CustomTrainLoader, DefectModel, AnomalibModule):  # type: ignore[mi
             item = load_reference(datamodule, self.reference, self.hparams["min_size"])
             super().setup(stage)
             self._use_reference(cast(AnomalibDataModule, datamodule), item)
+            self._report_completed(self.trainer.current_epoch, self.iterations_per_scale)
 
     def _check_trainer(self) -> None:
         trainer = self.trainer
-        if trainer.world_size > 1:
+        if isinstance(trainer.strategy, ParallelStrategy):
             msg = (
-                f"HtpGan learns from one image, which cannot be shared between {trainer.world_size} devices: "
-                "pass --trainer.devices 1"
-            )
-            raise ConfigurationError(msg)
-        fast_dev_run: bool | int = trainer.fast_dev_run  # type: ignore[attr-defined]  # Lightning sets it dynamically
-        if trainer.max_epochs != len(self.model.sizes) and not fast_dev_run:
-            msg = (
-                f"HtpGan trains one scale per epoch: max_epochs is {trainer.max_epochs}, but there are "
-                f"{len(self.model.sizes)} scales; leave max_epochs out, and set --model.num_scales instead"
+                "HtpGan learns from one image, which cannot be shared between devices: pass --trainer.devices 1, and "
+                "leave --trainer.strategy out"
             )
             raise ConfigurationError(msg)
 
@@ -189,7 +197,7 @@ class HtpGan(CustomTrainLoader, DefectModel, AnomalibModule):  # type: ignore[mi
         }
         check_finite(losses, f"scale {scale + 1} of {len(self.model.sizes)}, iteration {step + 1}")
         self.log_dict({"scale": float(scale + 1), **losses}, prog_bar=True, batch_size=1)
-        if step == self.trainer.num_training_batches - 1:
+        if step >= self.trainer.num_training_batches - 1:  # more, if a scale is resumed with fewer iterations
             with torch.autocast(self.device.type, enabled=False):
                 self._finish_scale(scale, image)
 
@@ -236,6 +244,29 @@ class HtpGan(CustomTrainLoader, DefectModel, AnomalibModule):  # type: ignore[mi
             self.model.train()
             self.post_processor.set_reference(output.anomaly_map, output.pred_score)
 
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Save the number of the noise of the reconstruction, which a resumed run keeps."""
+        super().on_save_checkpoint(checkpoint)
+        checkpoint[NOISE] = self._noise_number
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Restore the noise of the reconstruction; name the scales that a resumed run leaves as they are."""
+        super().on_load_checkpoint(checkpoint)
+        former = checkpoint["hyper_parameters"]["iterations_per_scale"]
+        self._noise_number = int(checkpoint.get(NOISE, former))
+        if self.resumes_training:
+            self._report_completed(checkpoint["loops"]["fit_loop"]["epoch_progress"]["current"]["processed"], former)
+
+    def _report_completed(self, scales: int, iterations: int) -> None:
+        total = len(self.model.sizes)
+        if scales >= total:
+            logger.warning("all %d scales of HtpGan are completed, so that nothing is trained", total)
+        elif scales and iterations != self.iterations_per_scale:
+            logger.warning(
+                "%d of %d scales are completed with iterations_per_scale %d; the others are trained with %d",
+                *(scales, total, iterations, self.iterations_per_scale),
+            )
+
     def _noise(self, scale: int, rng: torch.Generator) -> list[Tensor]:
         """Draw unit noise for each scale up to this one, as eq. 1 prints it."""
         sizes = self.model.sizes[: scale + 1]
@@ -244,7 +275,7 @@ class HtpGan(CustomTrainLoader, DefectModel, AnomalibModule):  # type: ignore[mi
     def _fixed_noise(self, scale: int) -> list[Tensor]:
         """Return the noise of the reconstruction: fixed at the coarsest scale, zero at the others."""
         sizes = self.model.sizes[: scale + 1]
-        coarsest = torch.randn(1, 3, *sizes[0], generator=self.rng(0, self.iterations_per_scale))
+        coarsest = torch.randn(1, 3, *sizes[0], generator=self.rng(0, self._noise_number))
         return [coarsest.to(self.device), *(torch.zeros(1, 3, *size, device=self.device) for size in sizes[1:])]
 
     def _blend_mask(self, real: Tensor, rng: torch.Generator) -> Tensor:

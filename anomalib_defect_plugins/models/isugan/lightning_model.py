@@ -48,9 +48,7 @@ MIN_SIDE = 16
 """Minimum height and width of images in pixels."""
 
 
-class IsuGan(  # type: ignore[misc]  # anomalib's bases disagree
-    CustomTrainLoader, DefectModel, IterativeTraining, AnomalibModule
-):
+class IsuGan(CustomTrainLoader, DefectModel, IterativeTraining, AnomalibModule):
     """ISU-GAN: learns to repair defects from unpaired images without masks, and detects them by what a repair changes.
 
     The model builds its own batches from the training images of the data module: ``batch_size`` normal images and the

@@ -1,4 +1,4 @@
-"""Otsu's threshold for each image, as in the paper, but only in images whose score is above the image threshold.
+"""Otsu's threshold for each image, as in the paper, but only in images whose score reaches the image threshold.
 
 Otsu's method splits any image, so the mask of a normal image would contain its darkest grain. The image score therefore
 decides first whether there is a defect.
@@ -48,7 +48,7 @@ def otsu_mask(anomaly_map: Tensor, defective: Tensor) -> Tensor:
 
 
 class ImageOtsuPostProcessor(UnitPostProcessor):
-    """anomalib's thresholds for images and scores in [0, 1], and Otsu masks in the images above the threshold."""
+    """anomalib's thresholds for images and scores in [0, 1], and Otsu masks in defective images."""
 
     def forward(self, predictions: InferenceBatch) -> InferenceBatch:
         """Post-process predictions, as in anomalib."""

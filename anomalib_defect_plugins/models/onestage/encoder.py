@@ -10,8 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from anomalib_defect_plugins.core.errors import InvalidInputError
-from anomalib_defect_plugins.layers import NORMS, Encoder
-from anomalib_defect_plugins.layers.encoder import feature_maps
+from anomalib_defect_plugins.layers import NORMS, Encoder, feature_maps
 
 
 class Width(NamedTuple):

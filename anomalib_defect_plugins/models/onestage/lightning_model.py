@@ -27,7 +27,7 @@ from anomalib_defect_plugins.models.components.defect_model import DefectModel, 
 from anomalib_defect_plugins.models.components.iterative_training import IterativeTraining
 from anomalib_defect_plugins.models.onestage.loss import cross_entropy, stage_loss
 from anomalib_defect_plugins.models.onestage.torch_model import OneStageModel, OneStageOutput
-from anomalib_defect_plugins.post_processing import FixedPostProcessor, UnitPostProcessor
+from anomalib_defect_plugins.post_processing import DefectPostProcessor, FixedPostProcessor
 
 logger = logging.getLogger(__name__)
 
@@ -41,7 +41,7 @@ SIGMA = 100 / (1408 * 512)
 """The paper's image threshold as a mean; eq. 5 compares the sum over the pixels of an image with 100."""
 
 
-class OneStage(DefectModel, IterativeTraining, AnomalibModule):  # type: ignore[misc]  # anomalib's bases disagree
+class OneStage(DefectModel, IterativeTraining, AnomalibModule):
     """One-stage segmenter with dual background suppression and without a classifier, trained on a few pixel masks.
 
     Args:
@@ -194,7 +194,8 @@ class OneStage(DefectModel, IterativeTraining, AnomalibModule):  # type: ignore[
 
 
 def _thresholds(sigma: float | None) -> PostProcessor:
-    return UnitPostProcessor() if sigma is None else FixedPostProcessor(sigma)
+    # Scores are in [0, 1], but often so small that the interval above the threshold has no digits left for them.
+    return DefectPostProcessor() if sigma is None else FixedPostProcessor(sigma)
 
 
 def _check_size(size: Sequence[int]) -> None:

@@ -8,7 +8,7 @@ https://doi.org/10.1007/s10845-019-01476-x), the decoder is section 2.2.1, the s
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import NamedTuple, cast
 
 import torch
 from anomalib.data import InferenceBatch
@@ -18,6 +18,7 @@ from torch.nn import functional
 from anomalib_defect_plugins.core.checks import check_fraction, check_not_negative, check_one_of
 from anomalib_defect_plugins.core.errors import InvalidInputError
 from anomalib_defect_plugins.layers import NORMS, top_mean
+from anomalib_defect_plugins.models.components.renamed_weights import rename_weights
 from anomalib_defect_plugins.models.onestage.encoder import WIDTHS, SegDecEncoder, TimmEncoder, blocks
 from anomalib_defect_plugins.models.onestage.suppression import coarse_logits, log_suppress, suppress
 
@@ -146,7 +147,7 @@ class OneStageModel(nn.Module):
             }
         )
         self.to(memory_format=torch.channels_last)  # shortens training steps on a CPU by a fifth to a third
-        self.register_load_state_dict_pre_hook(_rename_last)  # type: ignore[no-untyped-call]
+        rename_weights(self, "last.", "encoder.3.")
 
     def forward(self, image: Tensor) -> OneStageOutput | InferenceBatch:
         """Segment images.
@@ -190,13 +191,6 @@ def _stage_strides(stages: Sequence[int] | None, strides: Sequence[int]) -> tupl
         msg = f"stages is {list(stages)}; it must be three of {list(strides)[::-1]}, in this order"
         raise InvalidInputError(msg)
     return tuple(stages)
-
-
-def _rename_last(module: nn.Module, state_dict: dict[str, Any], prefix: str, *_: object) -> None:
-    """Rename the last layer of the paper's encoder in checkpoints of 0.1."""
-    del module
-    for name in [name for name in state_dict if name.startswith(f"{prefix}last.")]:
-        state_dict[f"{prefix}encoder.3.{name.removeprefix(f'{prefix}last.')}"] = state_dict.pop(name)
 
 
 def upsample(maps: Tensor, factor: int) -> Tensor:

@@ -32,7 +32,7 @@ from anomalib_defect_plugins.plugins.instantiate import build
 from anomalib_defect_plugins.post_processing import OpeningPostProcessor
 
 
-class Sidn(DefectModel, IterativeTraining, AnomalibModule):  # type: ignore[misc]  # anomalib's bases disagree
+class Sidn(DefectModel, IterativeTraining, AnomalibModule):
     """Semantic information decomposition network: a branch for texture and a branch for defects segment the image.
 
     Args:
@@ -158,9 +158,14 @@ class Sidn(DefectModel, IterativeTraining, AnomalibModule):  # type: ignore[misc
         optimizer = Adam(self.model.parameters(), lr=self.learning_rate)
         return self.cosine_schedule(optimizer) if self.annealing else optimizer
 
-    def training_step(self, batch: Batch[Any], batch_idx: int) -> Tensor:
-        """Draw defects on the normal images of a batch, and return the loss of their segmentation."""
+    def training_step(self, batch: Batch[Any], batch_idx: int) -> Tensor | None:
+        """Draw defects on the normal images of a batch, and return the loss of their segmentation.
+
+        Batches without a normal image are skipped.
+        """
         normal = cast(Tensor, batch.image)[batch.gt_label == LabelName.NORMAL].as_subclass(Tensor)
+        if not len(normal):
+            return None
         images, mask = self.draw_defects(self.augmentation(normal))
         return self.sum_losses(self.losses(self.model(images), mask), batch_idx, len(images))  # eq. 25
 

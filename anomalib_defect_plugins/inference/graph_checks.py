@@ -1,0 +1,82 @@
+"""Checks of exported OpenVINO graphs before they inspect images."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import openvino
+
+from anomalib_defect_plugins.core.errors import InvalidInputError
+from anomalib_defect_plugins.core.image_io import Size
+
+
+def check_graph(network: openvino.Model, threshold: float | None, batch: int, maps: Path | None) -> Size | None:
+    """Check that a graph fits the settings.
+
+    Args:
+        network: The graph.
+        threshold: Threshold of scores; ``None`` for the graph's own.
+        batch: Batch size.
+        maps: Folder for anomaly maps, if they are kept.
+
+    Returns:
+        Height and width of the images that it takes, or ``None`` if it takes any.
+
+    Raises:
+        InvalidInputError: If it does not take images, or batches of this size, or lacks an output or a threshold.
+    """
+    shape = network.inputs[0].partial_shape
+    is_image = shape.rank.is_static and shape.compatible(openvino.PartialShape([-1, 3, -1, -1]))
+    if len(network.inputs) != 1 or not is_image:
+        msg = "the model does not take images (N, 3, H, W); use the model.xml that 'anomalib export' has written"
+        raise InvalidInputError(msg)
+    if shape[0].is_static and shape[0].get_length() != batch:
+        msg = f"the model takes {shape[0]} images at once, not {batch}; use --batch {shape[0]}"
+        raise InvalidInputError(msg)
+    _check_outputs(network, threshold, maps)
+    return (shape[2].get_length(), shape[3].get_length()) if shape[2].is_static and shape[3].is_static else None
+
+
+def has_threshold(network: openvino.Model) -> bool:
+    """Whether a graph has labels, and they are computed with a threshold.
+
+    anomalib 2.7 exports models without thresholds with NaN as the threshold, which labels raw scores above 0.5.
+    """
+    labels = [output for output in network.outputs if "pred_label" in output.names]
+    return bool(labels) and not any(_is_nan(node) for node in _sources(labels[0].get_node()))
+
+
+def _check_outputs(network: openvino.Model, threshold: float | None, maps: Path | None) -> None:
+    remedies = {"pred_score": "use"}
+    if threshold is None:
+        remedies["pred_label"] = "set --threshold, or use"
+    if maps:
+        remedies["anomaly_map"] = "leave --maps out, or use"
+    names = {name for output in network.outputs for name in output.names}
+    for name, remedy in remedies.items():
+        if name not in names:
+            msg = f"the model has no output {name}; {remedy} one that 'anomalib export' has written with it"
+            raise InvalidInputError(msg)
+    if threshold is None and not has_threshold(network):
+        msg = "the model has no threshold, because it was not validated after training, and returns raw scores; pass "
+        raise InvalidInputError(msg + "--threshold with the score from which an image is defective")
+
+
+def _sources(node: openvino.Node) -> Iterator[openvino.Node]:
+    """Iterate over a node and all nodes that it depends on."""
+    waiting, seen = [node], {node.get_friendly_name()}
+    while waiting:
+        current = waiting.pop()
+        yield current
+        for value in current.input_values():
+            source = value.get_node()
+            if source.get_friendly_name() not in seen:
+                seen.add(source.get_friendly_name())
+                waiting.append(source)
+
+
+def _is_nan(node: openvino.Node) -> bool:
+    """Whether a node is a constant that contains NaN only."""
+    if node.get_type_name() != "Constant" or not node.get_element_type().is_real():
+        return False
+    return node.get_output_size() == 1 and bool(np.isnan(node.data.astype(np.float32)).all())

@@ -1,0 +1,93 @@
+"""Export of models without thresholds, and quantisation that leaves scores and thresholds as they are."""
+
+import contextlib
+import logging
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from anomalib.deploy import CompressionType
+
+from anomalib_defect_plugins.core.errors import ConfigurationError
+from anomalib_defect_plugins.post_processing import DefectPostProcessor
+
+if TYPE_CHECKING:
+    import openvino
+    from anomalib.models.components import AnomalibModule as _Module
+else:
+    _Module = object  # a model derives from AnomalibModule directly, or anomalib's get_model would not find it
+
+logger = logging.getLogger(__name__)
+
+QUANTISED = ("Convolution", "GroupConvolution", "ConvolutionBackpropData", "GroupConvolutionBackpropData", "MatMul")
+"""Operators whose computation in 8 bits saves time."""
+
+
+class CheckedExport(_Module):
+    """Exports verdicts only if there are thresholds. Comes before ``AnomalibModule`` among the bases of a model."""
+
+    def to_onnx(self, *args: Any, **kwargs: Any) -> Path:  # type: ignore[override]  # as in anomalib
+        """Export the model to ONNX, as in anomalib; without thresholds it has no labels and masks."""
+        post_processor = self.post_processor
+        if not isinstance(post_processor, DefectPostProcessor) or post_processor.has_threshold:
+            return super().to_onnx(*args, **kwargs)
+        logger.warning(
+            "%s has no thresholds, because it was not validated after training: the exported graph returns raw scores "
+            "and maps, and no labels and masks; pass --threshold to 'anomalib-defects inspect'",
+            self.name,
+        )
+        with _without_thresholding(post_processor):
+            return super().to_onnx(*args, **kwargs)
+
+    def _compress_ov_model(
+        self, model: Any, compression_type: CompressionType | None = None, *args: Any, **kwargs: Any
+    ) -> Any:
+        """Compress a graph, as in anomalib, but do not quantise what follows the last convolutions.
+
+        Quantised scores would be equal, and on another side of the threshold.
+        """
+        outputs = {name for output in model.outputs for name in output.names}
+        if compression_type == CompressionType.INT8_ACQ and "pred_label" not in outputs:
+            msg = f"INT8_ACQ compares labels, but {self.name} has no thresholds; validate it, or use INT8_PTQ"
+            raise ConfigurationError(msg)
+        with _not_quantising(tail(model)):
+            return super()._compress_ov_model(model, compression_type, *args, **kwargs)
+
+
+def tail(network: "openvino.Model") -> list[str]:
+    """Return the names of the nodes of a graph that no convolution or matrix product follows."""
+    followed: set[str] = set()
+    for node in reversed(network.get_ordered_ops()):
+        targets = {port.get_node() for output in node.outputs() for port in output.get_target_inputs()}
+        names = {target.get_friendly_name() for target in targets}
+        if names & followed or any(target.get_type_name() in QUANTISED for target in targets):
+            followed.add(node.get_friendly_name())
+    skipped = (*QUANTISED, "Constant", "Parameter", "Result")
+    nodes = (node for node in network.get_ordered_ops() if node.get_type_name() not in skipped)
+    return [name for node in nodes if (name := node.get_friendly_name()) not in followed]
+
+
+@contextlib.contextmanager
+def _without_thresholding(post_processor: DefectPostProcessor) -> Iterator[None]:
+    enabled, post_processor.enable_thresholding = post_processor.enable_thresholding, False
+    try:
+        yield
+    finally:
+        post_processor.enable_thresholding = enabled
+
+
+@contextlib.contextmanager
+def _not_quantising(names: list[str]) -> Iterator[None]:
+    """Exclude nodes from quantisation by NNCF, to which anomalib 2.7 does not pass them."""
+    import nncf
+
+    ignored = nncf.IgnoredScope(names=names, validate=False)
+    functions = {name: getattr(nncf, name) for name in ("quantize", "quantize_with_accuracy_control")}
+    for name, function in functions.items():
+        setattr(nncf, name, partial(function, ignored_scope=ignored))
+    try:
+        yield
+    finally:
+        for name, function in functions.items():
+            setattr(nncf, name, function)

@@ -1,0 +1,23 @@
+"""Thresholds that are applied as they were chosen, with and without labels, and normalisation that preserves order."""
+
+from anomalib_defect_plugins.post_processing.base import (
+    DefectPostProcessor,
+    OpeningPostProcessor,
+    UnitPostProcessor,
+)
+from anomalib_defect_plugins.post_processing.label_free import (
+    FixedPostProcessor,
+    OtsuPostProcessor,
+    ReferencePostProcessor,
+    SigmaPostProcessor,
+)
+
+__all__ = [
+    "DefectPostProcessor",
+    "FixedPostProcessor",
+    "OpeningPostProcessor",
+    "OtsuPostProcessor",
+    "ReferencePostProcessor",
+    "SigmaPostProcessor",
+    "UnitPostProcessor",
+]
