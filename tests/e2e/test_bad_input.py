@@ -106,6 +106,10 @@ def resize(name: str, size: tuple[int, int]) -> Callable[[Path], None]:
     return lambda root: Image.effect_noise(size, 60).convert("RGB").save(root / name)
 
 
+def empty_mask(name: str, size: tuple[int, int]) -> Callable[[Path], None]:
+    return lambda root: Image.new("L", size).save(root / name)
+
+
 def cut_mask(root: Path) -> None:
     truth = {"Segmentation": np.ones((36, 41), np.uint8)}
     savemat(root / "groundTruth" / "001.mat", {"groundTruth": truth})
@@ -161,7 +165,10 @@ CASES = {
         folder, nothing, {"--model.min_size": "64"}, r"min_size is 64; at an image size of \(64, 64\) it must be 16 to"
     ),
     "a mask of another size": Case(
-        folder, resize("masks/001.png", (80, 70)), {}, r"mask .*001\.png is 80x70 pixels and its image .*001\.png 80x72"
+        folder,
+        empty_mask("masks/001.png", (80, 70)),
+        {},
+        r"mask .*001\.png is 80x70 pixels and its image .*001\.png 80x72",
     ),
     "a mask of another size in a .mat file": Case(
         crack_forest, cut_mask, {}, r"mask .*001\.mat is 41x36 pixels and its image .*001\.jpg 40x36"

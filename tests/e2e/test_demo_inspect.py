@@ -72,7 +72,7 @@ def test_threshold_updates_mask_label_and_regions_of_an_uploaded_image(page: Any
     upload(page, folder / "plate.png")
     prediction = page.locator("#inspect-prediction").inner_text()
     assert "Defective" in prediction
-    assert "score 0.800, above 0.500" in prediction
+    assert "score 0.800, at or above 0.500" in prediction
     assert "OpenVINO FP32" in prediction
     assert "plate.png, 200×100 pixels" in prediction
     assert " ms" in prediction
@@ -83,7 +83,7 @@ def test_threshold_updates_mask_label_and_regions_of_an_uploaded_image(page: Any
     move_threshold(page, 0.7, "above 0.700")
     assert region_rows(page) == [["1200", "20", "10", "40", "30", "0.800"]]
     move_threshold(page, 0.9, "Normal")
-    assert "No pixel is above the threshold" in page.locator("#inspect-regions").inner_text()
+    assert "No pixel reaches the threshold" in page.locator("#inspect-regions").inner_text()
 
 
 def test_moved_threshold_is_drawn_within_200_milliseconds(page: Any, folder: Path) -> None:
@@ -99,7 +99,7 @@ def test_anomaly_map_lies_over_the_image_with_the_chosen_opacity(page: Any, fold
     assert page.evaluate(
         "[...document.querySelectorAll('#inspect-layers img')].every((image) => image.naturalWidth > 0)"
     )
-    assert "2 regions above the threshold" in layers.first.get_attribute("alt")
+    assert "2 regions at or above the threshold" in layers.first.get_attribute("alt")
     slider = page.get_by_label("range slider for Anomaly map opacity").locator("visible=true")
     for value in ("0.25", "0"):
         slider.fill(value)

@@ -17,6 +17,7 @@ from anomalib.data.utils import read_image
 from bright_graph import bright_graph
 from PIL import Image
 
+from anomalib_defect_plugins.cli import main
 from anomalib_defect_plugins.core.errors import InvalidInputError, MissingDataError
 from anomalib_defect_plugins.inference.inspect_folder import inspect_images
 from anomalib_defect_plugins.inference.openvino import InspectSettings
@@ -92,6 +93,12 @@ def test_a_folder_becomes_a_table(folder: Path, tmp_path: Path, capsys: pytest.C
         ({"images": "model.bin"}, r"model\.bin is not a text file"),
         ({"out": "list.txt"}, r"list\.txt exists|list\.txt is not a Parquet file"),
         ({"settings": InspectSettings(batch=0)}, r"--batch is 0"),
+        ({"settings": InspectSettings(max_pixels=0)}, r"--max-pixels is 0; it must be 1 or more"),
+        *(
+            ({"settings": InspectSettings(threshold=value)}, rf"--threshold is {value}; it must be a finite number")
+            for value in (float("nan"), float("inf"), float("-inf"))
+        ),
+        ({"settings": InspectSettings(threshold=1e39)}, r"--threshold is 1e\+39; it must be a finite number"),
     ],
 )
 def test_invalid_input_is_one_line(folder: Path, tmp_path: Path, changes: dict[str, Any], line: str) -> None:
@@ -103,6 +110,36 @@ def test_invalid_input_is_one_line(folder: Path, tmp_path: Path, changes: dict[s
         inspect_images(model, images, out, changes.get("settings", InspectSettings()))
     assert "\n" not in str(error.value)
     assert not (tmp_path / "out.parquet").exists()
+
+
+def test_a_graph_without_threshold_needs_one_and_its_scores_are_raw(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model, maps = tmp_path / "model.xml", tmp_path / "maps"
+    openvino.save_model(bright_graph(scale=1000, threshold=float("nan")), model, compress_to_fp16=False)
+    images, out = folder / "images", tmp_path / "out.parquet"
+    with pytest.raises(InvalidInputError, match=r"has no threshold, .*; pass --threshold with the score from which"):
+        inspect_images(model, images, out, InspectSettings(maps=maps))
+    assert not list(maps.iterdir())
+    counts = inspect_images(model, images, out, InspectSettings(threshold=500, maps=maps))
+    table = pd.read_parquet(out).iloc[:32]
+    assert counts["defective"] == (table.score >= 500).sum() == table.pred_label.sum()
+    assert 0 < counts["defective"] < 32
+    assert len(list(maps.glob("*.tiff"))) == 32
+    with Image.open(maps / "00000000.tiff") as image:
+        assert np.array(image).max() > 1
+    assert "model.xml has no threshold of its own: its scores are taken as raw" in capsys.readouterr().err
+
+
+def test_the_options_of_the_command_reach_the_inspection(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["inspect", str(folder / "model.xml"), str(folder / "images"), "--out", str(tmp_path / "out.parquet")]
+    assert main([*arguments, "--threshold", "nan"]) == 1
+    assert capsys.readouterr().err == "error: --threshold is nan; it must be a finite number\n"
+    assert main([*arguments, "--max-pixels", "2303", "--threshold", "0.1"]) == 0
+    line = "the image has 2304 pixels, more than the limit; pass --max-pixels 2304 to inspect it"
+    assert pd.read_parquet(tmp_path / "out.parquet").error.tolist()[:32] == [line] * 32
 
 
 def test_a_folder_of_maps_that_is_not_empty_is_rejected(folder: Path, tmp_path: Path) -> None:
@@ -198,6 +235,5 @@ def test_scores_and_maps_of_an_exported_model_are_those_of_pytorch(folder: Path,
     with torch.inference_mode():
         expected = model(torch.stack([torch.as_tensor(read_image(path, as_tensor=True)) for path in table.path]))
     np.testing.assert_allclose(table.score, expected.pred_score.flatten(), atol=1e-4)
-    maps = np.stack([np.array(Image.open(tmp_path / f"maps/{row:08}.png")) for row in range(32)])
-    expected_maps = 255 * expected.anomaly_map.clamp(0, 1).squeeze(1).numpy()
-    np.testing.assert_allclose(maps, expected_maps, atol=0.6)  # rounded to a whole number
+    maps = np.stack([np.array(Image.open(tmp_path / f"maps/{row:08}.tiff")) for row in range(32)])
+    np.testing.assert_allclose(maps, expected.anomaly_map.squeeze(1).numpy(), atol=1e-4)

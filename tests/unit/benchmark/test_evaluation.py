@@ -11,11 +11,12 @@ import pytest
 import torch
 from anomalib.data import ImageBatch
 from anomalib.metrics import AUPRO
+from image_samples import SHAPE, TURNED
 from PIL import Image
 from torch import Tensor, nn
 from torchmetrics.functional.classification import binary_auroc, binary_average_precision, binary_f1_score
 
-from anomalib_defect_plugins.benchmark.evaluation import Evaluation, Recorder, read_thresholds
+from anomalib_defect_plugins.benchmark.evaluation import Evaluation, ImagePrediction, Recorder, _row, read_thresholds
 from anomalib_defect_plugins.core.errors import InvalidInputError
 from anomalib_defect_plugins.metrics import DefectIoU
 from anomalib_defect_plugins.metrics.ranking import rank
@@ -197,3 +198,9 @@ def test_thresholds_are_in_units_of_scores_and_maps_or_none() -> None:
 
     assert read_thresholds(PostProcessor()) == {"image": 0.25, "pixel": None}
     assert read_thresholds(None) == {"image": None, "pixel": None}
+
+
+def test_the_size_of_a_turned_image_is_that_of_the_picture(tmp_path: Path) -> None:
+    image = ImagePrediction(str(TURNED["jpeg"](6).create(tmp_path)), False, 0.5, None, 0, (0, 0), False)
+    row = _row(image, {}, "")
+    assert (row.height, row.width) == SHAPE

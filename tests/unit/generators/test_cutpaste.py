@@ -120,10 +120,10 @@ def test_scars_on_the_smallest_images_are_at_least_two_pixels_wide() -> None:
 @pytest.mark.parametrize(
     ("cls", "arguments", "message"),
     [
-        (CutPasteDefects, {"area": (0.1, 0.5)}, r"area of CutPasteDefects is \(0.1, 0.5\); .* within 0.0001 and 0.3"),
+        (CutPasteDefects, {"area": (0.1, 0.5)}, r"area of CutPasteDefects is \(0.1, 0.5\); .* from 0.0001 to 0.3"),
         (CutPasteDefects, {"area": (0.2, 0.1)}, "area of .*the least and the greatest"),
         (CutPasteDefects, {"aspect": (0.0, 1.0)}, "aspect of CutPasteDefects"),
-        (CutPasteDefects, {"jitter": 0.7}, "jitter of CutPasteDefects is 0.7; it must be within 0 and 0.5"),
+        (CutPasteDefects, {"jitter": 0.7}, "jitter of CutPasteDefects is 0.7; it must be from 0 to 0.5"),
         (CutPasteScarDefects, {"width": (2, 16, 20)}, "width of CutPasteScarDefects"),
         (CutPasteScarDefects, {"length": (0, 16)}, "length of CutPasteScarDefects"),
         (CutPasteScarDefects, {"rotation": -10}, "rotation of CutPasteScarDefects is -10"),

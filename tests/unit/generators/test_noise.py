@@ -42,8 +42,8 @@ def test_kinds_of_mask_can_be_chosen() -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"mean": 1.5}, "mean of NoiseDefects is 1.5; it must be within 0 and 1"),
-        ({"std": 0.0}, "std of NoiseDefects is 0.0; it must be within 0.01 and 1"),
+        ({"mean": 1.5}, "mean of NoiseDefects is 1.5; it must be from 0 to 1"),
+        ({"std": 0.0}, "std of NoiseDefects is 0.0; it must be from 0.01 to 1"),
         (
             {"kinds": ["dots"]},
             r"kinds of NoiseDefects is \['dots'\]; it must be a list of some of blobs, ellipse, stroke",

@@ -15,6 +15,7 @@ import pytest
 import torch
 from anomalib.data.utils import read_image as read_as_anomalib
 from bright_graph import bright_graph
+from image_samples import SHAPE, TURNED
 from PIL import Image
 
 from anomalib_defect_plugins.core.errors import InvalidInputError, MissingDataError
@@ -22,7 +23,13 @@ from anomalib_defect_plugins.core.image_io import read_image
 from anomalib_defect_plugins.data.datasets.crack_forest import CrackForestDataset
 from anomalib_defect_plugins.inference.inspect_folder import image_paths
 from anomalib_defect_plugins.inference.openvino import Inspector, InspectSettings
-from anomalib_defect_plugins.inference.resumable_table import ROWS_PER_PART, InspectionRow, ResumableTable, schema
+from anomalib_defect_plugins.inference.resumable_table import (
+    LITTLE_RANGE,
+    ROWS_PER_PART,
+    InspectionRow,
+    ResumableTable,
+    schema,
+)
 
 
 def save(path: Path, pixels: npt.NDArray[Any]) -> str:
@@ -46,11 +53,7 @@ def test_images_are_read_as_anomalib_reads_them(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     colour = save(tmp_path / "colour.png", rng.integers(0, 256, (5, 7, 3), np.uint8))
     grey_one = save(tmp_path / "grey.png", rng.integers(0, 256, (5, 7), np.uint8))
-    rotated = tmp_path / "rotated.jpg"
-    exif = Image.Exif()
-    exif[0x0112] = 6  # a rotation by 90 degrees, which anomalib does not apply
-    Image.fromarray(rng.integers(0, 256, (5, 7, 3), np.uint8)).save(rotated, exif=exif)
-    for path in (colour, grey_one, str(rotated)):
+    for path in (colour, grey_one):
         image, width, height = read_image(path)
         assert (width, height) == (7, 5)
         assert image.dtype == np.float32
@@ -81,12 +84,61 @@ def test_rows_are_in_the_order_of_the_files_for_all_sizes_and_errors(tmp_path: P
     assert all(row["seconds"] > 0 for row in rows)
 
 
+def test_the_size_of_a_turned_image_is_that_of_the_picture(tmp_path: Path) -> None:
+    path = TURNED["jpeg"](6).create(tmp_path)
+    (row,) = inspect(bright_graph(), [str(path)], InspectSettings())
+    assert (row["height"], row["width"]) == SHAPE
+
+
+@pytest.mark.parametrize(("value", "marked"), [(15, True), (16, False), (128, False), (249, False), (251, True)])
+def test_almost_black_and_white_images_are_marked_beside_the_table(tmp_path: Path, value: int, marked: bool) -> None:
+    (row,) = inspect(bright_graph(), [grey(tmp_path / "a.png", value)], InspectSettings())
+    assert (LITTLE_RANGE in row) == marked
+    assert LITTLE_RANGE not in schema().names
+
+
+def test_images_in_formats_that_are_not_read_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "sub").mkdir()
+    for name in ("a.jfif", "b.GIF", "c.heic", "sub/d.cr2", "notes.txt"):
+        (tmp_path / name).touch()
+    assert [Path(path).name for path in image_paths(tmp_path)] == ["a.jfif", "b.GIF"]
+    assert capsys.readouterr().err == (
+        f"warning: 2 files are left out, the first is {tmp_path / 'c.heic'}: that format is not read; convert such "
+        "images to PNG or TIFF\n"
+    )
+
+
 def test_a_threshold_replaces_that_of_the_model(tmp_path: Path) -> None:
     paths = [grey(tmp_path / f"{value}.png", value) for value in (51, 204)]
     assert [row["pred_label"] for row in inspect(bright_graph(), paths, InspectSettings(threshold=0.1))] == [1, 1]
     assert [
         row["pred_label"] for row in inspect(bright_graph("pred_score"), paths, InspectSettings(threshold=0.9))
     ] == [0, 0]
+
+
+@pytest.mark.parametrize(("value", "threshold", "label"), [(51, 0.2, 1), (51, 0.2000001, 0), (178, 178 / 255, 1)])
+def test_a_score_at_the_threshold_is_defective(tmp_path: Path, value: int, threshold: float, label: int) -> None:
+    # 51 / 255 is 0.20000000298 in single precision.
+    (row,) = inspect(bright_graph(), [grey(tmp_path / "a.png", value)], InspectSettings(threshold=threshold))
+    assert row["pred_label"] == label
+    again = InspectSettings(threshold=row["score"])  # as copied from the table
+    assert inspect(bright_graph(), [grey(tmp_path / "a.png", value)], again)[0]["pred_label"] == 1
+
+
+def test_values_beyond_the_grey_ones_are_written_as_floats(tmp_path: Path) -> None:
+    path = save(tmp_path / "image.png", np.array([[[255, 0, 0], [255, 255, 255]]], np.uint8))
+    inspect(bright_graph(scale=-300), [path], InspectSettings(maps=tmp_path), (1, 2))
+    with Image.open(tmp_path / "00000000.tiff") as image:
+        np.testing.assert_allclose(np.array(image), [[-100, -300]], rtol=1e-6)
+
+
+def test_maps_of_a_graph_without_threshold_are_written_as_floats(tmp_path: Path) -> None:
+    path = save(tmp_path / "image.png", np.array([[[255, 0, 0], [255, 255, 255]]], np.uint8))
+    settings = InspectSettings(threshold=1e-13, maps=tmp_path)
+    (row,) = inspect(bright_graph(scale=1e-12, threshold=float("nan")), [path], settings, (1, 2))
+    assert row["pred_label"] == 1
+    with Image.open(tmp_path / "00000000.tiff") as image:
+        np.testing.assert_allclose(np.array(image), [[1e-12 / 3, 1e-12]], rtol=1e-6)
 
 
 def test_maps_are_written_as_grey_images_named_by_row(tmp_path: Path) -> None:
@@ -112,9 +164,31 @@ def test_images_are_resized_for_a_graph_of_fixed_size(tmp_path: Path) -> None:
 
 
 def test_an_image_of_too_many_pixels_is_a_row_with_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 30)
-    (row,) = inspect(bright_graph(), [grey(tmp_path / "bomb.png", 51)], InspectSettings())
-    assert "exceeds limit of 30 pixels" in row["error"]
+    # As in training, Pillow's limit is twice this number.
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 23.5)
+    path = grey(tmp_path / "bomb.png", 51)  # 48 pixels
+    (row,) = inspect(bright_graph(), [path], InspectSettings())
+    assert row["error"] == "the image has 48 pixels, more than the limit; pass --max-pixels 48 to inspect it"
+
+
+@pytest.mark.parametrize(("own", "max_pixels", "inspected"), [(24, None, True), (30, None, True), (10, 48, True),
+                                                              (10, 47, False), (100, 47, False)])  # fmt: skip
+@pytest.mark.parametrize("suffix", ["png", "jpg", "tif"])
+def test_images_up_to_the_limit_are_inspected_without_a_warning(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    recwarn: pytest.WarningsRecorder,
+    own: int,
+    max_pixels: int | None,
+    inspected: bool,
+    suffix: str,
+) -> None:
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", own)
+    path = save(tmp_path / f"large.{suffix}", np.full((6, 8), 51, np.uint16 if suffix == "tif" else np.uint8))
+    (row,) = inspect(bright_graph(), [path], InspectSettings(max_pixels=max_pixels))
+    assert ("error" not in row) == inspected
+    assert not recwarn.list
+    assert own == Image.MAX_IMAGE_PIXELS
 
 
 @pytest.mark.parametrize(
@@ -122,6 +196,11 @@ def test_an_image_of_too_many_pixels_is_a_row_with_an_error(tmp_path: Path, monk
     [
         (bright_graph("anomaly_map"), InspectSettings(), "the model has no output pred_score"),
         (bright_graph("pred_score"), InspectSettings(), "no output pred_label; set --threshold"),
+        (
+            bright_graph(threshold=float("nan")),
+            InspectSettings(),
+            "no threshold, .* returns raw scores; pass --threshold",
+        ),
         (
             bright_graph("pred_score", "pred_label"),
             InspectSettings(maps=Path("maps")),

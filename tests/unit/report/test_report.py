@@ -283,8 +283,8 @@ def test_examples_are_chosen_by_the_margin_to_the_threshold(tmp_path: Path) -> N
         "worst": "1.png",
         "worst normal": "5.png",
     }
-    assert examples["worst"][1] == "defective (crack), score 4.00, not above the threshold 5.00: wrong"
-    assert examples["worst normal"][1] == "normal, score 7.00, above the threshold 5.00: wrong"
+    assert examples["worst"][1] == "defective (crack), score 4.00, below the threshold 5.00: wrong"
+    assert examples["worst normal"][1] == "normal, score 7.00, at or above the threshold 5.00: wrong"
 
 
 def test_each_image_is_an_example_once(tmp_path: Path) -> None:

@@ -18,7 +18,9 @@ from anomalib_defect_plugins.models.components.callbacks import ResumePoint
 from anomalib_defect_plugins.models.components.checkpoint_io import (
     AtomicCheckpointIO,
     CheckpointErrors,
+    loading,
     use_atomic_checkpoints,
+    why,
 )
 from anomalib_defect_plugins.models.onestage import OneStage
 
@@ -70,6 +72,37 @@ def test_a_file_without_a_trained_model_is_refused_in_one_line(tmp_path, change,
     torch.save({**VALID, **change}, path)
     with pytest.raises(InvalidInputError, match=rf"^cannot load checkpoint {path} \({reason}\); pass a model.ckpt"):
         AtomicCheckpointIO().load_checkpoint(path)
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"no checkpoint", b"\x80\x02}q\x00.", b"\x89PNG\r\n\x1a\n", b"PK\x03\x04 cut off"]
+)
+def test_a_file_that_torch_has_not_saved_is_refused_in_words(tmp_path, content):
+    path = tmp_path / "junk.ckpt"
+    path.write_bytes(content)
+    line = (
+        f"cannot load checkpoint {path} (it is incomplete, or PyTorch has not saved it); pass a model.ckpt or last.ckpt"
+    )
+    with pytest.raises(InvalidInputError) as error:
+        AtomicCheckpointIO().load_checkpoint(path)
+    assert str(error.value) == f"{line} of a training run"
+    assert why(error.value) == "it is incomplete, or PyTorch has not saved it"
+
+
+def test_a_reason_that_is_a_mere_value_has_the_name_of_its_error(tmp_path):
+    with pytest.raises(InvalidInputError, match=r"\(KeyError: 174812789\); pass a model"), loading(_valid(tmp_path)):
+        raise KeyError(174812789)
+
+
+def test_a_reason_has_neither_the_file_nor_advice():
+    assert why(ConfigurationError("the checkpoint is of another model; pass one of this")) == (
+        "the checkpoint is of another model"
+    )
+
+
+def _valid(folder: Path) -> Path:
+    torch.save(VALID, folder / "valid.ckpt")
+    return folder / "valid.ckpt"
 
 
 def test_a_missing_checkpoint_and_a_folder_are_named(tmp_path):

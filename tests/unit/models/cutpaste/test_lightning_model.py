@@ -131,8 +131,8 @@ def test_image_score_is_the_mahalanobis_distance_to_the_normal_training_images(t
 
 def test_the_null_model_leaves_the_backbone_unchanged(train):
     seed_all(0)
-    before = tiny(iterations=0).model.backbone.state_dict()
-    assert not differences(train(iterations=0).model.model.backbone.state_dict(), before)
+    before = tiny(iterations=0).model.encoder.state_dict()
+    assert not differences(train(iterations=0).model.model.encoder.state_dict(), before)
 
 
 def test_both_checkpoints_contain_the_density(train):
@@ -183,11 +183,9 @@ class Steps(Callback):
         self.steps.append((trainer.global_step, int(pl_module.density_step)))
 
 
-def test_an_intermediate_validation_uses_the_density_of_the_current_weights(train, monkeypatch):
-    arguments = tiny().trainer_arguments | {"val_check_interval": 1}
-    monkeypatch.setattr(CutPaste, "trainer_arguments", arguments)
+def test_an_intermediate_validation_uses_the_density_of_the_current_weights(train):
     recorder = Steps()
-    train(recorder)
+    train(recorder, trainer={"val_check_interval": 1})
     assert {step for step, _ in recorder.steps} == {1, 2, 3}
     assert all(step == fitted for step, fitted in recorder.steps)
 
@@ -231,8 +229,8 @@ def test_a_custom_pre_processor_sets_the_size():
         ({"head_layers": -1}, r"^head_layers is -1; it must be 0 or more$"),
         ({"learning_rate": 0.0}, r"^learning_rate is 0.0; it must be more than 0$"),
         ({"sigma": 0.0}, r"^sigma is 0.0; it must be more than 0$"),
-        ({"jitter": 0.7}, r"^jitter is 0.7; it must be within 0 and 0.5$"),
-        ({"translation": 1.0}, r"^translation is 1.0; it must be within 0 and 0.5$"),
+        ({"jitter": 0.7}, r"^jitter is 0.7; it must be from 0 to 0.5$"),
+        ({"translation": 1.0}, r"^translation is 1.0; it must be from 0 to 0.5$"),
         ({"image_size": (24, 64)}, r"^image_size is \(24, 64\); the sides must be 32 or more$"),
     ],
 )

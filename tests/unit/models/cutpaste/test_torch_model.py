@@ -6,20 +6,20 @@ import torch
 from torchvision.transforms.v2.functional import normalize
 
 from anomalib_defect_plugins.core.errors import InvalidInputError
-from anomalib_defect_plugins.models.cutpaste.torch_model import CutPasteModel, feature_maps, make_head
+from anomalib_defect_plugins.models.cutpaste.torch_model import CutPasteModel, make_head, select_maps
 
 TINY = "test_resnet.r160_in1k"
 
 
 def test_feature_maps_default_to_strides_8_and_16():
-    assert feature_maps("resnet18") == ([2, 3], 4)  # indices into act1, layer1 ... layer4
-    assert feature_maps("resnet18", ["layer3", "layer1"]) == ([1, 3], 4)
+    assert select_maps("resnet18") == ([2, 3], 4)  # indices into act1, layer1 ... layer4
+    assert select_maps("resnet18", ["layer3", "layer1"]) == ([1, 3], 4)
 
 
 def test_pooled_features_match_the_backbone_on_normalised_images():
     model = CutPasteModel("resnet18").eval()
     backbone = timm.create_model("resnet18", num_classes=0).eval()
-    backbone.load_state_dict(model.backbone.state_dict())
+    backbone.load_state_dict(model.encoder.backbone.state_dict())
     images = torch.rand(2, 3, 64, 64)
     expected = backbone(normalize(images, [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]))
     assert torch.allclose(model.extract(images)[-1].mean((2, 3)), expected, rtol=1e-4, atol=1e-4)

@@ -9,6 +9,7 @@ from lightning.pytorch import Trainer
 from torch import Tensor
 
 from anomalib_defect_plugins.core.errors import InvalidInputError, MissingDataError
+from anomalib_defect_plugins.data import TextureDefects, WithDefects
 from anomalib_defect_plugins.models.defectgan import DefectGan
 from anomalib_defect_plugins.models.defectgan.generator import DefectGanDefects
 from anomalib_defect_plugins.testing import GeneratorContract
@@ -93,6 +94,11 @@ def test_the_category_is_the_requested_one_and_random_by_default(checkpoint: Pat
     assert min(counts) > 8  # 20 expected, standard deviation 3
 
 
+def test_a_missing_checkpoint_is_one_line() -> None:
+    with pytest.raises(InvalidInputError, match=r"defectgan draws with .*: pass --data\.synthetic\.checkpoint"):
+        WithDefects(TextureDefects(image_size=64), synthetic="defectgan")
+
+
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(MissingDataError, match=r"none\.ckpt is missing; pass the model.ckpt"):
         DefectGanDefects(tmp_path / "none.ckpt")
@@ -103,7 +109,7 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
     [
         ({"category": "stain"}, "model.ckpt knows no category 'stain'; choose one of crack, dent"),
         ({"region": "left"}, "region of DefectGanDefects is 'left'; it must be one of random, whole"),
-        ({"threshold": 1.5}, "threshold of DefectGanDefects is 1.5; it must be within 0.02 and 0.98"),
+        ({"threshold": 1.5}, "threshold of DefectGanDefects is 1.5; it must be from 0.02 to 0.98"),
     ],
 )
 def test_an_invalid_argument_is_refused(checkpoint: Path, arguments: dict[str, Any], message: str) -> None:

@@ -41,6 +41,7 @@ def test_a_file_that_is_not_a_checkpoint_or_truncated_is_refused(tmp_path, check
         ) as error:
             DefectGan.load_for_synthesis(tmp_path / f"{name}.ckpt")
         assert "\n" not in str(error.value)
+        assert str(error.value).count("; pass") == 1
 
 
 def test_a_checkpoint_of_another_model_is_refused(tmp_path, folder):
