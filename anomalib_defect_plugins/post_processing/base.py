@@ -35,7 +35,7 @@ class AdaptiveThreshold(F1AdaptiveThreshold):
     def compute(self) -> Tensor:  # type: ignore[override]  # torchmetrics returns the curve
         """Return the threshold, a scalar; ``None`` if there were no labels, as in anomalib."""
         threshold: Tensor = super().compute()
-        if not self.target:
+        if len(self.target) == 0:  # a list, or a tensor after it was gathered from several processes
             return threshold
         has_anomalous = bool((dim_zero_cat(self.target) == 1).any())
         return threshold if has_anomalous else just_above(threshold)

@@ -242,8 +242,12 @@ def _check_output(output: InferenceBatch | ImageBatch, count: int, image_size: t
 
 
 def _check_agreement(graph: dict[str, npt.NDArray[np.float32]], expected: InferenceBatch) -> None:
-    """Check that the scores and maps of an exported graph equal those of PyTorch."""
+    """Check that the scores and maps of an exported graph equal those of PyTorch, and so do labels of clear scores."""
     for name in ("pred_score", "anomaly_map"):
         reference = getattr(expected, name).numpy()
         difference = np.abs(graph[name].reshape(reference.shape) - reference).max()
         assert difference < EXPORT_TOLERANCE, f"{name} of the exported graph is off by {difference:.2g}"
+    if expected.pred_label is not None and "pred_label" in graph:
+        differs = graph["pred_label"].ravel().astype(bool) != expected.pred_label.numpy().ravel()
+        clear = np.abs(expected.pred_score.numpy().ravel() - 0.5) > EXPORT_TOLERANCE
+        assert not (differs & clear).any(), "pred_label of the exported graph is another one"

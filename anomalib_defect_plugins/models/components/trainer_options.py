@@ -6,6 +6,7 @@ training begins and before data are read, and only where the user has not.
 
 import sys
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 from weakref import WeakKeyDictionary
 
@@ -173,6 +174,7 @@ def _refusals(model: TrainerOptions, trainer: Trainer) -> Iterator[str]:
     yield from _empty_training(trainer)
     yield from _intervals(trainer)
     yield from _compiled(model)
+    yield from _replaced_optimizer(model)
     if not model.automatic_optimization:
         yield from _own_optimisation(model, trainer)
     if model.complete_after_last_epoch and not is_trial(trainer):
@@ -213,6 +215,15 @@ def _compiled(model: TrainerOptions) -> Iterator[str]:
         )
 
 
+def _replaced_optimizer(model: TrainerOptions) -> Iterator[str]:
+    """Yield an optimizer that cannot replace the model's; Lightning cannot call what anomalib makes of an option."""
+    replaced = vars(model).get("configure_optimizers")
+    if not model.automatic_optimization and replaced is not None:
+        yield "another optimizer, because it updates its networks in turn: set its learning rates instead"
+    if isinstance(getattr(replaced, "__func__", None), partial):
+        yield "--optimizer, which anomalib 2.7 cannot apply: leave it out, and set its learning rate instead"
+
+
 def _own_optimisation(model: TrainerOptions, trainer: Trainer) -> Iterator[str]:
     why = "because it updates its networks in turn"
     if trainer.gradient_clip_val:
@@ -222,8 +233,6 @@ def _own_optimisation(model: TrainerOptions, trainer: Trainer) -> Iterator[str]:
     for callback in callbacks_of(trainer):
         if isinstance(callback, GradientAccumulationScheduler | LearningRateFinder):
             yield f"{type(callback).__name__}, {why}: remove the callback"
-    if "configure_optimizers" in vars(model):
-        yield f"another optimizer, {why}: leave --optimizer out, and set its learning rates instead"
 
 
 def _replaced_batches(trainer: Trainer) -> Iterator[str]:

@@ -11,6 +11,7 @@ import pytest
 import torch
 from anomalib.data import ImageBatch
 from anomalib.metrics import AUPRO
+from anomalib.post_processing import PostProcessor
 from image_samples import SHAPE, TURNED
 from PIL import Image
 from torch import Tensor, nn
@@ -38,11 +39,12 @@ def make_images(folder: Path, number: int = 9, ties: bool = True) -> dict[str, T
     return {"maps": maps, "masks": masks, "scores": maps.amax((1, 2)) + 0.3 * torch.rand(number, generator=rng)}
 
 
-def record(folder: Path, tensors: Mapping[str, Any], batch_size: int = 4, threshold: float = 1.0) -> Recorder:
+def record(
+    folder: Path, tensors: Mapping[str, Any], batch_size: int = 4, threshold: float = 1.0, model: Any = None
+) -> Recorder:
     """Record images batch by batch, as a trainer does before and after a post-processor."""
     recorder = Recorder(folder)
     trainer: Any = None
-    model: Any = None
     labels = tensors.get("labels", tensors["masks"].any((1, 2)) if tensors["masks"] is not None else None)
     for start in range(0, len(tensors["scores"]), batch_size):
         part = slice(start, start + batch_size)
@@ -198,6 +200,26 @@ def test_thresholds_are_in_units_of_scores_and_maps_or_none() -> None:
 
     assert read_thresholds(PostProcessor()) == {"image": 0.25, "pixel": None}
     assert read_thresholds(None) == {"image": None, "pixel": None}
+
+
+@pytest.mark.parametrize("known", [(), ("image",), ("image", "pixel")])
+def test_labels_and_masks_without_a_threshold_are_not_used(tmp_path: Path, known: tuple[str, ...]) -> None:
+    # anomalib's post-processor labels raw scores above 0.5, if it was not validated.
+    model = SimpleNamespace(post_processor=PostProcessor(enable_threshold_matching=False))
+    for name in known:
+        getattr(model.post_processor, f"_{name}_threshold").fill_(1)
+    recorder = record(tmp_path, make_images(tmp_path), model=model)
+    logged = {"image_F1Score": 0.1, "pixel_F1Score": 0.1, "pixel_IoU": 0.1, "image_AUROC": 0.1, "loss": 0.1}
+    metrics = Evaluation(recorder).metrics(logged)
+    assert ("image_F1Score" in metrics) == ("image" in known)
+    assert {name for name in ("pixel_F1Score", "pixel_IoU") if name in metrics} == (
+        {"pixel_F1Score", "pixel_IoU"} if "pixel" in known else set()
+    )
+    assert metrics["loss"] == 0.1
+    assert metrics["image_AUROC"] != 0.1
+    assert all((image.pred_label is None) == ("image" not in known) for image in recorder.predictions)
+    # The values of the labels replace those that the model has logged.
+    assert 0.1 not in [value for name, value in metrics.items() if name != "loss"]
 
 
 def test_the_size_of_a_turned_image_is_that_of_the_picture(tmp_path: Path) -> None:

@@ -248,7 +248,7 @@ def test_the_page_refers_to_nothing_outside_itself(tmp_path: Path) -> None:
     assert not re.search(r"@import|url\(", page.read_text())
 
 
-def write_images(folder: Path, rows: Sequence[tuple[int, float]]) -> None:
+def write_images(folder: Path, rows: Sequence[tuple[int, float]], threshold: float | None = 5.0) -> None:
     folder.mkdir()
     for name in ("maps", "masks"):
         (folder / name).mkdir()
@@ -263,11 +263,11 @@ def write_images(folder: Path, rows: Sequence[tuple[int, float]]) -> None:
         for index, (label, score) in enumerate(rows)
     ]  # fmt: skip
     write_table(folder / "images.csv", columns)
-    write_run(folder, make_content(make_run(), {}, thresholds={"image": 5.0, "pixel": None}))
+    write_run(folder, make_content(make_run(), {}, thresholds={"image": threshold, "pixel": None}))
 
 
-def record_of(tmp_path: Path, rows: Sequence[tuple[int, float]]) -> RunRecord:
-    write_images(tmp_path / "run", rows)
+def record_of(tmp_path: Path, rows: Sequence[tuple[int, float]], threshold: float | None = 5.0) -> RunRecord:
+    write_images(tmp_path / "run", rows, threshold)
     (tmp_path / "runs").mkdir()
     (tmp_path / "run").rename(tmp_path / "runs" / "key")
     return read_results(tmp_path).done[0]
@@ -285,6 +285,19 @@ def test_examples_are_chosen_by_the_margin_to_the_threshold(tmp_path: Path) -> N
     }
     assert examples["worst"][1] == "defective (crack), score 4.00, below the threshold 5.00: wrong"
     assert examples["worst normal"][1] == "normal, score 7.00, at or above the threshold 5.00: wrong"
+
+
+def test_an_example_of_a_run_without_threshold_is_neither_right_nor_wrong(tmp_path: Path) -> None:
+    examples = select_examples(record_of(tmp_path, [(1, 9.0), (0, 4.0)], None))
+    assert [example.about for example in examples] == ["defective (crack), score 9.00, no threshold",
+                                                       "normal, score 4.00, no threshold"]  # fmt: skip
+
+
+def test_an_image_whose_score_is_the_threshold_is_right(tmp_path: Path) -> None:
+    examples = select_examples(record_of(tmp_path, [(1, 5.0)]))
+    assert [example.about for example in examples] == [
+        "defective (crack), score 5.00, at or above the threshold 5.00: right"
+    ]
 
 
 def test_each_image_is_an_example_once(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """Mask, regions and predicted label at a threshold, from a stored anomaly map."""
 
+import math
 import time
 from typing import Any
 
@@ -108,6 +109,23 @@ def test_scores_that_are_not_normalized_have_other_limits_and_thresholds() -> No
         False,
         True,
     ]
+
+
+def test_scores_and_pixels_at_the_threshold_are_defective() -> None:
+    prediction = predict_photo(Constant(ANOMALY_MAP, 0.7, thresholds=(0.7, 0.9)), photo())
+    result = prediction.apply_threshold(0.9)
+    assert result.is_defective
+    assert find_regions(ANOMALY_MAP, 0.9, ANOMALY_MAP.shape)[0].sum() == 4
+
+
+def test_a_model_without_thresholds_has_a_map_and_no_label() -> None:
+    model = Constant(1000 * ANOMALY_MAP, 700, thresholds=(math.nan, math.nan))
+    predictions = collect_predictions(model, "constant", [predict_photo(model, photo())])
+    assert predictions.limits == approx((0, 900))
+    assert predictions.threshold == approx(450)
+    result = predictions.get(0).apply_threshold(predictions.threshold)
+    assert result.is_defective is None
+    assert result.regions
 
 
 @pytest.mark.parametrize("index", [-1, 1, "0", None, True, 0.0])

@@ -1,6 +1,7 @@
 """The results store: what it reads, and what a client cannot make it read."""
 
 import json
+import math
 import pickle
 import shutil
 from collections.abc import Callable
@@ -19,7 +20,9 @@ from results_folder import Layout, make_content, make_run, write_results, write_
 
 from anomalib_defect_plugins.core.errors import InvalidInputError, MissingDataError, UserError
 from anomalib_defect_plugins.demo.services.results_store import PICTURE_KINDS, ResultsStore
-from anomalib_defect_plugins.inference.run_model import model_class
+from anomalib_defect_plugins.inference.run_model import _thresholds, model_class
+from anomalib_defect_plugins.results.image_table import read_image_table
+from anomalib_defect_plugins.results.reader import read_results
 
 LAYOUT = Layout(models=("HtpGan", "PaDiM"), data=("brick",), seeds=(0, 1), images=6, failed=[("PaDiM", 1)])
 
@@ -90,6 +93,16 @@ def test_missed_defects_and_false_alarms_are_marked(changing: Path) -> None:
         write_images(folder, label=label, score=score, pred_label=pred_label)
         row = store.images(key).iloc[0]
         assert {name for name in ("missed", "false_alarm") if row[name]} == {expected} - {"right"}
+
+
+def test_an_image_without_label_and_threshold_is_neither_missed_nor_a_false_alarm(changing: Path) -> None:
+    store = ResultsStore(changing)
+    _, folder = first_run(store)
+    for label, pred_label, expected in ((1, "", False), (0, "", False), (1, 0, True)):
+        (folder / "images.csv").unlink()
+        write_images(folder, label=label, score=700.0, pred_label=pred_label)
+        row = read_image_table(folder).iloc[0]
+        assert (row.is_labelled, row.missed, row.false_alarm) == (expected, expected, False)
 
 
 def test_pictures_have_the_requested_size_and_the_units_of_the_scores(results: Path) -> None:
@@ -275,6 +288,21 @@ def test_a_checkpoint_predicts_as_the_saved_model(changing: Path) -> None:
     assert found.score == pytest.approx(expected.pred_score.item(), abs=1e-6)
     assert found.anomaly_map is not None
     assert np.allclose(found.anomaly_map, expected.anomaly_map[0, 0].numpy(), atol=1e-6)
+
+
+@pytest.mark.parametrize("has_checkpoint", [True, False])
+def test_a_run_without_thresholds_has_none_in_the_demo(changing: Path, has_checkpoint: bool) -> None:
+    from anomalib_defect_plugins import OneStage
+
+    store = ResultsStore(changing)
+    _, folder = first_run(store)
+    content = json.loads((folder / "run.json").read_text())
+    content["thresholds"] = {"image": None, "pixel": None}
+    write_run(folder, content)
+    if has_checkpoint:
+        save_checkpoint(OneStage(image_size=(32, 32), width="small"), folder / "model.ckpt")
+    record = next(record for record in read_results(folder.parents[1]).done if record.folder == folder)
+    assert all(math.isnan(threshold) for threshold in _thresholds(record))
 
 
 def save_checkpoint(model: LightningModule, path: Path) -> None:

@@ -3,7 +3,9 @@
 import math
 import re
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
+from types import MethodType
 from typing import Any
 
 import pytest
@@ -178,8 +180,15 @@ def test_a_compiled_model_is_refused(name, tmp_path):
 @pytest.mark.parametrize("name", sorted(IN_TURN))
 def test_a_model_of_several_optimizers_takes_no_other(name, tmp_path):
     model = make(name)
-    model.configure_optimizers = lambda: None  # as anomalib fit --optimizer does
-    with pytest.raises(ConfigurationError, match=r"another optimizer, .*leave --optimizer out"):
+    model.configure_optimizers = lambda: None
+    with pytest.raises(ConfigurationError, match=r"with another optimizer, .* set its learning rates instead"):
+        attached(model, tmp_path)
+
+
+def test_the_option_optimizer_is_refused(tmp_path):
+    model = make("Sidn")
+    model.configure_optimizers = MethodType(partial(print), model)  # as anomalib fit --optimizer does
+    with pytest.raises(ConfigurationError, match=r"with --optimizer, .*: leave it out"):
         attached(model, tmp_path)
 
 
