@@ -16,8 +16,8 @@ BELOW_HALF = 0.5 - 2**-25
 ROUNDING = 2**-22
 """Relative distance from the threshold up to which a bound is the same number but for the last digits."""
 
-BEYOND_HALF_PRECISION = 17
-"""Exponent of 2 of the lowest power that half precision does not represent, plus one."""
+BEYOND_HALF_PRECISION = 2.0**17
+"""A power of two that half precision does not represent."""
 
 
 def reaches(values: Tensor, threshold: Tensor) -> Tensor:
@@ -26,7 +26,7 @@ def reaches(values: Tensor, threshold: Tensor) -> Tensor:
     Both are multiplied by a power of two, which is exact.
     """
     values = values.to(torch.promote_types(values.dtype, threshold.dtype))
-    scale = _unit(threshold) * 2**BEYOND_HALF_PRECISION
+    scale = _unit(threshold) * BEYOND_HALF_PRECISION
     return values * scale >= threshold * scale
 
 

@@ -249,5 +249,5 @@ def _check_agreement(graph: dict[str, npt.NDArray[np.float32]], expected: Infere
         assert difference < EXPORT_TOLERANCE, f"{name} of the exported graph is off by {difference:.2g}"
     if expected.pred_label is not None and "pred_label" in graph:
         differs = graph["pred_label"].ravel().astype(bool) != expected.pred_label.numpy().ravel()
-        clear = np.abs(expected.pred_score.numpy().ravel() - 0.5) > EXPORT_TOLERANCE
+        clear = np.abs(cast(Tensor, expected.pred_score).numpy().ravel() - 0.5) > EXPORT_TOLERANCE
         assert not (differs & clear).any(), "pred_label of the exported graph is another one"

@@ -176,7 +176,7 @@ def _refusals(model: TrainerOptions, trainer: Trainer) -> Iterator[str]:
     yield from _compiled(model)
     yield from _replaced_optimizer(model)
     if not model.automatic_optimization:
-        yield from _own_optimisation(model, trainer)
+        yield from _own_optimisation(trainer)
     if model.complete_after_last_epoch and not is_trial(trainer):
         yield from _incomplete(model, trainer)
     if getattr(model, "draws_own_batches", False):
@@ -224,7 +224,7 @@ def _replaced_optimizer(model: TrainerOptions) -> Iterator[str]:
         yield "--optimizer, which anomalib 2.7 cannot apply: leave it out, and set its learning rate instead"
 
 
-def _own_optimisation(model: TrainerOptions, trainer: Trainer) -> Iterator[str]:
+def _own_optimisation(trainer: Trainer) -> Iterator[str]:
     why = "because it updates its networks in turn"
     if trainer.gradient_clip_val:
         yield f"gradient_clip_val, {why}: leave --trainer.gradient_clip_val out, and lower its learning rates instead"
