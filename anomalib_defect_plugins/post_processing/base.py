@@ -20,16 +20,29 @@ DEFAULT_SENSITIVITY = 0.5
 """Sensitivity at which the threshold is the one that was chosen."""
 
 
-def just_above(value: Tensor) -> Tensor:
-    """Return the next higher number in single precision, for a threshold that ``value`` itself does not reach."""
-    return torch.nextafter(value.float(), torch.full_like(value, torch.inf, dtype=torch.float32))
+MARGIN = 1e-3
+"""Part of the range of normal values by which a threshold above them is higher than the highest one."""
+
+
+def just_above(highest: Tensor, lowest: Tensor | None = None) -> Tensor:
+    """Return a threshold in single precision that the highest normal value does not reach.
+
+    Args:
+        highest: Highest normal value, scalar.
+        lowest: Lowest normal value; the threshold is higher by ``MARGIN`` of the range, so that rounding in another
+            engine has no effect. By default it is the next higher number.
+    """
+    highest = highest.float()
+    following = torch.nextafter(highest, torch.full_like(highest, torch.inf))
+    return following if lowest is None else torch.maximum(following, highest + MARGIN * (highest - lowest.float()))
 
 
 class AdaptiveThreshold(F1AdaptiveThreshold):
     """anomalib's search for the threshold with the highest F1 score.
 
-    Without anomalous samples, anomalib returns the highest normal score. As values at the threshold are anomalous, the
-    threshold is just above it here.
+    anomalib returns the lowest score that counts as anomalous. All values down to the next lower score have the same F1
+    score; the middle is returned, so that rounding in another engine or batch has no effect. Without anomalous samples,
+    the threshold is just above the highest normal score, as values at the threshold are anomalous.
     """
 
     def compute(self) -> Tensor:  # type: ignore[override]  # torchmetrics returns the curve
@@ -37,8 +50,14 @@ class AdaptiveThreshold(F1AdaptiveThreshold):
         threshold: Tensor = super().compute()
         if len(self.target) == 0:  # a list, or a tensor after it was gathered from several processes
             return threshold
-        has_anomalous = bool((dim_zero_cat(self.target) == 1).any())
-        return threshold if has_anomalous else just_above(threshold)
+        values, threshold = dim_zero_cat(self.preds).float(), threshold.float()
+        if not bool((dim_zero_cat(self.target) == 1).any()):
+            return just_above(threshold, values.min())
+        lower = values[values < threshold]
+        if not lower.numel():
+            return threshold
+        middle = lower.max() + (threshold - lower.max()) / 2
+        return torch.where(middle > lower.max(), middle, threshold)
 
 
 class DefectPostProcessor(PostProcessor):

@@ -117,7 +117,7 @@ class ReferencePostProcessor(_LabelFreePostProcessor):
         flat = anomaly_map.detach().flatten()
         rank = max(1, min(flat.numel(), round(self.percentile / 100 * flat.numel())))
         self._pixel_threshold.copy_(just_above(flat.kthvalue(rank).values))
-        self._image_threshold.copy_(just_above(pred_score.max()))
+        self._image_threshold.copy_(just_above(pred_score.max(), flat.min()))
         self.pixel_min.copy_(flat.min())
         self.pixel_max.copy_(2 * self._pixel_threshold - self.pixel_min)
         self.image_min.copy_(self.pixel_min)

@@ -145,7 +145,7 @@ def test_the_pixel_threshold_is_a_percentile_of_normal_pixels(percentile: float,
     post.set_reference(values.reshape(2, 1, 20, 25), torch.tensor([3.0, 7.0]))
     # Just above, so that the normal pixel and image of that value stay normal.
     assert float(post.pixel_threshold) == np.nextafter(np.float32(expected), np.float32(np.inf))
-    assert float(post.image_threshold) == np.nextafter(np.float32(7), np.float32(np.inf))
+    assert float(post.image_threshold) == pytest.approx(7 + 1e-3 * (7 - 1))
 
 
 @pytest.fixture
@@ -164,10 +164,11 @@ def test_without_validation_the_threshold_is_a_half_and_the_lowest_normal_pixel_
     result = reference(InferenceBatch(anomaly_map=values, pred_score=torch.tensor([6.0])))
     assert torch.allclose(result.anomaly_map.flatten(), torch.tensor([0, 0, 0.25, 0.5, 0.75, 1, 1]), atol=TOLERANCE)
     assert result.pred_mask.flatten().tolist() == [False] * 4 + [True] * 3
-    assert float(result.pred_score) == pytest.approx(0.5)
+    assert float(result.pred_score) == pytest.approx(0.5, abs=TOLERANCE)
+    assert float(result.pred_score) < 0.5
     scores = torch.tensor([1.0, 2.0, 4.0, 6.0, 8.0, 10.0, 12.0])
     result = reference(InferenceBatch(anomaly_map=values.expand(7, 1, 1, 7), pred_score=scores))
-    assert torch.allclose(result.pred_score, torch.tensor([0, 0, 0.25, 0.5, 0.75, 1, 1]), atol=TOLERANCE)
+    assert torch.allclose(result.pred_score, torch.tensor([0, 0, 0.25, 0.5, 0.75, 1, 1]), atol=2 * TOLERANCE)
     assert (result.pred_score.diff() > 0).all()
     assert result.pred_label.tolist() == [False] * 4 + [True] * 3
 

@@ -17,7 +17,7 @@ from anomalib_defect_plugins.post_processing import (
     OpeningPostProcessor,
     UnitPostProcessor,
 )
-from anomalib_defect_plugins.post_processing.base import just_above
+from anomalib_defect_plugins.post_processing.base import AdaptiveThreshold
 
 SCALES = [1e-20, 1e-12, 1e-6, 0.1, 1e3, 1e6]
 
@@ -70,7 +70,7 @@ def test_verdicts_have_the_f1_score_of_the_search(cls: type[DefectPostProcessor]
     post = validated(cls, scores, LABELS)
     labels, _ = verdicts(post, scores, scores.reshape(-1, 1, 1, 1).expand(-1, 1, 2, 2))
     best = max(binary_f1_score((scores >= threshold).int(), LABELS) for threshold in scores)
-    assert post.image_threshold == scores[4]
+    assert float(post.image_threshold) == pytest.approx(2.75 * scale)  # between 2.5 and 3, for which F1 is the same
     assert labels.tolist() == [False, False, False, True, True, True, True, True]
     assert binary_f1_score(labels.int(), LABELS) == best
 
@@ -88,9 +88,13 @@ def test_a_plateau_at_the_threshold_is_in_the_mask(cls: type[DefectPostProcessor
     batch.gt_label = torch.tensor([0, 1])
     post.on_validation_batch_end(None, None, batch)
     post.on_validation_epoch_end(None, None)
-    labels, mask = verdicts(post, batch.pred_score, maps * scale)
-    assert labels.tolist() == [False, True]
-    assert torch.equal(mask[:, 0], masks)
+    for _ in range(2):
+        labels, mask = verdicts(post, batch.pred_score, maps * scale)
+        assert labels.tolist() == [False, True]
+        assert torch.equal(mask[:, 0], masks)
+        # Then, as in older checkpoints, the plateau itself is the threshold.
+        post._image_threshold.copy_(batch.pred_score[1])
+        post._pixel_threshold.copy_(batch.pred_score[1])
     # anomalib leaves out the plateau, and the image.
     stock = PostProcessor()
     stock.load_state_dict(post.state_dict())
@@ -106,8 +110,40 @@ def test_normal_validation_images_are_normal_without_defective_ones(
     labels, masks = verdicts(post, scores, scores.reshape(-1, 1, 1, 1).expand(-1, 1, 2, 2))
     assert not labels.any()
     assert not masks.any()
-    higher = just_above(scores[3:])
+    assert scores[3] < post.image_threshold <= 1.003 * scores[3]
+    higher = 1.003 * scores[3:]
     assert verdicts(post, higher, higher.reshape(1, 1, 1, 1).expand(1, 1, 2, 2))[0].all()
+
+
+@pytest.mark.parametrize(("cls", "scale"), MEMBERS)
+@pytest.mark.parametrize("defective", [True, False])
+def test_rounding_in_another_engine_does_not_change_the_verdict_of_a_validation_image(
+    cls: type[DefectPostProcessor], scale: float, defective: bool
+) -> None:
+    scores, labels = (SCORES * scale, LABELS) if defective else (SCORES[:4] * scale, LABELS[:4])
+    post = validated(cls, scores, labels)
+    expected, _ = verdicts(post, scores, scores.reshape(-1, 1, 1, 1).expand(-1, 1, 2, 2))
+    for factor in (1 - 1e-5, 1 + 1e-5):
+        found, _ = verdicts(post, scores * factor, (scores * factor).reshape(-1, 1, 1, 1).expand(-1, 1, 2, 2))
+        assert torch.equal(found, expected)
+
+
+@pytest.mark.parametrize(
+    ("values", "targets", "expected"),
+    [
+        ([1.0, 1.0, 1.0], [0, 1, 1], 1.0),  # no lower score
+        ([1.0, 1.0000001], [0, 1], 1.0000001),  # adjacent numbers
+        ([2.0, 3.0], [1, 1], 2.0),
+        ([0.0, 1e-45], [0, 1], 1e-45),
+        ([-3.0, -1.0], [0, 1], -2.0),
+        ([5.0, 5.0], [0, 0], 5.0000005),  # no range
+    ],
+)
+def test_thresholds_of_equal_and_adjacent_scores(values: list[float], targets: list[int], expected: float) -> None:
+    metric = AdaptiveThreshold(fields=["pred_score", "gt_label"])
+    metric.update(ImageBatch(image=torch.zeros(len(values), 3, 1, 1), pred_score=torch.tensor(values),
+                             gt_label=torch.tensor(targets)))  # fmt: skip
+    assert metric.compute() == torch.tensor(expected)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
