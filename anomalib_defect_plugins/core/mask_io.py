@@ -29,8 +29,14 @@ FAINT = 64
 LARGEST_SHARE_BETWEEN = 0.2
 """Share of pixels between dark and bright above which a file in a lossy format is taken for a photo."""
 
-NOISE = (1, 2, 3)
-"""Values in the background of a lossless file that was saved with loss before."""
+MAX_IDENTIFIERS = 2
+"""Number of different values below half of the highest one up to which they are taken for identifiers."""
+
+SINGLE_SHARE = 0.1
+"""Share of faint pixels without an equal neighbour above which they are noise or soft edges instead of identifiers."""
+
+BACKGROUND_SHARE = 0.2
+"""Share of pixels that are black in a mask that was saved with loss before, unlike in a photo."""
 
 LARGEST_SHARE = 0.95
 LARGEST_SHARE_OF_BORDER = 0.9
@@ -125,6 +131,9 @@ def _is_lossy_webp(path: str | Path) -> bool:
 def _read_deep(path: str | Path) -> tuple[Values, Values | None]:
     """Read the values of a file of more than 8 bits: colours, shape (C, H, W), and the alpha channel, shape (H, W)."""
     if tiff.is_tiff(path):
+        if tiff.has_alpha(path):
+            msg = "it has more than 8 bits and transparency; save it with 8 bits"
+            raise ValueError(msg)
         values, _, turn = tiff.read(path)
         return turned(values.transpose(2, 0, 1), turn), None
     with Image.open(path) as image:
@@ -179,10 +188,18 @@ def _check_values(brightest: Values, soft: bool) -> None:
 
 
 def _was_lossy(brightest: Values, top: float) -> bool:
-    """Whether a mask has the noise of lossy compression: close to black and to white, and hardly between them."""
-    if top < 250 or not all((brightest == value).any() for value in (*NOISE, top - 1)):
+    """Whether a mask has soft edges or the noise of lossy compression: faint values without an equal neighbour."""
+    faint = (brightest > 0) & (brightest < top / 2)
+    is_photo = float((brightest == 0).mean()) < BACKGROUND_SHARE
+    if is_photo or len(np.unique(brightest[faint])) <= MAX_IDENTIFIERS:
         return False
-    return bool(_is_between(brightest, top).sum() < 0.15 * (brightest > 0).sum())
+    single = np.ones(brightest.shape, bool)
+    rows, columns = brightest[1:] != brightest[:-1], brightest[:, 1:] != brightest[:, :-1]
+    single[1:] &= rows
+    single[:-1] &= rows
+    single[:, 1:] &= columns
+    single[:, :-1] &= columns
+    return bool(single[faint].mean() > SINGLE_SHARE)
 
 
 def _is_between(brightest: Values, top: float) -> Marks:

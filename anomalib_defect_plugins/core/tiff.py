@@ -64,9 +64,20 @@ def swaps_sides(image: Image.Image) -> bool:
 
 
 def count_pages(path: str | Path) -> int:
-    """Return the number of pages of a TIFF file, without previews and transparency masks."""
+    """Return the number of pages of a TIFF file, without previews and transparency masks.
+
+    Raises:
+        ValueError: If its first page is a preview.
+    """
     with tifffile.TiffFile(path) as file:
+        _first_page(file)
         return _count_pages(file)
+
+
+def has_alpha(path: str | Path) -> bool:
+    """Whether the first page of a TIFF file has an alpha channel."""
+    with tifffile.TiffFile(path) as file:
+        return any(kind in ALPHA for kind in file.pages.first.extrasamples)
 
 
 def read_size(path: str | Path) -> tuple[int, int]:

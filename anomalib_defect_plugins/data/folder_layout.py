@@ -9,7 +9,7 @@ from anomalib_defect_plugins.core.image_files import image_files
 
 logger = logging.getLogger(__name__)
 
-WORDS = r"(?:masks?|gts?|ground[ _-]?truths?|labels?|annotations?|seg(?:mentation)?s?)"
+WORDS = r"(?:masks?|gts?|ground[ _-]?truths?|labels?|lbls?|annotations?|annots?|seg(?:mentation)?s?)"
 """Words for masks in the names of files and folders."""
 
 MASK_FOLDER = re.compile(
@@ -19,7 +19,8 @@ MASK_FOLDER = re.compile(
 """Names of folders that usually hold masks."""
 
 OUTPUT_FOLDER = re.compile(
-    r"(?:anomaly[ _-]?)?maps?|heat[ _-]?maps?|results?|outputs?|overlays?|predictions?|lightning_logs|checkpoints?",
+    r"(?:anomaly[ _-]?)?maps?|heat[ _-]?maps?|results?|outputs?|overlays?|predictions?|(?:lightning_)?logs?|"
+    r"checkpoints?|runs?|visuali[sz]ations?|exports?|weights|previews?|thumb(?:nail)?s?|crops?",
     re.IGNORECASE,
 )
 """Names of folders that programs usually write to."""

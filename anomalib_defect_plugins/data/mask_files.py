@@ -14,6 +14,10 @@ NAMES = (re.compile(rf"(.+)[ _.-]{WORDS}", re.IGNORECASE), re.compile(rf"{WORDS}
 """Stems of masks: that of the image, and a word for masks after or before it."""
 
 
+BESIDE = (*NAMES, re.compile(rf"(.+?) ?\(?{WORDS}\)?", re.IGNORECASE), re.compile(r"(.+?)[ _.-]?m", re.IGNORECASE))
+"""The same, and shorter forms such as ``0001mask``, ``0001 (mask)`` and ``0001_m``, for stems that an image has."""
+
+
 def image_stem(stem: str, stems: Container[str]) -> str | None:
     """Return the stem of the image that a mask belongs to.
 
@@ -24,7 +28,7 @@ def image_stem(stem: str, stems: Container[str]) -> str | None:
     Returns:
         The same stem if an image has it, or else the part without a word for masks; ``None`` if no image has that.
     """
-    parts = [match[1] for name in NAMES if (match := name.fullmatch(stem))]
+    parts = [match[1] for name in BESIDE if (match := name.fullmatch(stem))]
     return next((part for part in (stem, *parts) if part in stems), None)
 
 

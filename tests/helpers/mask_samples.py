@@ -85,8 +85,8 @@ def turned(path: Path, marks: Marks) -> None:
 
 
 def identifiers(path: Path, marks: Marks) -> None:
-    """Write the drawing with values of 1 to 39."""
-    Image.fromarray((np.cumsum(marks, 1) % 39 + 1).astype(np.uint8) * marks).save(path)
+    """Write the drawing in regions of four columns with values of 1 to 39."""
+    Image.fromarray((np.cumsum(marks, 1) // 4 % 39 + 1).astype(np.uint8) * marks).save(path)
 
 
 def several_pages(path: Path, marks: Marks) -> None:

@@ -105,6 +105,8 @@ class DefectFolder(DefectDataModule):
             beside |= masks
         mask_of = self._masks(normal, images, beside, mask_folder)
         task = TaskType.CLASSIFICATION if mask_of is None else TaskType.SEGMENTATION
+        if mask_of is None and self.mask_dir is not None:
+            logger.info("%s has no masks, so the task is classification", self.root)
         train, test = self._split_normal(images.pop(normal))
         for path in chain.from_iterable(images.values()):
             test.append(Sample(str(path), Split.TEST.value, path.parent.name, str((mask_of or {}).get(path, ""))))
@@ -175,7 +177,6 @@ class DefectFolder(DefectDataModule):
         if usable:
             logger.info("the masks are in the folder %s", candidates[0])
             return candidates[0]
-        logger.info("folder %s does not exist, so the task is classification", given)
         return None
 
     def _split_normal(self, images: Sequence[Path]) -> tuple[list[Sample], list[Sample]]:

@@ -202,3 +202,13 @@ def test_a_truncated_deep_file_is_damaged(tmp_path: Path, share: float, compress
     (tmp_path / "a.tif").write_bytes(content[: int(share * len(content))])
     with pytest.raises(Exception, match=r".+"):
         read_image(tmp_path / "a.tif")
+
+
+def test_a_tiff_whose_first_page_is_a_preview_is_refused(tmp_path):
+    full = np.zeros((48, 32), np.uint8)
+    with tifffile.TiffWriter(tmp_path / "preview.tif") as file:
+        file.write(full[::2, ::2], subfiletype=1)
+        file.write(full)
+    for read in (read_image, check_image):
+        with pytest.raises(ValueError, match="its first page is only a preview"):
+            read(tmp_path / "preview.tif")

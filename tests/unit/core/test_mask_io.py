@@ -1,7 +1,10 @@
 """A mask of any encoding means what is drawn, or is refused."""
 
+import io
+
 import numpy as np
 import pytest
+import tifffile
 from mask_samples import REFUSED, SAMPLES, SHAPE, colours, drawing
 from PIL import Image
 
@@ -90,3 +93,35 @@ def test_a_mask_of_another_orientation_is_turned(tmp_path):
     exif[0x0112] = 8
     colours(np.array([[True, False, False, False]]), (9, 9, 9), (0, 0, 0)).save(tmp_path / "mask.png", exif=exif)
     assert read_mask(tmp_path / "mask.png").tolist() == [[False], [False], [False], [True]]
+
+
+@pytest.mark.parametrize("quality", [10, 50, 75, 95])
+@pytest.mark.parametrize("level", [100, 255])
+@pytest.mark.parametrize("size", [3, 30])
+def test_a_png_that_was_a_jpeg_is_read_at_half_of_its_highest_value(tmp_path, quality, level, size):
+    drawn = np.zeros((96, 96), np.uint8)
+    drawn[40 : 40 + size, 42 : 42 + size] = level
+    lossy = io.BytesIO()
+    Image.fromarray(drawn).save(lossy, "JPEG", quality=quality)
+    Image.open(lossy).save(tmp_path / "mask.png")
+    values = np.asarray(Image.open(tmp_path / "mask.png"))
+    assert np.array_equal(read_mask(tmp_path / "mask.png"), values >= values.max() / 2)
+
+
+@pytest.mark.parametrize("values", [[1, 2, 3, 254, 255], [1, 2, 3, 4, 249, 250], [*range(1, 41)]], ids=str)
+@pytest.mark.parametrize("side", [3, 12])
+def test_identifiers_of_regions_are_all_marked(tmp_path, values, side):
+    drawn = np.zeros((128, 128), np.uint8)
+    for number, value in enumerate(values):
+        top, left = (5 + (side + 2) * index for index in divmod(number, 8))
+        drawn[top : top + side, left : left + side] = value
+    Image.fromarray(drawn).save(tmp_path / "mask.png")
+    assert read_mask(tmp_path / "mask.png").sum() == side**2 * len(values)
+
+
+def test_a_deep_tiff_with_transparency_is_refused(tmp_path):
+    tifffile.imwrite(
+        tmp_path / "mask.tif", np.zeros((32, 32, 4), np.uint16), photometric="rgb", extrasamples=["unassalpha"]
+    )
+    with pytest.raises(ValueError, match="more than 8 bits and transparency; save it with 8 bits"):
+        read_mask(tmp_path / "mask.tif")

@@ -161,7 +161,8 @@ def test_masks_in_a_subfolder_of_their_images_are_named(root):
 # Masks beside their images
 
 
-ENDINGS = ("_GT", "_gt", "_mask", "-mask", "_Masks", "_label", ".label", "_ground_truth", " seg")
+WITH_SEPARATOR = ("_GT", "_gt", "_mask", "-mask", "_Masks", "_label", ".label", "_ground_truth", " seg", "_lbl", "_m")
+ENDINGS = (*WITH_SEPARATOR, "mask", " (mask)", "m")
 
 
 @pytest.mark.parametrize("ending", ENDINGS)
