@@ -135,13 +135,13 @@ CASES = {
         r"\S*201\.jpg is missing; \S+ must contain image/NNN\.jpg .* from https://",
     ),
     "a reference that is no image": Case(
-        folder, write("normal/000.png"), {}, r"cannot read reference image .*normal/000\.png \(.*\); replace"
+        folder, write("normal/000.png"), {}, r"cannot read image .*normal/000\.png \(.*\); replace"
     ),
     "a reference that is cut": Case(
-        folder, cut("normal/001.png"), {"--model.reference": "1"}, r"cannot read reference image .*normal/001\.png \("
+        folder, cut("normal/001.png"), {"--model.reference": "1"}, r"cannot read image .*normal/001\.png \("
     ),
     "a cut photograph": Case(
-        crack_forest, cut("image/203.jpg"), {"--model.reference": "203.jpg"}, r"cannot read reference image .*203\.jpg"
+        crack_forest, cut("image/203.jpg"), {"--model.reference": "203.jpg"}, r"cannot read image .*203\.jpg"
     ),
     "a test image that is no image": Case(
         folder, write("defective/001.png"), {}, r"cannot read image .*defective/001\.png \(.*\); replace"
