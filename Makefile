@@ -32,7 +32,7 @@ drill: $(INSTALLED)
 # Test thousands of invalid inputs; update their numbers in docs/fault-drill.md.
 campaign: $(INSTALLED)
 	BAD_INPUT_PROFILE=campaign BAD_INPUT_PAGE=docs/fault-drill.md OMP_NUM_THREADS=1 \
-		$(BIN)/pytest -s --disable-warnings tests/faults/test_bad_input_campaign.py
+		$(BIN)/pytest -s --disable-warnings tests/faults/test_bad_input_campaign.py tests/faults/test_checkpoint_campaign.py
 
 # Mutation tests of the losses; update docs/fault-drill.md.
 mutate: $(INSTALLED)

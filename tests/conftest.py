@@ -2,6 +2,8 @@
 
 import os
 import random
+import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -26,3 +28,11 @@ def data_root() -> Path:
     if not Path(root).is_dir():
         pytest.fail(f"DEFECT_DATA_ROOT={root} is not a folder")
     return Path(root)
+
+
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """Restore the handler of Ctrl-C, which Lightning replaces after an interrupt."""
+    handler = signal.getsignal(signal.SIGINT)
+    yield
+    signal.signal(signal.SIGINT, handler)

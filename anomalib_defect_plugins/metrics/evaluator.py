@@ -28,16 +28,10 @@ class DefectEvaluator(Evaluator):
         self.ranking = RawRanking(self)
 
     def on_test_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, *_: object
     ) -> None:
         """Update all other metrics."""
-        del trainer, pl_module, outputs, batch_idx, dataloader_idx
+        del trainer, pl_module, outputs
         for metric in cast(Iterable[Metric], self.test_metrics):
             if not isinstance(metric, RANKINGS):
                 metric.update(batch)
@@ -54,16 +48,10 @@ class RawRanking(Callback):
         self.evaluator = evaluator
 
     def on_test_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, *_: object
     ) -> None:
         """Update the areas under curves."""
-        del trainer, pl_module, outputs, batch_idx, dataloader_idx
+        del trainer, pl_module, outputs
         for metric in self.evaluator.test_metrics:
             if isinstance(metric, RANKINGS):
                 metric.update(batch)

@@ -1,19 +1,8 @@
-"""Any image, configuration or checkpoint yields a result or a one-line error, executes no code and loses no data.
+"""Any image or configuration yields a result or a one-line error, and its file is unchanged; see ``bad_input``."""
 
-``BAD_INPUT_PROFILE=campaign`` runs many cases instead of a few (``ci``). ``BAD_INPUT_PAGE`` is a Markdown file for the
-number of cases.
-"""
-
-import copy
 import inspect
-import io
 import math
-import os
-import pickle
 import shutil
-from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -22,18 +11,16 @@ import torch
 import yaml
 from anomalib.data import AnomalibDataModule
 from anomalib.models import AnomalibModule
+from bad_input import CASES, cases, count_cases, one_line  # noqa: F401 - a fixture
 from bright_graph import bright_graph
 from data_strategies import MASK, PHOTO, folder_layouts, mask_files, write_layout
-from fault_page import today, write_row
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from mask_samples import LOSSY, REFUSED, SAMPLES, photo
 from small_models import MODELS, make_model
 from strategies import (
     DAMAGES,
     VALUES,
-    Damage,
-    Payload,
     changed,
     deep_tiff_files,
     image_files,
@@ -43,7 +30,6 @@ from strategies import (
 
 from anomalib_defect_plugins.benchmark.configuration import read_benchmark
 from anomalib_defect_plugins.core.defect_generator import DefectGenerator
-from anomalib_defect_plugins.core.errors import UserError, error_line
 from anomalib_defect_plugins.core.image_io import check_image, read_size
 from anomalib_defect_plugins.core.mask_io import leaves_background
 from anomalib_defect_plugins.data import CheckedDataset, DefectFolder, TextureDefects, WithDefects
@@ -51,63 +37,11 @@ from anomalib_defect_plugins.data.dataset import check_samples, reading
 from anomalib_defect_plugins.data.sample_table import Sample, make_table
 from anomalib_defect_plugins.data.split_file import read_split
 from anomalib_defect_plugins.inference.openvino import Inspector, InspectSettings
-from anomalib_defect_plugins.models.components.checkpoint_io import AtomicCheckpointIO
 from anomalib_defect_plugins.plugins import connect
 from anomalib_defect_plugins.plugins.instantiate import build
 from anomalib_defect_plugins.plugins.manager import descendants
-from anomalib_defect_plugins.testing import folder_datamodule, write_folder_data
-from anomalib_defect_plugins.testing.runs import fit, seed_all
 
 pytestmark = pytest.mark.slow
-
-PROFILES = {"ci": 1, "campaign": 20}
-
-PROFILE = os.environ.get("BAD_INPUT_PROFILE", "ci")
-
-CASES: Counter[str] = Counter()
-"""Number of cases by subject."""
-
-
-def cases(count: int) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Run ``count`` fixed cases; in a campaign, many more and random ones."""
-    return settings(
-        max_examples=count * PROFILES[PROFILE],
-        derandomize=PROFILE == "ci",
-        database=None,
-        deadline=None,
-        suppress_health_check=list(HealthCheck),
-    )
-
-
-@contextmanager
-def one_line(subject: str, *names: str) -> Iterator[None]:
-    """Accept errors that the user sees as one line; any other error fails the test.
-
-    Args:
-        subject: Subject of the case, for the count.
-        names: Texts that the line must contain.
-    """
-    CASES[subject] += 1
-    try:
-        yield
-    except Exception as error:
-        line = error_line(error)
-        if line is None:
-            raise
-        assert len(line) > len("error: ") + 10
-        assert all(name in line for name in names), line
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _count() -> Iterator[None]:
-    """Report the number of cases at the end."""
-    yield
-    summary = ", ".join(f"{count} {subject}" for subject, count in sorted(CASES.items()))
-    print(f"\nbad input, profile {PROFILE}: {CASES.total()} cases: {summary}")
-    if page := os.environ.get("BAD_INPUT_PAGE"):
-        for subject, count in sorted(CASES.items()):
-            write_row(Path(page), "cases", [subject, str(count), today()], ["input", "cases", "tried on"])
-
 
 # Images
 
@@ -331,141 +265,3 @@ def test_a_split_file_is_read_or_named_in_one_line(damage, folder):
     path.write_bytes(damage("\n".join(["split,image,label,defect_type", *lines]).encode()))
     with one_line("split files", str(path)):
         read_split(path, images)
-
-
-# Checkpoints
-
-
-@pytest.fixture(scope="module")
-def surfaces(folder: Path) -> Path:
-    """A few small training images."""
-    write_folder_data(folder / "data", image_size=(40, 40), normal=4, normal_test=2, defective=2)
-    return folder / "data"
-
-
-@pytest.fixture(scope="module")
-def checkpoints(surfaces: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """A valid ``last.ckpt`` of two models."""
-    paths = {}
-    for name in ("sidn", "defectgan"):
-        folder = tmp_path_factory.mktemp(name)
-        train(name, surfaces, folder)
-        (paths[name],) = folder.rglob("last.ckpt")
-    return paths
-
-
-def train(name: str, data: Path, folder: Path, ckpt_path: Path | None = None) -> None:
-    seed_all(0)
-    datamodule = folder_datamodule(data)
-    datamodule = WithDefects(datamodule, real=1, masks=False) if name == "defectgan" else datamodule
-    fit(make_model(name, iterations=2), datamodule, folder, {"limit_val_batches": 1}, ckpt_path=ckpt_path)
-
-
-def load(name: str, path: Path) -> None:
-    """Load a checkpoint as a model and as a trainer do."""
-    kind = MODELS[name][0]
-    with one_line("checkpoints, loaded"):
-        kind.load_from_checkpoint(path, map_location="cpu")
-    with one_line("checkpoints, read by a trainer", str(path)):
-        AtomicCheckpointIO().load_checkpoint(path)
-
-
-@cases(40)
-@given(damage=DAMAGES, name=st.sampled_from(["sidn", "defectgan"]))
-def test_damaged_bytes_are_found_and_the_file_is_unchanged(damage: Damage, name, checkpoints, folder):
-    content = damage(checkpoints[name].read_bytes())
-    path = folder / "damaged.ckpt"
-    path.write_bytes(content)
-    load(name, path)
-    with suppress(UserError):  # bytes without meaning, such as timestamps in the archive, may change
-        loaded = AtomicCheckpointIO().load_checkpoint(path)
-        assert is_same(loaded, torch.load(checkpoints[name], weights_only=True))
-    assert path.read_bytes() == content
-
-
-def is_same(one: Any, other: Any) -> bool:
-    if isinstance(one, dict):
-        return one.keys() == other.keys() and all(is_same(one[key], other[key]) for key in one)
-    if isinstance(one, list | tuple):
-        return len(one) == len(other) and all(map(is_same, one, other))
-    if isinstance(one, torch.Tensor):
-        return torch.equal(one.nan_to_num(), other.nan_to_num())
-    return repr(one) == repr(other)
-
-
-@cases(40)
-@given(data=st.data(), name=st.sampled_from(["sidn", "defectgan"]))
-def test_changed_content_is_accepted_or_refused_in_one_line(data, name, checkpoints, folder):
-    content = torch.load(checkpoints[name], weights_only=True)
-    path = folder / "changed.ckpt"
-    torch.save(data.draw(changed(content)), path)
-    load(name, path)
-
-
-@cases(20)
-@given(data=st.data())
-def test_training_resumes_from_changed_content_or_fails_in_one_line(data, checkpoints, surfaces, folder):
-    content = torch.load(checkpoints["sidn"], weights_only=True)
-    key = data.draw(
-        st.sampled_from(["optimizer_states", "lr_schedulers", "loops", "callbacks", "epoch", "global_step"])
-    )
-    path = folder / "resumed.ckpt"
-    torch.save({**content, key: data.draw(changed(content[key]))}, path)
-    before = path.read_bytes()
-    with one_line("checkpoints, resumed"):
-        train("sidn", surfaces, folder / "resumed", path)
-    shutil.rmtree(folder / "resumed", ignore_errors=True)
-    assert path.read_bytes() == before
-
-
-def test_the_checkpoint_of_another_model_is_refused_in_one_line(checkpoints):
-    for name, other in (("sidn", "defectgan"), ("defectgan", "sidn")):
-        with one_line("checkpoints, of another model"):
-            MODELS[name][0].load_from_checkpoint(checkpoints[other])
-            pytest.fail("it was loaded")
-
-
-@pytest.mark.parametrize("version", [None, "0.9.0", "1.5.10", "2.1.4", "later", 3])
-def test_the_checkpoint_of_another_lightning_is_refused_in_one_line(checkpoints, tmp_path, version):
-    content = torch.load(checkpoints["sidn"], weights_only=True)
-    torch.save({**content, "pytorch-lightning_version": version}, tmp_path / "other.ckpt")
-    CASES["checkpoints, of another version"] += 1
-    with pytest.raises(UserError, match="it was written by Lightning"):
-        AtomicCheckpointIO().load_checkpoint(tmp_path / "other.ckpt")
-
-
-def payloads(content: dict[str, Any], target: Path) -> dict[str, bytes]:
-    """Return files that create ``target`` if their content is executed."""
-    payload = Payload(target)
-
-    def saved(value: object, zipped: bool = True) -> bytes:
-        file = io.BytesIO()
-        torch.save(value, file, _use_new_zipfile_serialization=zipped)
-        return file.getvalue()
-
-    inside = copy.copy(content)
-    inside["hyper_parameters"] = {**content["hyper_parameters"], "channels": payload}
-    weights = {**content, "state_dict": {**content["state_dict"], "payload": payload}}
-    return {
-        "pickle": pickle.dumps(payload),
-        "alone": saved(payload),
-        "as a hyper-parameter": saved(inside),
-        "among the weights": saved(weights),
-        "beside the rest": saved({**content, "payload": payload}),
-        "in the old format": saved(weights, zipped=False),
-    }
-
-
-@pytest.mark.parametrize("name", ["sidn", "defectgan"])
-def test_code_in_a_checkpoint_is_not_executed(name, checkpoints, tmp_path):
-    target = tmp_path / "executed"
-    for where, content in payloads(torch.load(checkpoints[name], weights_only=True), target).items():
-        path = tmp_path / "bad.ckpt"
-        path.write_bytes(content)
-        for load_checkpoint in (MODELS[name][0].load_from_checkpoint, AtomicCheckpointIO().load_checkpoint):
-            CASES["checkpoints, with a payload"] += 1
-            with pytest.raises(UserError):
-                load_checkpoint(path)
-            assert not target.exists(), where
-    pickle.loads(payloads({"hyper_parameters": {}, "state_dict": {}}, target)["pickle"])
-    assert target.exists(), "the payload does not work"

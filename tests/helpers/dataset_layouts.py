@@ -188,3 +188,13 @@ def write_dagm2007(root: Path, category: int, counts: Mapping[str, tuple[int, in
 def contents(folder: Path) -> dict[str, bytes]:
     """Return the content of all files in a folder and its subfolders by path."""
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def write_dents(root: Path) -> Path:
+    """Write eight normal images and four with a dent and its mask, as ``DefectFolder`` reads them; return ``root``."""
+    for number in range(8):
+        write_image(root / "good" / f"{number}.png")
+    for number in range(4):
+        write_image(root / "dent" / f"{number}.png")
+        write_mask(root / "masks" / "dent" / f"{number}.png")
+    return root

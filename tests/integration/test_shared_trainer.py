@@ -1,7 +1,6 @@
 """Models that share an ``Engine`` or a trainer train as if each had its own."""
 
 import logging
-import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -116,14 +115,6 @@ def test_a_trainer_gets_its_options_and_callbacks_back(root, plain, tmp_path, me
     model = make(method)
     fit(engine, model, make_datamodule(root))  # is validated, unlike the first
     assert model.post_processor.image_threshold.isfinite()
-
-
-@pytest.fixture
-def interruptible() -> Iterator[None]:
-    """Restore the handler of Ctrl-C, which Lightning replaces after an interrupt."""
-    handler = signal.getsignal(signal.SIGINT)
-    yield
-    signal.signal(signal.SIGINT, handler)
 
 
 @pytest.mark.usefixtures("interruptible")

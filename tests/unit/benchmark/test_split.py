@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from datamodules import set_up
-from dataset_layouts import write_image, write_mask
+from dataset_layouts import write_dents
 
 from anomalib_defect_plugins.benchmark.job import RunExecution
 from anomalib_defect_plugins.data import DefectFolder, WithDefects
@@ -14,12 +14,7 @@ from anomalib_defect_plugins.data import DefectFolder, WithDefects
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    for number in range(8):
-        write_image(tmp_path / "data" / "good" / f"{number}.png")
-    for number in range(4):
-        write_image(tmp_path / "data" / "dent" / f"{number}.png")
-        write_mask(tmp_path / "data" / "masks" / "dent" / f"{number}.png")
-    return tmp_path / "data"
+    return write_dents(tmp_path / "data")
 
 
 def data(root: Path, mode: str) -> DefectFolder:

@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 import pytest
 from datamodules import error_line, set_up
-from dataset_layouts import write_image, write_mask
+from dataset_layouts import write_dents
 
 from anomalib_defect_plugins.core.errors import InvalidInputError, MissingDataError
 from anomalib_defect_plugins.data import DefectFolder, WithDefects
@@ -106,12 +106,7 @@ def test_a_type_that_looks_like_a_missing_value_is_a_type(tmp_path):
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    for number in range(8):
-        write_image(tmp_path / "data" / "good" / f"{number}.png")
-    for number in range(4):
-        write_image(tmp_path / "data" / "dent" / f"{number}.png")
-        write_mask(tmp_path / "data" / "masks" / "dent" / f"{number}.png")
-    return tmp_path / "data"
+    return write_dents(tmp_path / "data")
 
 
 def with_split(root: Path, mode: str = "same_as_test", seed: int = 0, **arguments: Any) -> WithDefects:

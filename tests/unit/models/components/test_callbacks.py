@@ -2,8 +2,7 @@
 
 import errno
 import os
-import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -53,14 +52,6 @@ def fit(folder: Path, *callbacks: Callback, model: RecordingModel | None = None,
     model = model or RecordingModel()
     trainer.fit(model)
     return model
-
-
-@pytest.fixture
-def interruptible() -> Iterator[None]:
-    """Restore the handler of Ctrl-C, which Lightning replaces after an interrupt."""
-    handler = signal.getsignal(signal.SIGINT)
-    yield
-    signal.signal(signal.SIGINT, handler)
 
 
 @pytest.mark.usefixtures("interruptible")
