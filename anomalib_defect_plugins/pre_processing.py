@@ -7,6 +7,7 @@ a defect. Here the exported resize consists of matrix products and keeps the ant
 from typing import Any
 
 from anomalib.pre_processing import PreProcessor
+from anomalib.pre_processing.utils.transform import get_exportable_transform
 from torch import nn
 from torchvision.transforms.v2 import Compose, InterpolationMode, Transform
 from torchvision.transforms.v2 import Resize as ResizeTransform
@@ -36,6 +37,11 @@ class AntialiasedPreProcessor(PreProcessor):
     def __init__(self, transform: Transform | None = None) -> None:
         super().__init__(transform)
         self.export_transform = _exportable(self.transform, self.export_transform)
+
+    def set_transform(self, transform: Transform) -> None:
+        """Replace the transforms, also those that are exported."""
+        self.transform = transform
+        self.export_transform = _exportable(transform, get_exportable_transform(transform))
 
     def load_checkpoint_config(self, config: dict[str, Any]) -> None:
         """Restore the transforms from a checkpoint."""

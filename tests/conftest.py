@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 import torch
 
+from anomalib_defect_plugins.layers.encoder import weights_from_checkpoint
+
 
 @pytest.fixture(autouse=True)
 def _seed() -> None:
@@ -17,6 +19,13 @@ def _seed() -> None:
     random.seed(0)
     np.random.seed(0)  # noqa: NPY002 - third-party code uses the global generator
     torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _no_downloads() -> Iterator[None]:
+    """Create pretrained models from random weights; files with weights are not read either."""
+    with weights_from_checkpoint():
+        yield
 
 
 @pytest.fixture(scope="session")

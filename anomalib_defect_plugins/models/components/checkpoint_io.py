@@ -7,6 +7,7 @@ import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from pickle import UnpicklingError
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
@@ -24,6 +25,7 @@ from anomalib_defect_plugins.core.errors import (
     find_user_error,
 )
 from anomalib_defect_plugins.core.files import write_bytes
+from anomalib_defect_plugins.layers.encoder import weights_from_checkpoint
 
 if TYPE_CHECKING:
     from anomalib.models.components import AnomalibModule as _Module
@@ -180,9 +182,11 @@ class CheckpointErrors(_Module):
 
     Attributes:
         kept_when_resuming: Arguments that a resumed training has to have in common with its checkpoint.
+        former_arguments: Values of arguments that earlier versions did not have, for the checkpoints of these versions.
     """
 
     kept_when_resuming: ClassVar[Sequence[str]] = ()
+    former_arguments: ClassVar[Mapping[str, Any]] = MappingProxyType({})
 
     _origin: tuple[str | None, Mapping[str, Any]] = (None, {})
     """Class and arguments of the model that saved the checkpoint that is being loaded."""
@@ -198,12 +202,21 @@ class CheckpointErrors(_Module):
         """
         if not isinstance(checkpoint_path, str | Path):
             return super().load_from_checkpoint(checkpoint_path, *arguments, **named)
-        with loading(checkpoint_path):
+        with loading(checkpoint_path), weights_from_checkpoint():
             try:
+                named = {**cls._missing_arguments(checkpoint_path), **named}
                 return super().load_from_checkpoint(checkpoint_path, *arguments, **named)
             except (LookupError, TypeError, AttributeError):
                 _check_content(torch.load(checkpoint_path, "cpu", weights_only=True))  # has the reason if it fails
                 raise
+
+    @classmethod
+    def _missing_arguments(cls, path: str | Path) -> dict[str, Any]:
+        """Return the ``former_arguments`` that a checkpoint does not contain."""
+        if not cls.former_arguments:
+            return {}
+        stored = torch.load(path, "cpu", weights_only=True, mmap=True)["hyper_parameters"]
+        return {name: value for name, value in cls.former_arguments.items() if name not in stored}
 
     def load_state_dict(self, state_dict: Mapping[str, Any], *arguments: Any, **named: Any) -> Any:
         """Load weights as torch does.

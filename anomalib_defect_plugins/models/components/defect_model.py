@@ -13,7 +13,6 @@ from anomalib.pre_processing import PreProcessor
 from anomalib.visualization import Visualizer
 from lightning.pytorch import Callback
 from torch import Tensor, nn
-from torchvision.transforms.v2 import Compose, Grayscale, InterpolationMode, Resize, Transform
 
 from anomalib_defect_plugins.core.image_io import Size
 from anomalib_defect_plugins.core.supervision import Supervision
@@ -27,8 +26,8 @@ from anomalib_defect_plugins.models.components.checks import (
     allow_no_validation,
     check_evaluation_data,
     datamodule_of,
-    set_up_data,
 )
+from anomalib_defect_plugins.models.components.image_size import ImageSize
 from anomalib_defect_plugins.models.components.mixed_sizes import MixedSizes
 from anomalib_defect_plugins.models.components.resumed_optimizers import ResumedOptimizers
 from anomalib_defect_plugins.models.components.shared_trainer import SharedTrainer
@@ -36,7 +35,6 @@ from anomalib_defect_plugins.models.components.trainer_options import TrainerOpt
 from anomalib_defect_plugins.models.components.training_end import TrainingEnd
 from anomalib_defect_plugins.models.components.visualizer import CheckedVisualizer
 from anomalib_defect_plugins.post_processing import DefectPostProcessor
-from anomalib_defect_plugins.pre_processing import AntialiasedPreProcessor
 
 if TYPE_CHECKING:
     from anomalib.models.components import AnomalibModule as _Module
@@ -44,65 +42,45 @@ else:
     _Module = object  # a model derives from AnomalibModule directly, or anomalib's get_model would not find it
 
 
-class DefectModel(CheckpointErrors, SharedTrainer, TrainerOptions, CheckedExport, _Module):
+class DefectModel(CheckpointErrors, SharedTrainer, TrainerOptions, CheckedExport, ImageSize):
     """Shared behaviour of all models: sizes, data checks, thresholds, checkpoints, random numbers.
 
     Comes before ``AnomalibModule`` among the bases of a model, which sets ``self.model`` to its network after
     ``super().__init__()``.
 
     Args:
-        image_size: Height and width that the default pre-processor resizes images to, in pixels.
+        image_size: As in ``ImageSize``.
         pre_processor: As in anomalib; ``True`` is :meth:`configure_pre_processor`.
         post_processor: As in anomalib; ``True`` is :meth:`configure_post_processor`.
         evaluator: As in anomalib; ``True`` is :meth:`configure_evaluator`.
         visualizer: As in anomalib.
+        grey: As in ``ImageSize``.
 
     Attributes:
         supervision: What the training set has to contain; checked before training.
         paper: Link to the paper, shown by ``anomalib-defects list``.
-        default_image_size: Image size of the default pre-processor.
-        grey: Whether the default pre-processor makes images grey.
         threshold_option: Command-line option that yields thresholds without validation images, if there is one.
-        image_size: Height and width that images are resized to, by the pre-processor that is in use.
         seed: Seed of :meth:`rng`; -1 until training starts, then kept in checkpoints.
     """
 
     supervision: ClassVar[Supervision]
     paper: ClassVar[str]
-    default_image_size: ClassVar[Size] = (256, 256)
-    grey: ClassVar[bool] = False
     threshold_option: ClassVar[str | None] = None
 
-    image_size: Size
     seed: Tensor
 
     def __init__(
         self,
-        image_size: Size,
+        image_size: Size | None,
         pre_processor: PreProcessor | bool = True,
         post_processor: PostProcessor | bool = True,
         evaluator: Evaluator | bool = True,
         visualizer: Visualizer | bool = True,
+        grey: bool | None = None,
     ) -> None:
-        height, width = image_size
-        super().__init__(
-            self.configure_pre_processor((height, width)) if pre_processor is True else pre_processor,
-            post_processor,
-            evaluator,
-            visualizer,
-        )
-        self.image_size = cast(Size, tuple(self.input_size or (height, width)))
+        super().__init__(image_size, pre_processor, post_processor, evaluator, visualizer, grey)
         self.register_buffer("seed", torch.tensor(-1))
         self.register_load_state_dict_pre_hook(_add_missing_seed)  # type: ignore[no-untyped-call]
-
-    def fix_image_size(self) -> None:
-        """Store ``image_size`` in checkpoints: for networks that are built for one size."""
-        self.hparams["image_size"] = self.image_size
-
-    @classmethod
-    def configure_pre_processor(cls, image_size: Size | None = None) -> PreProcessor:
-        """Return a bicubic resize to ``image_size``, grey if the model is; pixel values stay in [0, 1]."""
-        return resizing(image_size or cls.default_image_size, cls.grey)
 
     def configure_post_processor(self) -> PostProcessor:
         """Return a post-processor that applies the threshold with the highest F1 score of the validation images."""
@@ -130,13 +108,10 @@ class DefectModel(CheckpointErrors, SharedTrainer, TrainerOptions, CheckedExport
             callbacks.insert(0, self.evaluator.ranking)
         return [*callbacks, CheckedReading(), TrainingEnd(), ResumePoint(), ResumedOptimizers(), MixedSizes()]
 
-    def prepare_data(self) -> None:
-        """Set the data module up, with one-line errors."""
-        set_up_data(self.trainer)
-
     def setup(self, stage: str) -> None:
-        """Check the masks, and the validation and test files before training starts."""
+        """Set the image size, then check the masks, and the validation and test files before training starts."""
         datamodule = datamodule_of(self.trainer)
+        self.share_image_size()
         if datamodule is not None and stage != "predict":
             warn_of_lost_masks(datamodule, stage)
         if stage == "fit" and datamodule is not None:
@@ -164,16 +139,3 @@ def _add_missing_seed(module: nn.Module, state_dict: dict[str, Any], prefix: str
     """Complete the weights of checkpoints from before every model had a seed."""
     del module
     state_dict.setdefault(f"{prefix}seed", torch.tensor(-1))
-
-
-def resizing(image_size: Size, grey: bool) -> PreProcessor:
-    """Return a pre-processor that resizes bicubically with antialiasing, also in exported graphs.
-
-    Args:
-        image_size: Height and width in pixels.
-        grey: Whether to convert to grey. Images keep three (equal) channels, which anomalib's batches require.
-    """
-    steps: list[Transform] = [Resize(image_size, interpolation=InterpolationMode.BICUBIC, antialias=True)]
-    if grey:
-        steps.append(Grayscale(num_output_channels=3))
-    return AntialiasedPreProcessor(Compose(steps))

@@ -42,11 +42,13 @@ class CutPaste(DefectModel, IterativeTraining, AnomalibModule):
     """Self-supervised three-way classification (normal, CutPaste, CutPaste-Scar), then a Gaussian density.
 
     Args:
-        image_size: Height and width that images are resized to, in pixels; a custom ``pre_processor`` overrides it,
-            and must leave pixel values in [0, 1].
-        backbone: Name of a convolutional timm model.
+        image_size: Height and width that images are resized to, in pixels. ``None`` selects those of the training
+            images for ``dense``, scaled down to 256 x 256 pixels if they have more, and the paper's (256, 256) for
+            ``patch``. A custom ``pre_processor`` overrides it, and must leave pixel values in [0, 1].
+        backbone: Name of a convolutional timm model; ``resnet18`` in the paper.
         pre_trained: Whether to load timm's weights into the backbone, which are downloaded once; or a file with them.
-            Its batch norm then keeps the averages of the pretraining.
+            Its batch norm then keeps the averages of the pretraining. The paper trains from random weights, with a
+            learning rate of 0.03.
         head_layers: Hidden layers of the classification head, each as wide as the pooled features.
         localization: ``dense`` scores the positions of feature maps, and the image by its pooled features. ``patch``
             trains on windows, scores each window of an image in a separate pass, which takes a hundred times as long,
@@ -81,17 +83,17 @@ class CutPaste(DefectModel, IterativeTraining, AnomalibModule):
 
     def __init__(
         self,
-        image_size: tuple[int, int] = (256, 256),
-        backbone: str = "resnet18",
-        pre_trained: bool | str | Path = False,
+        image_size: tuple[int, int] | None = None,
+        backbone: str = "mobilenetv2_100",
+        pre_trained: bool | str | Path = True,
         head_layers: int = 1,
         localization: str = "dense",
         layers: Sequence[str] | None = None,
         window: int = 64,
         stride: int = 4,
         sigma: float | None = None,
-        iterations: int = 1000,
-        learning_rate: float = 0.03,
+        iterations: int = 300,
+        learning_rate: float = 0.003,
         momentum: float = 0.9,
         weight_decay: float = 3e-5,
         translation: float = 0.05,
@@ -106,7 +108,8 @@ class CutPaste(DefectModel, IterativeTraining, AnomalibModule):
         check_number("jitter", jitter, 0, 0.5)
         check_not_negative(iterations=iterations, head_layers=head_layers)
         super().__init__(image_size, pre_processor, post_processor, evaluator, visualizer)
-        self.fix_image_size()
+        if localization == "patch":
+            self.fix_image_size()
         _check_size(self.image_size)
         self.model = CutPasteModel(
             backbone, pre_trained, head_layers, layers, localization, self.image_size, window, stride, sigma

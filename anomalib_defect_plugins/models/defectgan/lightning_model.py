@@ -61,7 +61,8 @@ class DefectGan(SynthesisMixin, CustomTrainLoader, DefectModel, IterativeTrainin
     number of defective ones, real or synthetic. The batch size of the data module is ignored.
 
     Args:
-        image_size: Height and width that images are resized to, in pixels, multiples of 4 and at least 32.
+        image_size: Height and width that images are resized to, in pixels, multiples of 4 and at least 32; (128, 128)
+            in the paper.
         categories: Defect types in the order of the control map's channels; by default those of the training images,
             sorted, or ``defect`` if the data module has no types.
         multi_label: Whether an image may have several types; by default, whether any training image has.
@@ -81,14 +82,14 @@ class DefectGan(SynthesisMixin, CustomTrainLoader, DefectModel, IterativeTrainin
             overfitting of the discriminator to few images, but also its learning of the types.
         iterations: Number of training steps; 500,000 in the paper. Each updates the discriminator, and every
             ``critic_updates``-th step also the generator.
-        batch_size: Number of normal images per step, and of defective ones.
-        learning_rate: Learning rate of Adam in the first step.
+        batch_size: Number of normal images per step, and of defective ones; 4 in the paper.
+        learning_rate: Learning rate of Adam in the first step; 2e-4 in the paper.
         final_learning_rate: Learning rate in the last step; it falls linearly.
         critic_updates: Updates of the discriminator for each update of the generator.
         identity_share: Fraction of images whose target is their own label, in [0, 1), so that the network learns not to
             change them; 0 in the paper. Without it, maps need not be low where the control map is 0.
         ema_decay: Decay of the moving average of the generator's weights, in [0, 1). The average is used for testing,
-            synthesis and export.
+            synthesis and export. Long trainings need a higher one, such as 0.999 for 500,000 steps.
         real_class_weight: Weight of L_cls^r.
         fake_class_weight: Weight of L_cls^f.
         reconstruction_weight: Weight of L_rec.
@@ -113,7 +114,7 @@ class DefectGan(SynthesisMixin, CustomTrainLoader, DefectModel, IterativeTrainin
 
     supervision = Supervision.IMAGE_LABELS
     paper = "https://arxiv.org/abs/2103.15158"
-    default_image_size = (128, 128)
+    default_image_size = (64, 64)
     kept_when_resuming = ("critic_updates",)  # the number of training steps follows from it
 
     generator: Generator
@@ -122,11 +123,11 @@ class DefectGan(SynthesisMixin, CustomTrainLoader, DefectModel, IterativeTrainin
 
     def __init__(
         self,
-        image_size: tuple[int, int] = (128, 128),
+        image_size: tuple[int, int] = (64, 64),
         categories: Sequence[str] | None = None,
         multi_label: bool | None = None,
-        channels: int = 64,
-        residual_blocks: int = 6,
+        channels: int = 16,
+        residual_blocks: int = 4,
         discriminator_channels: int | None = None,
         discriminator_layers: int | None = None,
         spatial_control: bool = True,
@@ -135,13 +136,13 @@ class DefectGan(SynthesisMixin, CustomTrainLoader, DefectModel, IterativeTrainin
         spatial_constraint: bool = True,
         grey: bool = False,
         augment: bool = False,
-        iterations: int = 500000,
-        batch_size: int = 4,
-        learning_rate: float = 2e-4,
+        iterations: int = 10000,
+        batch_size: int = 2,
+        learning_rate: float = 5e-4,
         final_learning_rate: float = 1e-6,
         critic_updates: int = 5,
         identity_share: float = 0.25,
-        ema_decay: float = 0.999,
+        ema_decay: float = 0.99,
         real_class_weight: float = 2.0,
         fake_class_weight: float = 5.0,
         reconstruction_weight: float = 5.0,

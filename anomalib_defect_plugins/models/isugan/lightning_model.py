@@ -25,7 +25,7 @@ from anomalib_defect_plugins.core.errors import ConfigurationError, InvalidInput
 from anomalib_defect_plugins.core.supervision import Supervision
 from anomalib_defect_plugins.models.components.checks import datamodule_of
 from anomalib_defect_plugins.models.components.custom_train_loader import CustomTrainLoader
-from anomalib_defect_plugins.models.components.defect_model import DefectModel, resizing
+from anomalib_defect_plugins.models.components.defect_model import DefectModel
 from anomalib_defect_plugins.models.components.iterative_training import IterativeTraining
 from anomalib_defect_plugins.models.components.unpaired_loader import flip, paired_loader
 from anomalib_defect_plugins.models.isugan.dataclasses import add_repaired
@@ -56,14 +56,15 @@ class IsuGan(CustomTrainLoader, DefectModel, IterativeTraining, AnomalibModule):
     data module is ignored.
 
     Args:
-        image_size: Height and width that images are resized to, in pixels, at least 16.
+        image_size: Height and width that images are resized to, in pixels, at least 16; ``None`` selects those of the
+            training images, scaled down to 128 x 128 pixels if they have more. The paper's is (256, 256).
         grey: Whether to convert images to grey; if not, colours are repaired too, and SSIM is averaged over channels.
         width: Channels after the first convolution, a multiple of 4; 64 in the paper.
         residual_blocks: Number of residual blocks of a generator; 9 in the paper.
         skip: Whether generators have skip connections.
         involution: Whether generators have involutions.
         squeeze_excitation: Whether generators have SE blocks; without all three they are the plain ones of Table 3.
-        iterations: Number of training steps. The paper's 100 epochs of 100 normal images are 10000.
+        iterations: Number of training steps. The paper's 100 epochs of 100 normal images are 10,000.
         batch_size: Number of normal images per step, and of defective ones.
         learning_rate: Learning rate of Adam, which falls linearly to 0 over the second half of the steps.
         ssim_share: Fraction of the steps, from the first on, in which cycle and identity losses are 1 - SSIM, in
@@ -87,19 +88,22 @@ class IsuGan(CustomTrainLoader, DefectModel, IterativeTraining, AnomalibModule):
     supervision = Supervision.IMAGE_LABELS
     paper = "https://doi.org/10.1038/s41598-022-15855-7"
     grey = True
+    default_image_size = (128, 128)
+    size_multiple = 8  # of the generators
+    max_pixels = 128 * 128
 
     model: IsuGanModel
 
     def __init__(
         self,
-        image_size: tuple[int, int] = (256, 256),
+        image_size: tuple[int, int] | None = None,
         grey: bool = True,
-        width: int = 64,
-        residual_blocks: int = 9,
+        width: int = 16,
+        residual_blocks: int = 3,
         skip: bool = True,
         involution: bool = True,
         squeeze_excitation: bool = True,
-        iterations: int = 10000,
+        iterations: int = 1000,
         batch_size: int = 1,
         learning_rate: float = 2e-4,
         ssim_share: float = 0.1,
@@ -118,14 +122,15 @@ class IsuGan(CustomTrainLoader, DefectModel, IterativeTraining, AnomalibModule):
         check_not_negative(residual_blocks=residual_blocks, pool_size=pool_size)
         check_fraction("ssim_share", ssim_share, zero=True, one=True)
         check_fraction("score_share", score_share, one=True)
-        _check_networks(min(image_size), width, window_size)
+        _check_networks(self.min_side if image_size is None else min(image_size), width, window_size)
         check_one_of("mask_threshold", mask_threshold, MASK_THRESHOLDS)
         super().__init__(
             image_size,
-            resizing(image_size, grey) if pre_processor is True else pre_processor,
+            pre_processor,
             MASK_THRESHOLDS[mask_threshold]() if post_processor is True else post_processor,
             evaluator,
             visualizer,
+            grey,
         )
         shape = (width, residual_blocks, skip, involution, squeeze_excitation)
         self.model = IsuGanModel(grey, *shape, window_size=window_size, score_share=score_share)

@@ -7,6 +7,7 @@ Paper: A one-stage approach for surface anomaly detection with background suppre
 import logging
 from collections.abc import Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, cast
 
 from anomalib.data import Batch, ImageBatch
@@ -23,16 +24,14 @@ from anomalib_defect_plugins.core.checks import check_fraction, check_not_negati
 from anomalib_defect_plugins.core.errors import InvalidInputError
 from anomalib_defect_plugins.core.supervision import Supervision
 from anomalib_defect_plugins.models.components.augmentation import Augmentation
-from anomalib_defect_plugins.models.components.defect_model import DefectModel, resizing
+from anomalib_defect_plugins.models.components.defect_model import DefectModel
 from anomalib_defect_plugins.models.components.iterative_training import IterativeTraining
+from anomalib_defect_plugins.models.onestage.encoder import SegDecEncoder, TimmEncoder
 from anomalib_defect_plugins.models.onestage.loss import cross_entropy, stage_loss
 from anomalib_defect_plugins.models.onestage.torch_model import OneStageModel, OneStageOutput
 from anomalib_defect_plugins.post_processing import DefectPostProcessor, FixedPostProcessor
 
 logger = logging.getLogger(__name__)
-
-IMAGE_SIZE = (1408, 512)
-"""Height and width in pixels that the paper resizes KolektorSDD's portrait images to."""
 
 MIN_SIDE = 16
 """Minimum height and width in pixels: instance norm needs more than one pixel at an eighth of the size."""
@@ -45,9 +44,10 @@ class OneStage(DefectModel, IterativeTraining, AnomalibModule):
     """One-stage segmenter with dual background suppression and without a classifier, trained on a few pixel masks.
 
     Args:
-        image_size: Height and width that images are resized to, in pixels, multiples of 8 and at least 16; images are
-            converted to grey. A custom ``pre_processor`` overrides it.
-        width: ``paper`` or ``small``, which is suitable for training on a CPU.
+        image_size: Height and width that images are resized to, in pixels, multiples of 16 (8 without a backbone);
+            ``None`` selects those of the training images, scaled down to 640 x 256 pixels if they have more. The
+            paper's is (1408, 512). A custom ``pre_processor`` overrides it.
+        width: Paper's encoder: ``paper``, or ``small``, which is suitable for training on a CPU.
         norm: ``group``, ``instance`` or ``batch``, which needs batches of several images.
         coarse_suppression: Whether the maps of the three decoder stages are summed and have a loss each (CBS); if not,
             only the last stage's map and the loss of the result are used.
@@ -55,20 +55,20 @@ class OneStage(DefectModel, IterativeTraining, AnomalibModule):
             the network is a U-Net.
         prior: Initial mean of the maps, in (0, 1).
         backbone: Name of a convolutional timm model as encoder; images keep their colours. ``None`` selects the paper's
-            encoder, for grey images.
+            encoder, which starts from random weights and makes images grey.
         pre_trained: Whether to load timm's weights into the backbone, which are downloaded once; or a file with them.
         stages: Strides of the features that the maps f_1, f_2 and f_3 are computed from, coarse to fine; ``None``
             selects 4, 2, 1, or 8, 4, 2 with a backbone.
-        score: Image score: ``mean`` of the map as in the paper, ``top``, the mean of its highest 1 %, or ``max``.
-        defect_weight: Total weight of the defect pixels of an image in its loss, in (0, 1). By default all pixels have
-            equal weight, as in the paper, and large defects dominate small ones.
+        score: Image score: ``max`` of the map, ``top``, the mean of its highest 1 %, or ``mean`` as in the paper.
+        defect_weight: Total weight of the defect pixels of an image in its loss, in (0, 1). With ``None`` all pixels
+            have equal weight, as in the paper, and large defects dominate small ones.
         augment: Whether to mirror, rotate, scale and light training images and their masks at random.
         iterations: Number of training steps.
         learning_rate: Learning rate of Adam.
         encoder_rate: Learning rate of the backbone, as a multiple of ``learning_rate``; 0 freezes it.
-        annealing: Whether the learning rate falls to 0 along a cosine, unlike in the paper.
-        sigma: Fixed image threshold as a mean of the map, in (0, 1); the paper's is ``SIGMA`` = 1.39e-4. The pixel
-            threshold is then 0.5. ``None`` uses anomalib's thresholds from labelled validation images.
+        annealing: Whether the learning rate falls to 0 along a cosine; constant in the paper.
+        sigma: Fixed threshold of the image score, in (0, 1); the paper's, for ``mean``, is ``SIGMA`` = 1.39e-4. The
+            pixel threshold is then 0.5. ``None`` uses anomalib's thresholds from labelled validation images.
         pre_processor: As in anomalib.
         post_processor: As in anomalib; a custom one overrides ``sigma``.
         evaluator: As in anomalib.
@@ -80,30 +80,29 @@ class OneStage(DefectModel, IterativeTraining, AnomalibModule):
 
     supervision = Supervision.PIXEL_MASKS
     paper = "https://doi.org/10.3390/s20071829"
-    default_image_size = IMAGE_SIZE
-    grey = True
     threshold_option = "--model.sigma"
+    former_arguments = MappingProxyType({"backbone": None, "stages": None, "score": "mean"})
 
     model: OneStageModel
 
     def __init__(
         self,
-        image_size: tuple[int, int] = IMAGE_SIZE,
+        image_size: tuple[int, int] | None = None,
         width: str = "paper",
         norm: str = "group",
         coarse_suppression: bool = True,
         fine_iterations: int = 3,
-        prior: float = 0.01,
-        backbone: str | None = None,
+        prior: float = 0.05,
+        backbone: str | None = "mobilenetv2_100",
         pre_trained: bool | str | Path = True,
         stages: Sequence[int] | None = None,
-        score: str = "mean",
-        defect_weight: float | None = None,
-        augment: bool = False,
-        iterations: int = 6000,
+        score: str = "max",
+        defect_weight: float | None = 0.5,
+        augment: bool = True,
+        iterations: int = 400,
         learning_rate: float = 1e-3,
         encoder_rate: float = 0.1,
-        annealing: bool = False,
+        annealing: bool = True,
         sigma: float | None = None,
         pre_processor: PreProcessor | bool = True,
         post_processor: PostProcessor | bool = True,
@@ -112,17 +111,20 @@ class OneStage(DefectModel, IterativeTraining, AnomalibModule):
     ) -> None:
         check_positive(iterations=iterations, learning_rate=learning_rate)
         check_not_negative(encoder_rate=encoder_rate)
-        _check_size(image_size)
+        self.size_multiple = TimmEncoder.strides[-1] if backbone else SegDecEncoder.strides[-1]
+        if image_size is not None:
+            self._check_size(image_size)
         if defect_weight is not None:
             check_fraction("defect_weight", defect_weight)
         if sigma is not None:
             check_fraction(f"sigma (the paper's is {SIGMA:.3g})", sigma)
         super().__init__(
             image_size,
-            resizing(image_size, grey=backbone is None) if pre_processor is True else pre_processor,
+            pre_processor,
             _thresholds(sigma) if post_processor is True else post_processor,
             evaluator,
             visualizer,
+            grey=backbone is None,
         )
         self.model = OneStageModel(
             width, norm, coarse_suppression, fine_iterations, prior, backbone, pre_trained, stages, score
@@ -150,7 +152,7 @@ class OneStage(DefectModel, IterativeTraining, AnomalibModule):
         """Return the loss of a batch."""
         images = cast(Tensor, batch.image).as_subclass(Tensor)
         masks = cast(Tensor, batch.gt_mask).as_subclass(Tensor)[:, None]
-        _check_size(images.shape[-2:])
+        self._check_size(images.shape[-2:])
         counts = self._has_valid_mask(batch, masks)
         if self.augmentation is not None:
             images, masks = self.augmentation.with_masks(images, masks)
@@ -189,17 +191,18 @@ class OneStage(DefectModel, IterativeTraining, AnomalibModule):
 
     def validation_step(self, batch: Batch[Any], batch_idx: int) -> Batch[Any]:  # type: ignore[override]
         """Predict anomaly maps and scores, for thresholds and normalisation."""
-        _check_size(cast(Tensor, batch.image).shape[-2:])
+        self._check_size(cast(Tensor, batch.image).shape[-2:])
         return super().validation_step(batch, batch_idx)
+
+    def _check_size(self, size: Sequence[int]) -> None:
+        if any(side < MIN_SIDE or side % self.size_multiple for side in size):
+            pixels = " x ".join(map(str, size))
+            msg = (
+                f"the image size is {pixels} pixels, but sides must be multiples of {self.size_multiple} and at least "
+            )
+            raise InvalidInputError(msg + f"{MIN_SIDE}: change --model.image_size")
 
 
 def _thresholds(sigma: float | None) -> PostProcessor:
     # Scores are in [0, 1], but often so small that the interval above the threshold has no digits left for them.
     return DefectPostProcessor() if sigma is None else FixedPostProcessor(sigma)
-
-
-def _check_size(size: Sequence[int]) -> None:
-    if any(side < MIN_SIDE or side % 8 for side in size):
-        pixels = " x ".join(map(str, size))
-        msg = f"the image size is {pixels} pixels, but sides must be multiples of 8 and at least {MIN_SIDE}: "
-        raise InvalidInputError(msg + "change --model.image_size")

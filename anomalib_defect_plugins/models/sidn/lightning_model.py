@@ -36,8 +36,9 @@ class Sidn(DefectModel, IterativeTraining, AnomalibModule):
     """Semantic information decomposition network: a branch for texture and a branch for defects segment the image.
 
     Args:
-        image_size: Height and width that images are resized to, in pixels, multiples of 16. Images are converted to
-            grey.
+        image_size: Height and width that images are resized to, in pixels, multiples of 16; ``None`` selects those of
+            the training images, scaled down to 640 x 256 pixels if they have more. The paper's is (256, 256). Images
+            are converted to grey.
         channels: Channels C of the first layer.
         clusters: Cluster centres K of each branch.
         clustering: Whether features are clustered (L_kl). Without clustering, L_td and the GSRM have no centres to
@@ -51,9 +52,9 @@ class Sidn(DefectModel, IterativeTraining, AnomalibModule):
             what differs from its surroundings (measured in the README).
         defect_share: Share of the images of a batch that defects are drawn on, in (0, 1]. A network that never sees a
             defect-free image marks the most unusual part of every image.
-        iterations: Training steps.
-        crop_size: Side of the random crop of each training image, in pixels, a multiple of 16; ``None`` uses the whole
-            image. Evaluation images are not cropped.
+        iterations: Training steps; the paper does not specify them.
+        crop_size: Side of the random crop of each training image, in pixels, a multiple of 16, limited to the image;
+            ``None`` uses the whole image, as in the paper. Evaluation images are not cropped.
         augment: Whether training images are randomly rotated, scaled and relit; they are flipped in any case. Disable
             it if such a change, for example in brightness, may be a defect.
         learning_rate: Learning rate of Adam; the paper's is 1e-4.
@@ -84,7 +85,7 @@ class Sidn(DefectModel, IterativeTraining, AnomalibModule):
 
     def __init__(
         self,
-        image_size: tuple[int, int] = (256, 256),
+        image_size: tuple[int, int] | None = None,
         channels: int = 16,
         clusters: int = 12,
         clustering: bool = True,
@@ -93,8 +94,8 @@ class Sidn(DefectModel, IterativeTraining, AnomalibModule):
         norm: str = "group",
         defect_content: DefectGenerator | str = "perturb",
         defect_share: float = 0.5,
-        iterations: int = 1000,
-        crop_size: int | None = None,
+        iterations: int = 1500,
+        crop_size: int | None = 128,
         augment: bool = True,
         learning_rate: float = 2e-4,
         annealing: bool = True,
@@ -111,7 +112,6 @@ class Sidn(DefectModel, IterativeTraining, AnomalibModule):
         evaluator: Evaluator | bool = True,
         visualizer: Visualizer | bool = True,
     ) -> None:
-        height, width = image_size
         check_positive(
             channels=channels,
             clusters=clusters,
@@ -120,11 +120,11 @@ class Sidn(DefectModel, IterativeTraining, AnomalibModule):
             mask_opening=mask_opening,
         )
         check_one_of("norm", norm, NORMS)
-        _check_sizes((height, width), crop_size, median_size)
+        _check_sizes(image_size or self.default_image_size, crop_size, median_size)
         check_fraction("defect_share", defect_share, one=True)
         check_fraction("score_share", score_share, one=True)
         super().__init__(
-            (height, width),
+            image_size,
             pre_processor,
             OpeningPostProcessor(mask_opening) if post_processor is True else post_processor,
             evaluator,
@@ -144,14 +144,24 @@ class Sidn(DefectModel, IterativeTraining, AnomalibModule):
             branch.centers.requires_grad_(clustering)  # distributed training requires a gradient for every weight
         self.defect_share = defect_share
         self.iterations = iterations
-        crop = None if crop_size is None else (min(crop_size, height), min(crop_size, width))
-        self.augmentation = Augmentation(crop, augment)
+        self._limit_crop()
         self.learning_rate = learning_rate
         self.annealing = annealing
         self.texture_weight = texture_weight
         self.similarity_weight = similarity_weight
         self.clustering_weight = clustering_weight
         self.center_weight = center_weight
+
+    def on_fit_start(self) -> None:
+        """Limit the crop to the training images, whose size is known by now."""
+        super().on_fit_start()
+        self._limit_crop()
+
+    def _limit_crop(self) -> None:
+        crop_size = self.hparams["crop_size"]
+        height, width = self.image_size
+        crop = None if crop_size is None else (min(crop_size, height), min(crop_size, width))
+        self.augmentation = Augmentation(crop, self.hparams["augment"])
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Create Adam, as in section III-E."""

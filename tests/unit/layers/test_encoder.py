@@ -8,6 +8,16 @@ from torch import nn
 
 from anomalib_defect_plugins.core.errors import InvalidInputError, MissingDataError
 from anomalib_defect_plugins.layers import Encoder, weights_from_checkpoint
+from anomalib_defect_plugins.layers.encoder import _from_checkpoint
+
+
+@pytest.fixture(autouse=True)
+def _read_weights():
+    """Read weights, which other tests do not."""
+    token = _from_checkpoint.set(False)
+    yield
+    _from_checkpoint.reset(token)
+
 
 BACKBONE = "mobilenetv2_050"
 

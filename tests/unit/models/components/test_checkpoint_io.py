@@ -202,7 +202,7 @@ def test_an_error_in_training_is_not_blamed_on_the_checkpoint(fitted, tmp_path):
 
 def test_a_model_loads_its_own_checkpoint_and_refuses_others(tmp_path):
     def saved(width: str, change: dict[str, Any]) -> Path:
-        model = OneStage((64, 64), width="small", evaluator=False, visualizer=False)
+        model = OneStage((64, 64), width="small", backbone=None, evaluator=False, visualizer=False)
         content = {
             **VALID,
             "state_dict": model.state_dict(),

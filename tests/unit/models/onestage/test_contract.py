@@ -12,12 +12,21 @@ from anomalib_defect_plugins.testing import TrainingContract, folder_datamodule,
 
 class TestOneStage(TrainingContract):
     image_size = (128, 64)
-    other_image_sizes = ((40, 48),)
+    other_image_sizes = ((48, 64),)
 
     def make_model(self, image_size: tuple[int, int]) -> AnomalibModule:
         # With a high prior, five steps suffice for maps that separate the images.
-        return OneStage(image_size, width="small", iterations=5, learning_rate=1e-2, prior=0.3)
+        return OneStage(image_size, backbone="test_efficientnet", iterations=5, learning_rate=1e-2, prior=0.3)
 
     def make_datamodule(self, root: Path) -> AnomalibDataModule:
         write_folder_data(root)
         return WithDefects(folder_datamodule(root), real=2)
+
+
+class TestPaper(TestOneStage):
+    other_image_sizes = ((40, 48),)
+
+    def make_model(self, image_size: tuple[int, int]) -> AnomalibModule:
+        return OneStage(
+            image_size, width="small", backbone=None, score="mean", iterations=5, learning_rate=1e-2, prior=0.3
+        )

@@ -19,9 +19,22 @@ from anomalib_defect_plugins.pre_processing import AntialiasedPreProcessor
 from anomalib_defect_plugins.testing import folder_datamodule, write_folder_data
 from anomalib_defect_plugins.testing.runs import Run, fit, run_openvino, seed_all
 
+PAPER: dict[str, Any] = {
+    "backbone": None,
+    "prior": 0.01,
+    "score": "mean",
+    "defect_weight": None,
+    "augment": False,
+    "annealing": False,
+}
+"""Arguments of the paper's network and training."""
+
+BACKBONE = "test_efficientnet"
+"""A timm model of a few thousand weights."""
+
 
 def tiny(**arguments: Any) -> OneStage:
-    defaults: dict[str, Any] = {"image_size": (32, 40), "width": "small", "iterations": 2}
+    defaults = {"image_size": (32, 40), "width": "small", "iterations": 2, **PAPER}
     return OneStage(**defaults | {"evaluator": False, "visualizer": False} | arguments)
 
 
@@ -45,27 +58,70 @@ def batch(masks: torch.Tensor, labels: list[int]) -> ImageBatch:
 # Training
 
 
-def test_defaults_are_the_papers():
+def test_the_default_has_a_pretrained_encoder_and_the_papers_suppression():
     model = OneStage()
-    assert model.input_size == (1408, 512)  # height, width: KolektorSDD's images stand upright
-    assert (model.learning_rate, model.model.fine_iterations, model.model.coarse_suppression) == (1e-3, 3, True)
+    assert (model.model.fine_iterations, model.model.coarse_suppression) == (3, True)
+    assert (model.hparams.backbone, model.hparams.pre_trained, model.hparams.image_size) == (
+        "mobilenetv2_100",
+        True,
+        None,
+    )
     assert model.supervision.name == "PIXEL_MASKS"
 
 
 @pytest.mark.parametrize(
+    ("backbone", "size", "expected"),
+    [
+        (BACKBONE, (100, 52), (96, 48)),
+        (None, (100, 52), (96, 48)),
+        (None, (44, 60), (48, 64)),
+        (BACKBONE, (20, 20), (32, 32)),
+    ],
+)
+def test_the_image_size_is_that_of_the_training_images_in_multiples_of_the_coarsest_stride(
+    tmp_path, backbone, size, expected
+):
+    write_folder_data(tmp_path / "data", image_size=size, normal=4, normal_test=2, defective=4)
+    data = WithDefects(folder_datamodule(tmp_path / "data"), real=2)
+    run = trained(data, tmp_path, image_size=None, backbone=backbone)
+    assert run.model.image_size == expected
+    loaded = OneStage.load_from_checkpoint(run.engine.best_model_path, map_location="cpu")
+    assert loaded.image_size == loaded.input_size == expected
+
+
+@pytest.mark.parametrize("encoder_rate", [0.0, 0.1, 1.0])
+def test_the_encoder_is_trained_at_a_rate_of_its_own(encoder_rate):
+    model = tiny(image_size=(32, 48), backbone=BACKBONE, encoder_rate=encoder_rate, learning_rate=1e-2)
+    encoder = set(model.model.encoder.parameters())
+    rates = {weight: group["lr"] for group in model.configure_optimizers().param_groups for weight in group["params"]}
+    assert all(rates[weight] == 1e-2 for weight in set(model.parameters()) - encoder)
+    if encoder_rate:
+        assert all(rates[weight] == pytest.approx(encoder_rate * 1e-2) for weight in encoder)
+    else:
+        assert not encoder & set(rates)
+
+
+@pytest.mark.parametrize(
     "arguments",
-    [{}, {"norm": "instance"}, {"norm": "batch", "augment": True}, {"defect_weight": 0.5, "annealing": True}],
-    ids=["group", "instance", "batch", "weighted"],
+    [
+        {},
+        {"norm": "instance"},
+        {"norm": "batch", "augment": True},
+        {"defect_weight": 0.5, "annealing": True},
+        {"backbone": BACKBONE, "pre_trained": False, "image_size": (48, 48), "encoder_rate": 1.0},
+    ],
+    ids=["group", "instance", "batch", "weighted", "backbone"],
 )
 def test_training_learns_to_locate_the_spots(datamodule, tmp_path, arguments):
     """The spots of the generated data are brighter than anything else, so few steps suffice."""
-    settings = {"iterations": 40, "learning_rate": 1e-2, "prior": 0.05}
-    run = trained(datamodule, tmp_path, image_size=(40, 48), **settings | arguments)
+    settings = {"image_size": (40, 48), "iterations": 40, "learning_rate": 1e-2, "prior": 0.05}
+    run = trained(datamodule, tmp_path, **settings | arguments)
     item = next(iter(run.datamodule.test_dataloader()))
     with torch.inference_mode():
-        maps = run.model.model.eval()(run.model.pre_processor.transform(item.image)).anomaly_map[:, 0]
+        images, masks = run.model.pre_processor.transform(item.image, item.gt_mask)
+        maps = run.model.model.eval()(images).anomaly_map[:, 0]
     defective = item.gt_label.bool()
-    assert maps[item.gt_mask].mean() > 10 * maps[~item.gt_mask].mean()
+    assert maps[masks].mean() > 10 * maps[~masks].mean()
     scores = maps.mean((1, 2))
     assert scores[defective].min() > scores[~defective].max()
 
@@ -77,8 +133,9 @@ def test_training_learns_to_locate_the_spots(datamodule, tmp_path, arguments):
         {"norm": "batch"},
         {"coarse_suppression": False},
         {"coarse_suppression": False, "fine_iterations": 0},
+        {"backbone": BACKBONE, "image_size": (32, 48), "stages": [8, 4, 2], "score": "top"},
     ],
-    ids=["instance norm", "batch norm", "FBS", "U-Net"],
+    ids=["instance norm", "batch norm", "FBS", "U-Net", "backbone"],
 )
 def test_the_exported_graph_of_each_variant_agrees_with_pytorch(datamodule, tmp_path, arguments):
     run = trained(datamodule, tmp_path, prior=0.3, **arguments)
@@ -201,6 +258,7 @@ def test_without_sigma_thresholds_come_from_labelled_validation_images(datamodul
         ({"iterations": 0}, "iterations is 0; it must be more than 0"),
         ({"learning_rate": -1.0}, "learning_rate is -1.0; it must be more than 0"),
         ({"sigma": 100.0}, r"sigma \(the paper's is 0.000139\) is 100.0; it must be in \(0, 1\)$"),
+        ({"image_size": (40, 48), "backbone": BACKBONE}, "the image size is 40 x 48 pixels, .* multiples of 16 "),
         ({"width": "large"}, "width is 'large'; it must be one of"),
     ],
 )
