@@ -1,97 +1,133 @@
-"""Compare OneStage, trained on a few real masks of Magnetic Tile, with one-class methods on the same test images.
+"""Measure OneStage, trained on a few real masks of Magnetic Tile, at the images' original size, and print the tables.
 
-    DEFECT_DATA_ROOT=... python experiments/one_class.py --data magnetic_tile      # first, for the one-class rows
-    DEFECT_DATA_ROOT=... python experiments/few_masks.py --masks 40 --seeds 0 1 2
+    DEFECT_DATA_ROOT=... HF_HOME=$DEFECT_DATA_ROOT/hf_home HF_HUB_OFFLINE=1 \
+        python experiments/few_masks.py --masks 40 --seeds 0 1 2 --threads 2
 
-Defects used in training, and all images of the same tiles, are removed from the test split, so that it differs between
-seeds. The stored maps of all one-class runs, of any seed, are evaluated again on the remaining images.
+The seed selects the tiles whose defects are trained on, each with one mask, and seeds the model. All other images of
+these tiles are removed from the test split. ``configs/benchmark/regimes.yaml`` compares with other methods on the same
+images; this script adds the metrics by defect type. Results of finished runs are stored, and not computed again.
 """
 
 from argparse import ArgumentParser, Namespace
-from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 import torch
-from common import QUIET, add_run_options, data_root, markdown, mean_rows, once
+from common import QUIET, add_run_options, create_engine, data_root, markdown, mean_rows, once, timed_fit, transformed
 from lightning import seed_everything
-from one_class import compute_metrics, measure
+from one_class import aupro, auroc, best_f1, ranked, settings
+from torch import Tensor
+from torch.nn.functional import interpolate
+from torchmetrics.functional.classification import binary_average_precision
 
 from anomalib_defect_plugins import MagneticTile, OneStage, WithDefects
+from anomalib_defect_plugins.data.original_masks import OriginalMasks
+
+COLUMNS = ["pixel AP", "pixel AUROC", "AUPRO", "image AUROC", "image F1", "train s"]
+
+
+def create_data(options: Namespace, seed: int) -> WithDefects:
+    """Create the data of a seed."""
+    base = MagneticTile(data_root("magnetic_tile"), train_batch_size=options.batch, num_workers=options.workers)
+    return WithDefects(base, real=options.masks, per_object=1, synthetic=options.synthetic, seed=seed)
+
+
+def predict(model: OneStage, data: WithDefects) -> tuple[Tensor, list[Tensor], list[Tensor]]:
+    """Return the scores (N,), and the maps and masks (H, W) at the original sizes, of all test images."""
+    scores, maps, masks = [], [], []
+    original = OriginalMasks(data)
+    for item, image, _ in transformed(model, data.test_data):
+        mask = torch.from_numpy(original(str(item.image_path)))
+        with torch.inference_mode():
+            output: Any = model.model(image)
+        scores.append(float(output.pred_score))
+        maps.append(interpolate(output.anomaly_map, mask.shape, mode="bilinear")[0, 0].cpu())
+        masks.append(mask)
+    return torch.tensor(scores), maps, masks
+
+
+def compute_metrics(
+    scores: Tensor, maps: list[Tensor], masks: list[Tensor], types: npt.NDArray[Any]
+) -> dict[str, float]:
+    """Compute the metrics of all images, and pixel AUROC by defect type, against all normal images."""
+    labels = torch.from_numpy(types != "good")
+    marked = [not label or bool(mask.any()) for label, mask in zip(labels, masks, strict=True)]
+    pixels = ranked(_log(torch.cat([one.flatten() for one in maps])))
+    truth = torch.cat([mask.flatten() for mask in masks])
+    kinds = np.repeat(np.where(marked, types, "unmarked"), [mask.numel() for mask in masks])
+    selected = torch.from_numpy(kinds != "unmarked")
+    metrics = {
+        "pixel AP": float(binary_average_precision(pixels[selected], truth[selected].long())),
+        "pixel AUROC": auroc(pixels[selected], truth[selected]),
+        "AUPRO": aupro(*_padded(maps, masks, marked)),
+        "image AUROC": auroc(_log(scores), labels),
+        "image F1": best_f1(_log(scores), labels),
+    }
+    for kind in sorted(set(types[labels.numpy()])):
+        one = torch.from_numpy(np.isin(kinds, ["good", kind]))
+        metrics[f"pixel AUROC {kind}"] = auroc(pixels[one], truth[one])
+    return metrics
+
+
+def _log(values: Tensor) -> Tensor:
+    return values.double().clamp(min=1e-30).log()
+
+
+def _padded(maps: list[Tensor], masks: list[Tensor], marked: list[bool]) -> tuple[Tensor, Tensor]:
+    """Stack maps and masks (N, H, W): AUPRO takes images of one size, and counts rates over all of their pixels."""
+    size = np.max([mask.shape for mask in masks], axis=0).tolist()
+    pairs = [(one, mask) for one, mask, keep in zip(maps, masks, marked, strict=True) if keep]
+    resized = [
+        (interpolate(one[None, None], size, mode="bilinear")[0, 0], interpolate(mask[None, None].float(), size)[0, 0])
+        for one, mask in pairs
+    ]
+    values, truth = zip(*resized, strict=True)
+    return ranked(_log(torch.stack(values))), torch.stack(truth).bool()
 
 
 def run(options: Namespace, seed: int, stem: Path) -> dict[str, float]:
     """Train on real masks and test once."""
     seed_everything(seed)
-    sizes = {"train_batch_size": options.batch, "eval_batch_size": 8, "num_workers": options.workers}
-    base = MagneticTile(data_root("magnetic_tile"), **sizes)
-    amount = {"real": options.masks, "per_object": options.per_object, "synthetic": options.synthetic}
-    data = WithDefects(base, **amount, balanced=True, seed=seed)
-    model = OneStage(
-        (options.size, options.size),
-        "small",
-        norm=options.norm,
-        prior=options.prior,
-        defect_weight=options.defect_weight,
-        augment=True,
-        iterations=options.iterations,
-        learning_rate=options.learning_rate,
-        annealing=True,
-        **QUIET,
-    )
-    return measure(model, data, stem, options.precision)
-
-
-def read_predictions(stem: Path) -> tuple[pd.DataFrame, dict[str, torch.Tensor]]:
-    """Read the stored results of a run: its image table, and the output of :func:`one_class.predict`."""
-    table, arrays = pd.read_csv(stem.with_suffix(".csv")), np.load(stem.with_suffix(".npz"))
-    maps = torch.from_numpy(arrays["maps"]).float()
-    masks = np.unpackbits(arrays["masks"], count=maps.numel()).reshape(maps.shape).astype(bool)
-    labels = torch.tensor((table.defect_type != "good").to_numpy())
-    scores = torch.tensor(table.score.to_numpy())
-    return table, {"scores": scores, "labels": labels, "maps": maps, "masks": torch.from_numpy(masks)}
-
-
-def rows(options: Namespace) -> Iterator[dict[str, object]]:
-    """Yield the metrics of OneStage, and of each one-class run on the same images."""
-    setting = f"{options.masks}-{options.per_object}-{options.synthetic}-{options.size}-{options.iterations}-"
-    setting += f"{options.learning_rate}-{options.norm}-{options.prior}-{options.defect_weight}-{options.precision}"
-    name = f"OneStage, {options.masks} masks" + (f" and {options.synthetic}" if options.synthetic else "")
-    for seed in options.seeds:
-        stem = options.out / setting / str(seed)  # a dot in the last part would start a suffix
-        metrics = once(stem.with_suffix(".json"), partial(run, options, seed, stem))
-        yield {"data": "magnetic_tile", "model": name, "seed": seed, **metrics}
-        tested = set(pd.read_csv(stem.with_suffix(".csv")).image_path)
-        for path in sorted((options.one_class / "magnetic_tile").glob("*.json")):
-            table, predictions = read_predictions(path)
-            remaining = torch.from_numpy(table.image_path.isin(tested).to_numpy())
-            metrics = compute_metrics({name: values[remaining] for name, values in predictions.items()})
-            yield {"data": "magnetic_tile", "model": path.stem.rpartition("-")[0], "seed": seed, **metrics}
+    data = create_data(options, seed)
+    model = OneStage(**settings(options.onestage), **QUIET)
+    seconds = timed_fit(create_engine(stem.parent / "models" / stem.name, options.precision), model, data)
+    scores, maps, masks = predict(cast(OneStage, model.cpu()), data)
+    samples = data.test_data.samples
+    types = samples.defect_type.to_numpy()
+    table = samples[["image_path", "defect_type"]].assign(score=scores.numpy())
+    table.to_csv(stem.with_suffix(".csv"), index=False)
+    counts = {"images": len(types), "defective": int((types != "good").sum())}
+    return {**compute_metrics(scores, maps, masks, types), "train s": seconds, **counts}
 
 
 def main() -> None:
-    """Run the missing runs, and print the table."""
+    """Run the missing runs, and print a table for all defects and one for each type."""
     parser = ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--masks", type=int, default=40)
-    parser.add_argument("--per-object", type=int, default=1, help="maximum masks per tile")
-    parser.add_argument("--size", type=int, default=128, help="side of the images for OneStage")
-    parser.add_argument("--iterations", type=int, default=6000)
+    parser.add_argument("--masks", nargs="*", type=int, default=[40])
     parser.add_argument("--synthetic", help="generator of synthetic defects on half of the normal images")
-    parser.add_argument("--learning-rate", type=float, default=3e-3)
-    parser.add_argument("--norm", choices=["group", "instance"], default="instance")
-    parser.add_argument("--prior", type=float, default=0.3)
-    parser.add_argument("--defect-weight", type=float, default=0.5)
-    parser.add_argument("--batch", type=int, default=4)
+    parser.add_argument("--onestage", nargs="*", default=[], metavar="NAME=VALUE", help="arguments of OneStage")
+    parser.add_argument("--batch", type=int, default=8, help="training batch size")
     parser.add_argument("--seeds", nargs="*", type=int, default=[0, 1, 2])
-    parser.add_argument("--one-class", type=Path, default=Path("results/one_class"), help="results of one_class.py")
     add_run_options(parser, "results/few_masks")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    table = pd.DataFrame(list(rows(options)))
-    columns = ["data", "model", "seed", "pixel AP", "pixel AUROC", "AUPRO", "image AUROC", "image F1"]
-    print(markdown(mean_rows(table[columns], ["data", "model"])))
+    rows = []
+    for masks in options.masks:
+        name = "-".join([f"{masks}-masks", *filter(None, [options.synthetic]), *options.onestage, str(options.batch)])
+        one = Namespace(**{**vars(options), "masks": masks})
+        for seed in options.seeds:
+            stem = options.out / name.replace(".", "_") / str(seed)
+            metrics = once(stem.with_suffix(".json"), partial(run, one, seed, stem))
+            print(stem, metrics, flush=True)
+            rows.append({"training": name, "seed": seed, **metrics})
+    table = pd.DataFrame(rows)
+    types = [column for column in table if column.startswith("pixel AUROC ")]
+    print(markdown(mean_rows(table[["training", "seed", "images", "defective", *COLUMNS]], ["training"])))
+    print("\n" + markdown(mean_rows(table[["training", "seed", *types]], ["training"])))
 
 
 if __name__ == "__main__":

@@ -31,7 +31,7 @@ MUTATIONS = [
     ("sidn", "soft_assignment", "** (-(alpha + 1) / 2)", "** (-(alpha - 1) / 2)"),
     ("sidn", "target_distribution", "assignment.detach() ** 2 / ", "assignment.detach() / "),
     ("sidn", "center_loss", "return cosine.mean()", "return -cosine.mean()"),
-    ("onestage", "cross_entropy", "-torch.where(mask, log_defect", "torch.where(mask, log_defect"),
+    ("onestage", "cross_entropy", "-weight * mean_where", "weight * mean_where"),
     ("onestage", "mean_where", "torch.where(region, values, 0)", "torch.where(region, 0, values)"),
     ("onestage", "stage_loss", "functional.logsigmoid(-logits)", "-functional.logsigmoid(logits)"),
     ("isugan", "adversarial_loss", "return (fake - 1).square().mean()", "return (fake + 1).square().mean()"),

@@ -23,7 +23,7 @@ MODELS: dict[str, tuple[Callable[..., AnomalibModule], dict[str, Any], dict[str,
     "htpgan": (HtpGan, {"num_scales": 3, "min_size": 32, "width": 4, "iterations_per_scale": 5}, None),
     "sidn": (Sidn, {"channels": 4, "clusters": 3, "iterations": 15}, None),
     "cutpaste": (CutPaste, {"backbone": "test_efficientnet_gn.r160_in1k", "iterations": 15}, None),
-    "onestage": (OneStage, {"width": "small", "iterations": 15}, {"real": 8}),
+    "onestage": (OneStage, {"width": "small", "backbone": None, "score": "mean", "iterations": 15}, {"real": 8}),
     "isugan": (
         IsuGan,
         {"width": 4, "residual_blocks": 1, "batch_size": 8, "pool_size": 6, "iterations": 15},

@@ -181,19 +181,18 @@ def collate(items: list[InspectionBatch]) -> InspectionBatch:
 
 
 def segment(options: Namespace, seed: int, folder: Path | None, out: Path) -> dict[str, float]:
-    """Train and test ``OneStage`` on the masks, with the settings of its README for few masks."""
+    """Train and test ``OneStage`` on the masks, with its small network from random weights."""
     seed_everything(seed)
     data = make_data(options, seed, 4, folder)
     model = OneStage(
         (options.mask_size, options.mask_size),
+        backbone=None,
         width=options.width,
         norm="instance",
         prior=0.3,
-        defect_weight=0.5,
-        augment=True,
+        score="mean",
         iterations=options.mask_iterations,
         learning_rate=options.mask_learning_rate,
-        annealing=True,
         **QUIET,
     )
     create_engine(out, options.precision, CSVLogger(out)).fit(model, datamodule=data)

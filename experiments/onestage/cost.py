@@ -43,7 +43,7 @@ def seconds(work: Callable[[], object]) -> float:
 def training(width: str, size: tuple[int, int], threads: int) -> tuple[int, float, float]:
     """Return the number of weights, seconds per training step and GiB."""
     torch.set_num_threads(threads)
-    model = OneStage(size, width=width)
+    model = OneStage(size, width=width, backbone=None)
     optimizer = cast(torch.optim.Optimizer, model.configure_optimizers())
     image, mask = torch.rand(1, 3, *size), torch.rand(1, 1, *size) < 0.01
 
@@ -60,7 +60,7 @@ def training(width: str, size: tuple[int, int], threads: int) -> tuple[int, floa
 def inference(width: str, size: tuple[int, int], threads: int) -> tuple[float, float]:
     """Return seconds and GiB of inference in PyTorch."""
     torch.set_num_threads(threads)
-    model = OneStage(size, width=width).model.eval()
+    model = OneStage(size, width=width, backbone=None).model.eval()
     with torch.inference_mode():
         best = min(seconds(lambda: model(torch.rand(1, 3, *size))) for _ in range(2))
     return best, peak()
@@ -69,7 +69,9 @@ def inference(width: str, size: tuple[int, int], threads: int) -> tuple[float, f
 def export(width: str, size: tuple[int, int], folder: Path) -> Path:
     """Export an untrained model to OpenVINO and return the path."""
     engine = Engine(default_root_dir=folder, accelerator="cpu", logger=False)
-    return cast(Path, engine.export(OneStage(size, width=width), "openvino", export_root=folder, input_size=size))
+    return cast(
+        Path, engine.export(OneStage(size, width=width, backbone=None), "openvino", export_root=folder, input_size=size)
+    )
 
 
 def graph(path: Path, size: tuple[int, int], threads: int) -> tuple[float, float]:

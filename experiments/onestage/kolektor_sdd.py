@@ -1,4 +1,4 @@
-"""Measure OneStage, a U-Net and PaDiM on KolektorSDD, three folds by object, and print the tables of the README.
+"""Measure OneStage, its paper's network, a U-Net and PaDiM on KolektorSDD, three folds by object, and print the tables.
 
     DEFECT_DATA_ROOT=... HF_HOME=$DEFECT_DATA_ROOT/hf_home HF_HUB_OFFLINE=1 \
         python experiments/onestage/kolektor_sdd.py --out results/kolektor_sdd
@@ -46,24 +46,36 @@ from common import (
     timed_fit,
     transformed,
 )
+from one_class import settings
 
 from anomalib_defect_plugins.data import KolektorSdd, WithDefects
 from anomalib_defect_plugins.models.onestage import OneStage
 from anomalib_defect_plugins.models.onestage.lightning_model import SIGMA
 
 SIZES = {"small": (352, 128), "half": (704, 256), "full": (1408, 512)}
-"""Height and width in pixels; ``full`` is the paper's."""
+"""Height and width in pixels of all variants but ``onestage``; ``full`` is the paper's."""
+
+PAPER: dict[str, Any] = {
+    "backbone": None,
+    "prior": 0.01,
+    "score": "mean",
+    "defect_weight": None,
+    "annealing": False,
+    "sigma": SIGMA,
+}
+"""Arguments of the paper's network and training."""
 
 
 class Variant(NamedTuple):
-    """Arguments of ``OneStage``, and the batch size, by which the number of steps is divided."""
+    """Arguments of ``OneStage`` besides ``PAPER``, and the batch size, by which the number of steps is divided."""
 
     arguments: dict[str, Any]
     batch_size: int = 1
 
 
 VARIANTS: dict[str, Variant | None] = {
-    "onestage": Variant({}),
+    "onestage": Variant({}, 8),
+    "paper": Variant({}),
     "cbs": Variant({"fine_iterations": 0}),
     "fbs": Variant({"coarse_suppression": False}),
     "unet": Variant({"coarse_suppression": False, "fine_iterations": 0}),
@@ -73,11 +85,12 @@ VARIANTS: dict[str, Variant | None] = {
     "batch-norm-4": Variant({"norm": "batch"}, 4),
     "padim": None,
 }
-"""``unet`` is the same network without CBS and FBS; norms are compared at equal batch sizes; ``padim`` is anomalib's.
+"""``onestage`` has the defaults of the model; ``unet`` is ``paper`` without CBS and FBS; norms are compared at equal
+batch sizes; ``padim`` is anomalib's.
 """
 
 PAPER_THRESHOLDS = {
-    "onestage": dict.fromkeys((0, 5, 9, 13, 17), 100),
+    "paper": dict.fromkeys((0, 5, 9, 13, 17), 100),
     "unet": {0: 1000, 5: 1350, 9: 1300, 13: 1250, 17: 1250},
 }
 """The paper's thresholds on the sum over an image of 1408 x 512 pixels, by dilation."""
@@ -112,14 +125,16 @@ def make_base(options: Namespace, fold: int, batch_size: int) -> AnomalibDataMod
     )
 
 
-def make_model(options: Namespace, variant: Variant | None) -> AnomalibModule:
-    """Create a model; all have the same image size."""
-    size = SIZES[options.size]
+def make_model(options: Namespace, name: str) -> AnomalibModule:
+    """Create the model of a variant."""
+    if name == "onestage":
+        return OneStage(**settings(options.onestage), **QUIET)
+    size, variant = SIZES[options.size], VARIANTS[name]
     if variant is None:
         return create_padim(pre_processor=Padim.configure_pre_processor(size), **QUIET)
-    settings = {"image_size": size, "width": options.width, "augment": options.augment, "sigma": SIGMA}
+    arguments = {"image_size": size, "width": options.width, "augment": options.augment, **PAPER}
     steps = max(1, options.iterations // variant.batch_size)
-    return OneStage(**settings | variant.arguments, iterations=steps, **QUIET)
+    return OneStage(**arguments | variant.arguments, iterations=steps, **QUIET)
 
 
 def predict(model: AnomalibModule, dataset: AnomalibDataset) -> Iterator[ImagePrediction]:
@@ -193,8 +208,8 @@ def run(options: Namespace, name: str, fold: int, stem: Path) -> dict[str, float
     variant = VARIANTS[name]
     seed_everything(options.seed)
     base = make_base(options, fold, 8 if variant is None else variant.batch_size)
-    data = WithDefects(base, real="all", balanced=True)
-    model = make_model(options, variant)
+    data = WithDefects(base, real="all")
+    model = make_model(options, name)
     engine = create_engine(stem.parent / "models" / stem.name, options.precision)
     seconds = timed_fit(engine, model, base if variant is None else data)
     data.setup()
@@ -266,7 +281,8 @@ def main() -> None:
     parser.add_argument("--iterations", type=int, default=6000, help="training images; the steps at batch size 1")
     parser.add_argument("--augment", action="store_true", help="augment by flips, rotation, scale and brightness")
     parser.add_argument("--folds", nargs="*", type=int, default=[0, 1, 2])
-    parser.add_argument("--variants", nargs="*", choices=VARIANTS, default=["onestage", "unet", "padim"])
+    parser.add_argument("--variants", nargs="*", choices=VARIANTS, default=["onestage", "paper", "unet", "padim"])
+    parser.add_argument("--onestage", nargs="*", default=[], metavar="NAME=VALUE", help="arguments of onestage")
     parser.add_argument("--seed", type=int, default=0)
     add_run_options(parser, "results/kolektor_sdd")
     options = parser.parse_args()
@@ -276,7 +292,8 @@ def main() -> None:
     setting = f"{shape}-{options.iterations}{augment}-{options.precision}-{options.seed}"
     rows: list[dict[str, Any]] = []
     for name in options.variants:
-        stems = {fold: options.out / setting / f"{name}-{fold}" for fold in options.folds}
+        arguments = "-".join(["", *options.onestage]).replace(".", "_") if name == "onestage" else ""
+        stems = {fold: options.out / setting / f"{name}{arguments}-{fold}" for fold in options.folds}
         metrics = {
             fold: once(stem.with_suffix(".json"), partial(run, options, name, fold, stem))
             for fold, stem in stems.items()

@@ -28,7 +28,7 @@ SHORT: dict[str, dict[str, str]] = {
     "sidn": {"iterations": "2", "channels": "4"},
     "cutpaste": {"iterations": "2", "image_size": "[64,64]"},
     "isugan": {"iterations": "2", "width": "8", "residual_blocks": "1", "image_size": "[64,64]"},
-    "onestage": {"iterations": "2", "width": "small", "image_size": "[64,64]"},
+    "onestage": {"iterations": "2", "width": "small", "pre_trained": "false", "image_size": "[64,64]"},
 }
 """Arguments for small models and short training, by method folder."""
 

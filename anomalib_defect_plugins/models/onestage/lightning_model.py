@@ -60,8 +60,8 @@ class OneStage(DefectModel, IterativeTraining, AnomalibModule):
         stages: Strides of the features that the maps f_1, f_2 and f_3 are computed from, coarse to fine; ``None``
             selects 4, 2, 1, or 8, 4, 2 with a backbone.
         score: Image score: ``max`` of the map, ``top``, the mean of its highest 1 %, or ``mean`` as in the paper.
-        defect_weight: Total weight of the defect pixels of an image in its loss, in (0, 1). With ``None`` all pixels
-            have equal weight, as in the paper, and large defects dominate small ones.
+        defect_weight: Lowest total weight of the defect pixels of a defective image in its loss, in (0, 1). With
+            ``None`` all pixels have equal weight, as in the paper, and small defects are not learnt.
         augment: Whether to mirror, rotate, scale and light training images and their masks at random.
         iterations: Number of training steps.
         learning_rate: Learning rate of Adam.
@@ -97,7 +97,7 @@ class OneStage(DefectModel, IterativeTraining, AnomalibModule):
         pre_trained: bool | str | Path = True,
         stages: Sequence[int] | None = None,
         score: str = "max",
-        defect_weight: float | None = 0.5,
+        defect_weight: float | None = 0.1,
         augment: bool = True,
         iterations: int = 400,
         learning_rate: float = 1e-3,
@@ -130,7 +130,7 @@ class OneStage(DefectModel, IterativeTraining, AnomalibModule):
             width, norm, coarse_suppression, fine_iterations, prior, backbone, pre_trained, stages, score
         )
         self.model.encoder.requires_grad_(backbone is None or encoder_rate > 0)
-        self.defect_weight = defect_weight
+        self.defect_weight = defect_weight or 0.0
         self.augmentation = Augmentation(None, vary=True) if augment else None
         self.iterations = iterations
         self.learning_rate = learning_rate
@@ -161,7 +161,7 @@ class OneStage(DefectModel, IterativeTraining, AnomalibModule):
 
     @staticmethod
     def losses(
-        output: OneStageOutput, masks: Tensor, counts: Tensor | None = None, defect_weight: float | None = None
+        output: OneStageOutput, masks: Tensor, counts: Tensor | None = None, defect_weight: float = 0.0
     ) -> dict[str, Tensor]:
         """Compute the loss of each stage's map (eq. 3) and that of the result.
 

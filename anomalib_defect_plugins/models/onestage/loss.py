@@ -10,7 +10,7 @@ def cross_entropy(
     log_normal: Tensor,
     mask: Tensor,
     counts: Tensor | None = None,
-    defect_weight: float | None = None,
+    defect_weight: float = 0.0,
 ) -> Tensor:
     """Cross-entropy from log probabilities, eq. 3: mean of -H log F - (1 - H) log(1 - F).
 
@@ -19,15 +19,13 @@ def cross_entropy(
         log_normal: log(1 - F), shape (B, 1, H, W).
         mask: H, shape (B, 1, H, W), 1 on defects.
         counts: Images that count, shape (B,), bool; all by default. The loss is 0 if none does.
-        defect_weight: Weight of the mean over the defect pixels of an image, in (0, 1); the mean over its other pixels
-            has the complementary weight. By default all pixels have equal weight, as in the paper.
+        defect_weight: Lowest total weight of the defect pixels of an image that has any, in [0, 1); its other pixels
+            have the rest. With 0 all pixels have equal weight, as in the paper.
     """
     mask = mask.bool()
-    if defect_weight is None:
-        losses = -torch.where(mask, log_defect, log_normal).flatten(1).mean(1)
-    else:
-        defect, normal = mean_where(log_defect, mask), mean_where(log_normal, ~mask)
-        losses = -defect_weight * defect - (1 - defect_weight) * normal
+    share = mask.flatten(1).float().mean(1)
+    weight = torch.where(share > 0, share.clamp(min=defect_weight), 0)
+    losses = -weight * mean_where(log_defect, mask) - (1 - weight) * mean_where(log_normal, ~mask)
     if counts is None:
         return losses.mean()
     return (losses * counts).sum() / counts.sum().clamp(min=1)
@@ -45,7 +43,7 @@ def mean_where(values: Tensor, region: Tensor) -> Tensor:
 
 
 def stage_loss(
-    logits: Tensor, mask: Tensor, counts: Tensor | None = None, defect_weight: float | None = None
+    logits: Tensor, mask: Tensor, counts: Tensor | None = None, defect_weight: float = 0.0
 ) -> Tensor:
     """Loss_k, eq. 2 and 3: cross-entropy of one stage's map with the mask.
 

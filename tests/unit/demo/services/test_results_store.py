@@ -275,7 +275,7 @@ def test_a_checkpoint_predicts_as_the_saved_model(changing: Path) -> None:
     content["run"]["model"]["class_path"] = "OneStage"
     content["thresholds"] = {"image": 0.25, "pixel": 0.125}
     write_run(folder, content)
-    model = OneStage(image_size=(32, 32), width="small").eval()
+    model = OneStage(image_size=(32, 32), backbone="test_efficientnet").eval()
     save_checkpoint(model, folder / "model.ckpt")
     loaded = ResultsStore(changing).model(key)
     image = np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8)
@@ -300,7 +300,7 @@ def test_a_run_without_thresholds_has_none_in_the_demo(changing: Path, has_check
     content["thresholds"] = {"image": None, "pixel": None}
     write_run(folder, content)
     if has_checkpoint:
-        save_checkpoint(OneStage(image_size=(32, 32), width="small"), folder / "model.ckpt")
+        save_checkpoint(OneStage(image_size=(32, 32), backbone="test_efficientnet"), folder / "model.ckpt")
     record = next(record for record in read_results(folder.parents[1]).done if record.folder == folder)
     assert all(math.isnan(threshold) for threshold in _thresholds(record))
 

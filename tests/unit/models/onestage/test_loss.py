@@ -28,18 +28,17 @@ def test_loss_does_not_depend_on_the_number_of_pixels_or_images():
     assert float(many) == pytest.approx(EXPECTED, rel=1e-5)
 
 
-@pytest.mark.parametrize("background", [1, 7])
-def test_the_defect_weight_is_independent_of_the_number_of_defect_pixels(background):
-    """0.3 times -log 0.8, and 0.7 times -log 0.6."""
+@pytest.mark.parametrize(("background", "weight"), [(1, 0.5), (3, 0.3), (7, 0.3)])
+def test_a_small_defect_has_the_defect_weight_and_a_large_one_its_share_of_the_image(background, weight):
     logits = SHARES.logit()[..., [0] + [1] * background]
     mask = torch.arange(1 + background).reshape(1, 1, 1, -1) == 0
-    expected = -0.3 * math.log(0.8) - 0.7 * math.log(0.6)
+    expected = -weight * math.log(0.8) - (1 - weight) * math.log(0.6)
     assert float(stage_loss(logits, mask, defect_weight=0.3)) == pytest.approx(expected, rel=1e-5)
 
 
-def test_an_image_without_defect_has_the_weight_of_its_background():
+def test_the_defect_weight_does_not_change_the_loss_of_an_image_without_defect():
     loss = stage_loss(SHARES.logit(), torch.zeros_like(MASK), defect_weight=0.3)
-    assert float(loss) == pytest.approx(-0.7 * (math.log(0.2) + math.log(0.6)) / 2, rel=1e-5)
+    assert float(loss) == pytest.approx(-(math.log(0.2) + math.log(0.6)) / 2, rel=1e-5)
 
 
 def test_excluded_images_have_no_effect_on_the_loss():
