@@ -10,6 +10,9 @@
         class_path: Padim
         init_args: {backbone: {grid: [resnet18, resnet50]}}
         supervision: [normal]      # entries of supervision to run on, by name; by default all. The same for data
+        trainer: {max_epochs: 1}   # arguments of the trainer for this model
+      - config: ../sidn/paper.yaml # class_path and init_args of the section model of a configuration of anomalib train
+        init_args: {iterations: 9} # replaces arguments of the same name
     data:
       - class_path: TextureDefects
         init_args: {category: brick}
@@ -21,15 +24,20 @@
     measure: {latency: true, seconds: 3, precisions: [FP32, FP16, INT8], keep: {maps: true, model: true}}
 
 Any value among the arguments of an item may be ``{grid: [a, b]}``, as in anomalib's own benchmark: the item is then
-repeated with a and with b. ``${oc.env:NAME,default}`` reads an environment variable when a run starts; the key of a run
-depends on the text in the file, not on the value of the variable.
+repeated with a and with b. Models with the same name must have the same class and arguments; they may differ in data,
+supervision and trainer. The path of a ``config`` is relative to the folder of the benchmark's file; the copy of
+that file in the results contains the arguments instead.
+
+``${seed}`` is the seed of the run: with ``seed: ${seed}``, ``WithDefects`` selects other defects for each seed.
+``${oc.env:NAME,default}`` reads an environment variable when a run starts; the key of a run depends on the text in the
+file, not on the value of the variable.
 """
 
 import inspect
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import reduce
+from functools import partial, reduce
 from math import inf
 from operator import getitem
 from pathlib import Path
@@ -44,6 +52,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
+from anomalib_defect_plugins.benchmark.training_configuration import insert_configurations, parse_yaml, uses_config
 from anomalib_defect_plugins.core.errors import InvalidInputError, MissingDataError
 from anomalib_defect_plugins.plugins.instantiate import check
 from anomalib_defect_plugins.results.run_spec import (
@@ -69,7 +78,7 @@ class Benchmark:
     Args:
         name: Name of the results folder.
         runs: The runs, ordered by model, data, supervision and seed.
-        text: Text of the configuration file.
+        text: Text of the configuration file; without ``config``, and with the arguments that it stands for.
     """
 
     name: str
@@ -86,7 +95,10 @@ def read_benchmark(path: Path) -> Benchmark:
     """
     try:
         text = path.read_text(encoding="utf-8")
-        content = _parse(text)
+        content = parse_yaml(text)
+        if uses_config(content):
+            content = insert_configurations(content, path.parent)
+            text = OmegaConf.to_yaml(OmegaConf.create(content))
         return Benchmark(_read_name(content), tuple(_read_runs(content)), text)
     except FileNotFoundError as error:
         msg = f"configuration {path} not found; configs/benchmark has examples"
@@ -94,13 +106,6 @@ def read_benchmark(path: Path) -> Benchmark:
     except (InvalidInputError, OmegaConfBaseException, OSError, UnicodeDecodeError, YAMLError) as error:
         msg = f"configuration {path}: {' '.join(str(error).split())}"
         raise InvalidInputError(msg) from error
-
-
-def _parse(text: str) -> Any:
-    try:
-        return OmegaConf.to_container(OmegaConf.create(text))
-    except AssertionError:  # OmegaConf's error for a number or a date
-        return None
 
 
 def _read_name(content: Any) -> str:
@@ -122,8 +127,8 @@ def _read_runs(content: Mapping[str, Any]) -> list[RunSpec]:
     supervisions = _read_supervision(content.get("supervision", [{"name": "normal"}]))
     data = _read_data(content)
     runs = [
-        RunSpec(model, source, supervision, seed, trainer, measure)
-        for model, sources, kinds in _read_models(content, data, supervisions)
+        RunSpec(model, source, supervision, seed, {**trainer, **of_model}, measure)
+        for model, sources, kinds, of_model in _read_models(content, data, supervisions)
         for source in sources
         for supervision in kinds
         for seed in seeds
@@ -147,14 +152,17 @@ def _read_models(
     content: Mapping[str, Any],
     data: Mapping[str, list[ComponentSpec]],
     supervisions: Mapping[str, list[ComponentSpec]],
-) -> list[tuple[ComponentSpec, list[ComponentSpec], list[ComponentSpec]]]:
-    """Read the models, each with its data and kinds of supervision."""
+) -> list[tuple[ComponentSpec, list[ComponentSpec], list[ComponentSpec], dict[str, Any]]]:
+    """Read the models, each with its data, kinds of supervision and arguments of the trainer."""
     models = [
-        (component, _select(item, "data", data), _select(item, "supervision", supervisions))
-        for item in _read_items(content, "models", {"data", "supervision"})
+        (component, _select(item, "data", data), _select(item, "supervision", supervisions), trainer)
+        for item in _read_items(content, "models", {"config", "data", "supervision", "trainer"})
+        for trainer in [_read_trainer(item.get("trainer", {}))]
         for component in expand_grids(item, "models")
     ]
-    _check_unique((model.name for model, _, _ in models), "models")
+    components = [component for component, *_ in models]
+    different = [component for index, component in enumerate(components) if component not in components[:index]]
+    _check_unique((component.name for component in different), "models")
     return models
 
 
@@ -331,12 +339,13 @@ def _check_classes(runs: Iterable[RunSpec]) -> None:
     for what, base, specification in _specified_objects(runs):
         content = json.dumps(specification, sort_keys=True, default=str)
         if content not in seen:
-            check(base, resolve_variables(specification), what)
+            check(base, specification, what)
         seen.add(content)
 
 
 def _specified_objects(runs: Iterable[RunSpec]) -> Iterator[tuple[str, type, dict[str, Any]]]:
     for run in runs:
-        yield f"model {run.model.name}:", AnomalibModule, run.model.specification
-        yield f"data {run.data.name}:", AnomalibDataModule, run.data.specification
-        yield f"supervision {run.supervision.name} of {run.data.name}:", AnomalibDataModule, run.datamodule
+        resolve = partial(resolve_variables, seed=run.seed)
+        yield f"model {run.model.name}:", AnomalibModule, resolve(run.model.specification)
+        yield f"data {run.data.name}:", AnomalibDataModule, resolve(run.data.specification)
+        yield f"supervision {run.supervision.name} of {run.data.name}:", AnomalibDataModule, resolve(run.datamodule)

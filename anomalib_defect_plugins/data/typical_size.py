@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from math import sqrt
 from statistics import median
+from typing import Any
 
 from anomalib.data import AnomalibDataModule, AnomalibDataset
 
@@ -22,7 +23,8 @@ def typical_size(datamodule: AnomalibDataModule) -> Size:
     dataset = datamodule.train_data
     with _own_augmentations(datamodule, dataset):
         step = max(1, len(dataset) // SAMPLE)
-        sizes = [tuple(dataset[index].image.shape[-2:]) for index in range(0, len(dataset), step)]
+        items: list[Any] = [dataset[index] for index in range(0, len(dataset), step)]
+    sizes = [tuple(item.image.shape[-2:]) for item in items]
     heights, widths = zip(*sizes, strict=True)
     return round(median(heights)), round(median(widths))
 

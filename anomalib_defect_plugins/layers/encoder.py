@@ -131,7 +131,7 @@ def _create(backbone: str, pre_trained: bool | str | Path, indices: Sequence[int
         reason = " ".join(str(error).split()) or type(error).__name__
         msg = (
             f"the weights of {backbone} cannot be loaded ({reason}); connect to the network once, or set pre_trained "
-            "to a file with them, or to false to start from random weights"
+            "to a file with them, or to false to load a checkpoint or to start from random weights"
         )
         raise MissingDataError(msg) from error
 

@@ -23,10 +23,11 @@ from anomalib_defect_plugins.data import TextureDefects
 from anomalib_defect_plugins.models.cutpaste import CutPaste
 
 IMAGENET: dict[str, Any] = {"backbone": PRETRAINED, "pre_trained": True}
+RANDOM: dict[str, Any] = {"backbone": "resnet18", "pre_trained": False, "learning_rate": 0.03}
 
 VARIANTS: dict[str, dict[str, Any]] = {
-    "CutPaste": {},
-    "null model": {"iterations": 0},
+    "CutPaste": RANDOM,
+    "null model": {**RANDOM, "iterations": 0},
     "CutPaste, ImageNet": IMAGENET,
     "null model, ImageNet": {**IMAGENET, "iterations": 0},
 }
@@ -45,7 +46,7 @@ def create_model(variant: str, settings: dict[str, Any]) -> AnomalibModule:
 def run(variant: str, config: dict[str, Any], category: str, seed: int, root: Path) -> dict[str, object]:
     """Train and test once, as ``anomalib train`` does."""
     seed_everything(seed)
-    model = create_model(variant, config["model"]["init_args"])
+    model = create_model(variant, config["model"].get("init_args", {}))
     data = TextureDefects(**{**config["data"]["init_args"], "category": category})
     metrics = train_and_test(model, data, root, config["trainer"])
     named = {name.replace("_", " "): value for name, value in metrics.items()}
@@ -64,7 +65,7 @@ def main() -> None:
     options = parser.parse_args()
     config = yaml.safe_load(options.config.read_text())
     if options.iterations is not None:
-        config["model"]["init_args"]["iterations"] = options.iterations
+        config["model"].setdefault("init_args", {})["iterations"] = options.iterations
     rows = []
     for variant in options.variants:
         for category in options.categories:

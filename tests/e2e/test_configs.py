@@ -23,10 +23,16 @@ CONFIGS = sorted(
 """Configurations of ``anomalib train``; those of the benchmark have separate tests."""
 
 SHORT: dict[str, dict[str, str]] = {
-    "defectgan": {"iterations": "2", "channels": "8", "residual_blocks": "1", "image_size": "[64,64]"},
+    "defectgan": {
+        "iterations": "2",
+        "channels": "8",
+        "discriminator_channels": "8",
+        "residual_blocks": "1",
+        "image_size": "[64,64]",
+    },
     "htpgan": {"iterations_per_scale": "1", "num_scales": "2"},
     "sidn": {"iterations": "2", "channels": "4"},
-    "cutpaste": {"iterations": "2", "image_size": "[64,64]"},
+    "cutpaste": {"iterations": "2", "image_size": "[64,64]", "pre_trained": "false"},
     "isugan": {"iterations": "2", "width": "8", "residual_blocks": "1", "image_size": "[64,64]"},
     "onestage": {"iterations": "2", "width": "small", "pre_trained": "false", "image_size": "[64,64]"},
 }

@@ -26,7 +26,12 @@ CLASSES: dict[str, Callable[..., AnomalibModule]] = {
 }
 
 SETTINGS: dict[str, dict[str, Any]] = {
-    "cutpaste": {"image_size": (32, 32), "backbone": "test_resnet.r160_in1k", "iterations": 4},
+    "cutpaste": {
+        "image_size": (32, 32),
+        "backbone": "test_resnet.r160_in1k",
+        "pre_trained": False,
+        "iterations": 4,
+    },
     "defectgan": {
         "image_size": (32, 32),
         "channels": 2,

@@ -1,6 +1,5 @@
 """The image size of a model: as set, or that of the training images."""
 
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from anomalib.data import AnomalibDataModule
@@ -118,9 +117,9 @@ class ImageSize(_Module):
         pre_processor.set_transform(Compose([_resize(size), *others]))
         datamodule._update_augmentations()  # anomalib reads images at the size of the model
 
-    def on_load_checkpoint(self, checkpoint: Mapping[str, Any]) -> None:
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Restore the size of the checkpoint, which a further training keeps."""
-        super().on_load_checkpoint(cast(dict[str, Any], checkpoint))
+        super().on_load_checkpoint(checkpoint)
         self._takes_size_of_data = False
         trainer = getattr(self, "_trainer", None)
         datamodule = None if trainer is None else datamodule_of(trainer)

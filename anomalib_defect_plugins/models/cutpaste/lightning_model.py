@@ -77,6 +77,7 @@ class CutPaste(DefectModel, IterativeTraining, AnomalibModule):
 
     supervision = Supervision.NORMAL
     paper = "https://arxiv.org/abs/2104.04015"
+    max_pixels = 256 * 256
 
     model: CutPasteModel
     density_step: Tensor

@@ -144,6 +144,8 @@ class Sidn(DefectModel, IterativeTraining, AnomalibModule):
             branch.centers.requires_grad_(clustering)  # distributed training requires a gradient for every weight
         self.defect_share = defect_share
         self.iterations = iterations
+        self.augment = augment
+        self.crop_size = crop_size
         self._limit_crop()
         self.learning_rate = learning_rate
         self.annealing = annealing
@@ -158,10 +160,9 @@ class Sidn(DefectModel, IterativeTraining, AnomalibModule):
         self._limit_crop()
 
     def _limit_crop(self) -> None:
-        crop_size = self.hparams["crop_size"]
         height, width = self.image_size
-        crop = None if crop_size is None else (min(crop_size, height), min(crop_size, width))
-        self.augmentation = Augmentation(crop, self.hparams["augment"])
+        crop = None if self.crop_size is None else (min(self.crop_size, height), min(self.crop_size, width))
+        self.augmentation = Augmentation(crop, self.augment)
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Create Adam, as in section III-E."""

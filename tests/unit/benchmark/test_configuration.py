@@ -129,7 +129,30 @@ def test_an_environment_variable_is_read_late_and_makes_no_other_run(
     monkeypatch.setenv("TILES", "/elsewhere")
     (after,) = read(tmp_path, data=data)
     assert before.key == after.key
-    assert resolve_variables(after.data.specification)["init_args"]["root"] == "/elsewhere/tiles"
+    assert resolve_variables(after.data.specification, 0)["init_args"]["root"] == "/elsewhere/tiles"
+
+
+def test_the_seed_of_a_run_reaches_the_arguments_of_its_data(tmp_path: Path) -> None:
+    masks = {"name": "masks", "class_path": "WithDefects", "init_args": {"real": 5, "seed": "${seed}"}}
+    runs = read(tmp_path, seeds=[0, 7], supervision=[masks])
+    assert [resolve_variables(run.datamodule, run.seed)["init_args"]["seed"] for run in runs] == [0, 7]
+    assert len({run.key for run in runs}) == 2
+
+
+def test_two_items_of_a_model_may_differ_in_data_and_trainer(tmp_path: Path) -> None:
+    data = [
+        {"name": category, "class_path": "TextureDefects", "init_args": {"category": category}}
+        for category in ("brick", "grass")
+    ]
+    models = [
+        {"class_path": "Supersimplenet", "data": "brick", "trainer": {"max_epochs": 4}},
+        {"class_path": "Supersimplenet", "data": "grass"},
+    ]
+    runs = read(tmp_path, data=data, models=models, trainer={"max_epochs": 9, "accelerator": "cpu"})
+    assert [(run.data.name, run.trainer) for run in runs] == [
+        ("brick", {"max_epochs": 4, "accelerator": "cpu"}),
+        ("grass", {"max_epochs": 9, "accelerator": "cpu"}),
+    ]
 
 
 def test_a_run_is_converted_to_plain_json(tmp_path: Path) -> None:
@@ -165,7 +188,10 @@ INVALID: list[tuple[dict[str, Any], str]] = [
         "model Padim: ... Option 'bakbone' is not acc",
     ),
     ({"models": [{"class_path": "Padim", "init_args": {"n_features": {"grid": []}}}]}, "a grid of item 'Padim' of mod"),
-    ({"models": [{"class_path": "Padim"}] * 2}, "two items of models are called 'Padim'"),
+    (
+        {"models": [{"class_path": "Padim"}, {"class_path": "Padim", "init_args": {"n_features": 9}}]},
+        "two items of models are called 'Padim'",
+    ),
     ({"models": [{"name": n, "class_path": "Padim"} for n in "ab"]}, "'b, TextureDefects ... are the same run"),
     ({"models": [{"class_path": "Padim", "supervision": "few"}]}, "supervision 'few'; it must be one of normal"),
     (

@@ -10,14 +10,22 @@ TINY = "test_resnet.r160_in1k"
 
 class TestCutPasteDense(TrainingContract):
     def make_model(self, image_size: tuple[int, int]) -> AnomalibModule:
-        return CutPaste(image_size=image_size, backbone=TINY, iterations=4)
+        return CutPaste(image_size=image_size, backbone=TINY, pre_trained=False, iterations=4)
 
 
 class TestCutPastePatch(TrainingContract):
     def make_model(self, image_size: tuple[int, int]) -> AnomalibModule:
-        return CutPaste(image_size=image_size, backbone=TINY, localization="patch", window=32, stride=8, iterations=4)
+        return CutPaste(
+            image_size=image_size,
+            backbone=TINY,
+            pre_trained=False,
+            localization="patch",
+            window=32,
+            stride=8,
+            iterations=4,
+        )
 
 
 class TestCutPasteNullModel(ModelContract):
     def make_model(self, image_size: tuple[int, int]) -> AnomalibModule:
-        return CutPaste(image_size=image_size, backbone=TINY, iterations=0)
+        return CutPaste(image_size=image_size, backbone=TINY, pre_trained=False, iterations=0)

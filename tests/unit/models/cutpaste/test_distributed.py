@@ -21,7 +21,7 @@ from anomalib_defect_plugins.models.cutpaste import CutPaste
 from anomalib_defect_plugins.testing import folder_datamodule
 
 seed_everything(0)
-model = CutPaste((64, 64), "test_resnet.r160_in1k", iterations=4, evaluator=False, visualizer=False)
+model = CutPaste((64, 64), "test_resnet.r160_in1k", False, iterations=4, evaluator=False, visualizer=False)
 arguments = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False}
 engine = Engine(default_root_dir=sys.argv[2], accelerator="cpu", devices=2, strategy="ddp", **arguments)
 engine.fit(model, datamodule=folder_datamodule(sys.argv[1], batch_size=2))

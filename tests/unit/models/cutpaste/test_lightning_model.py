@@ -29,7 +29,7 @@ def datamodule(tmp_path: Path) -> Folder:
 
 
 def tiny(**arguments: Any) -> CutPaste:
-    settings = {"image_size": (64, 64), "backbone": "test_resnet.r160_in1k", "iterations": 3}
+    settings = {"image_size": (64, 64), "backbone": "test_resnet.r160_in1k", "pre_trained": False, "iterations": 3}
     return CutPaste(**settings | {"evaluator": False, "visualizer": False} | arguments)
 
 
@@ -77,12 +77,12 @@ class Rates(Callback):
 def test_learning_rate_falls_along_a_cosine_and_ends_at_0(train):
     recorder = Rates()
     train(recorder)
-    # 0.03 (1 + cos(pi step / 3)) / 2
-    assert recorder.rates == pytest.approx([0.03, 0.0225, 0.0075, 0.0])
+    # 0.003 (1 + cos(pi step / 3)) / 2
+    assert recorder.rates == pytest.approx([0.003, 0.00225, 0.00075, 0.0])
 
 
 def test_the_optimiser_is_the_papers(train):
-    (group,) = train().engine.trainer.optimizers[0].param_groups
+    (group,) = train(learning_rate=0.03).engine.trainer.optimizers[0].param_groups
     assert (group["initial_lr"], group["momentum"], group["weight_decay"]) == (0.03, 0.9, 3e-5)
 
 
