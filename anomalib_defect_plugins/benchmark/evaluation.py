@@ -1,10 +1,11 @@
-"""Evaluation of one pass over the test images: predictions, anomaly maps and masks by image, and metrics.
+"""Metrics and files of recorded predictions, compared with the masks at the size of the images in the data set.
 
-Maps and masks are written to the disk batch by batch, so that memory holds only the scores of defect pixels.
+Models that run at different sizes are measured on the same ground truth: anomaly maps and predicted masks are resized
+to the size of the mask. Memory holds one image at a time and the scores of defect pixels.
 """
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -12,15 +13,13 @@ from typing import Any, cast
 import numpy as np
 import numpy.typing as npt
 import torch
-from anomalib.post_processing import PostProcessor
-from lightning.pytorch import Callback, LightningModule, Trainer
 from PIL import Image
 from scipy.ndimage import label as label_regions
-from torch import Tensor, nn
+from torch.nn.functional import interpolate
 from torchmetrics.functional.classification import binary_f1_score, binary_precision, binary_recall
 
-from anomalib_defect_plugins.core.errors import InvalidInputError
-from anomalib_defect_plugins.core.image_io import read_size
+from anomalib_defect_plugins.benchmark.recorder import ImagePrediction, Mask, Plane, Recorder
+from anomalib_defect_plugins.core.image_io import Size, read_size
 from anomalib_defect_plugins.metrics.ranking import rank
 from anomalib_defect_plugins.metrics.segmentation import DefectIoU, MeanIoU, PixelAccuracy, PixelCounts
 from anomalib_defect_plugins.results.image_table import ImageRow, write_image_table
@@ -35,121 +34,21 @@ NEIGHBOURS = np.ones((3, 3))
 IMAGE_METRICS = {"F1Score": binary_f1_score, "Precision": binary_precision, "Recall": binary_recall}
 MASK_METRICS = {"IoU": DefectIoU(), "MeanIoU": MeanIoU(), "Accuracy": PixelAccuracy()}
 
-Plane = npt.NDArray[np.float32]
-"""Values of an image, shape (H, W)."""
-
-Mask = npt.NDArray[np.bool_]
-"""Defective pixels of an image, shape (H, W)."""
+GROUND_TRUTH = "ground_truth.bin"
+"""Scratch file."""
 
 
 @dataclass(frozen=True)
-class ImagePrediction:
-    """Prediction for a test image.
+class GroundTruth:
+    """Mask of a test image with a defect that is marked, in the scratch file, or of a normal one.
 
     Args:
-        path: Image file.
-        label: Whether the image is defective.
-        score: Score before the post-processor.
-        pred_label: Whether the model calls the image defective; ``None`` if it predicts no labels, or without a
-            threshold.
-        offset: Position of map and mask in the scratch files, in pixels.
-        shape: Height and width of the map; (0, 0) without a map.
-        has_mask: Whether pixel metrics include the image. They exclude a defective image without a mask.
+        size: Height and width.
+        offset: Position in the scratch file, in bytes; ``None`` for a normal image, which is not in it.
     """
 
-    path: str
-    label: bool
-    score: float
-    pred_label: bool | None
-    offset: int
-    shape: tuple[int, int]
-    has_mask: bool
-
-
-class Recorder(Callback):
-    """Records predictions for the test images: scores before the post-processor, labels and masks after it.
-
-    It must come before the callbacks of the model, as all callbacks of an engine do.
-
-    Args:
-        folder: Scratch folder for maps and masks.
-
-    Attributes:
-        predictions: Predictions in the order of the images.
-        image_size: Height and width of the images that the model received.
-        counts: Counts of pixels by mask and predicted mask.
-        without_threshold: ``image`` and ``pixel`` if the post-processor has no threshold for them. anomalib's labels
-            raw scores above 0.5 then, which means nothing.
-    """
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.predictions: list[ImagePrediction] = []
-        self.image_size: tuple[int, int] | None = None
-        self.counts = PixelCounts()
-        self.without_threshold: set[str] = set()
-        self._pending: tuple[Any, Tensor, Tensor | None] | None = None
-        self._pixels = 0
-
-    def on_test_batch_start(
-        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
-    ) -> None:
-        """Record the previous batch, which the callbacks of the model have processed by now."""
-        del trainer, pl_module, batch, batch_idx, dataloader_idx
-        self._record_pending()
-
-    def on_test_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
-        """Keep scores and maps, which the post-processor is about to scale."""
-        del trainer, batch_idx, dataloader_idx
-        self.without_threshold = _without_threshold(getattr(pl_module, "post_processor", None))
-        height, width = batch.image.shape[-2:]
-        self.image_size = (height, width)
-        maps, scores = outputs.anomaly_map, outputs.pred_score
-        self._pending = outputs, maps.flatten(1).amax(1) if scores is None else scores, maps
-
-    def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Record the last batch."""
-        del trainer, pl_module
-        self._record_pending()
-
-    def _record_pending(self) -> None:
-        if self._pending is None:
-            return
-        (batch, scores, maps), self._pending = self._pending, None
-        first_scores = scores.reshape(len(batch.image_path), -1)[:, 0].tolist()
-        for index, (path, score) in enumerate(zip(batch.image_path, first_scores, strict=True)):
-            self._record(batch, index, path, score, _plane(maps, index))
-
-    def _record(self, batch: Any, index: int, path: str, score: float, image_map: Plane | None) -> None:
-        mask = _plane(batch.gt_mask, index)
-        pred_mask = None if "pixel" in self.without_threshold else _plane(batch.pred_mask, index)
-        _check_finite(path, score, image_map)
-        label = bool(batch.gt_label[index])
-        has_label = batch.pred_label is not None and "image" not in self.without_threshold
-        pred_label = bool(batch.pred_label.flatten()[index]) if has_label else None
-        has_mask = image_map is not None and mask is not None and (not label or bool(mask.any()))
-        shape = (0, 0) if image_map is None else (image_map.shape[0], image_map.shape[1])
-        self.predictions.append(ImagePrediction(path, label, score, pred_label, self._pixels, shape, has_mask))
-        self._write(image_map, mask)
-        if has_mask and mask is not None and pred_mask is not None:
-            self.counts.update(torch.from_numpy(pred_mask > 0)[None], torch.from_numpy(mask > 0)[None])
-
-    def _write(self, image_map: Plane | None, mask: Plane | None) -> None:
-        if image_map is None:
-            return
-        mask = np.zeros_like(image_map) if mask is None else mask
-        for name, values in ((MAPS, image_map.astype(np.float32)), (MASKS, mask > 0)):
-            with (self.folder / name).open("ab") as file:
-                file.write(values.tobytes())
-        self._pixels += image_map.size
+    size: Size
+    offset: int | None
 
 
 class Evaluation:
@@ -157,29 +56,58 @@ class Evaluation:
 
     Args:
         recorder: Recorder of the test.
+        read_mask: Function of an image path that returns the mask that the predictions are compared with, shape (H, W);
+            ``None`` if it is not known. Maps and predicted masks of another size are resized to it, bilinear.
 
     Attributes:
         predictions: Predictions in the order of the images.
         map_range: Lowest and highest value of all maps; ``None`` without maps.
     """
 
-    def __init__(self, recorder: Recorder) -> None:
+    def __init__(self, recorder: Recorder, read_mask: Callable[[str], Mask | None]) -> None:
         self.predictions = recorder.predictions
         self._recorder = recorder
         self.map_range: tuple[float, float] | None = None
+        self._counts = PixelCounts()
         with_map = [image for image in self.predictions if image.shape[0]]
-        ranges = [(float(image_map.min()), float(image_map.max())) for image_map, _ in self._planes(with_map)]
+        ranges = [(float(image_map.min()), float(image_map.max())) for image_map in map(recorder.read_map, with_map)]
         if ranges:
             self.map_range = min(low for low, _ in ranges), max(high for _, high in ranges)
+        self._truths: dict[ImagePrediction, GroundTruth] = {}
+        for image in with_map:
+            mask = read_mask(image.path)
+            # Pixel metrics exclude a defective image without a mask.
+            if mask is not None and (mask.any() or not image.label):
+                self._truths[image] = self._compare(image, mask)
+
+    def _compare(self, image: ImagePrediction, mask: Mask) -> GroundTruth:
+        """Count the pixels of the predicted mask, and write the mask to the scratch folder."""
+        if image.has_pred_mask:
+            pred_mask = _resize(self._recorder.read_pred_mask(image).astype(np.float32), mask.shape) > 0.5
+            self._counts.update(torch.from_numpy(pred_mask)[None], torch.from_numpy(mask)[None])
+        offset = self._write_mask(mask) if mask.any() else None
+        return GroundTruth((mask.shape[0], mask.shape[1]), offset)
+
+    def _write_mask(self, mask: Mask) -> int:
+        """Append a mask to the scratch file, and return its position."""
+        with (self._recorder.folder / GROUND_TRUTH).open("ab") as file:
+            offset = file.tell()
+            file.write(np.packbits(mask).tobytes())
+        return offset
+
+    def _read_mask(self, truth: GroundTruth) -> Mask:
+        if truth.offset is None:
+            return np.zeros(truth.size, np.bool_)
+        pixels = truth.size[0] * truth.size[1]
+        path = self._recorder.folder / GROUND_TRUTH
+        bits = np.fromfile(path, np.uint8, (pixels + 7) // 8, offset=truth.offset)
+        return np.unpackbits(bits, count=pixels).reshape(truth.size).astype(np.bool_)
 
     def _planes(self, images: Sequence[ImagePrediction]) -> Iterator[tuple[Plane, Mask]]:
-        """Read maps and masks from the scratch folder."""
+        """Read maps and masks, both at the size of the mask."""
         for image in images:
-            yield self._read(MAPS, image, np.float32), self._read(MASKS, image, np.bool_)
-
-    def _read(self, name: str, image: ImagePrediction, kind: type[np.generic]) -> npt.NDArray[Any]:
-        count, offset = image.shape[0] * image.shape[1], image.offset * np.dtype(kind).itemsize
-        return np.fromfile(self._recorder.folder / name, kind, count, offset=offset).reshape(image.shape)
+            mask = self._read_mask(self._truths[image])
+            yield _resize(self._recorder.read_map(image), mask.shape), mask
 
     def metrics(self, logged: Mapping[str, float] | None = None) -> dict[str, float]:
         """Compute the metrics; those that the images do not define, such as AUROC without normal ones, are left out.
@@ -206,7 +134,7 @@ class Evaluation:
         return metrics
 
     def _curve_metrics(self) -> dict[str, float]:
-        images = [image for image in self.predictions if image.has_mask]
+        images = list(self._truths)
         values, weights = [], []
         count = 0
         for image_map, mask in self._planes([image for image in images if image.label]):
@@ -228,7 +156,7 @@ class Evaluation:
 
     def _mask_metrics(self) -> dict[str, float]:
         """Compute the metrics of predicted masks, unless no image shows a defect: all would be 0 or 1."""
-        counts = self._recorder.counts.counts.double()
+        counts = self._counts.counts.double()
         if not counts[1].sum():
             return {}
         metrics = {f"pixel_{name}": float(metric.score(counts)) for name, metric in MASK_METRICS.items()}
@@ -252,40 +180,21 @@ class Evaluation:
 
     def _write_images(self, folder: Path, name: str, image: ImagePrediction) -> None:
         low, high = cast("tuple[float, float]", self.map_range)
-        image_map, mask = next(self._planes([image]))
+        image_map, truth = self._recorder.read_map(image), self._truths.get(image)
         scaled = (image_map - low) / (high - low) if high > low else np.zeros_like(image_map)
         _save(folder / MAPS / name, scaled)
-        if mask.any():
-            _save(folder / MASKS / name, mask)
+        if truth is not None and truth.offset is not None:
+            _save(folder / MASKS / name, self._read_mask(truth))
 
 
-def read_thresholds(post_processor: nn.Module | None) -> dict[str, float | None]:
-    """Return the thresholds of images and pixels, in units of scores and maps; ``None`` if not set."""
-    values = {name: getattr(post_processor, f"{name}_threshold", None) for name in ("image", "pixel")}
-    return {
-        name: float(value) if value is not None and math.isfinite(value) else None for name, value in values.items()
-    }
-
-
-def _without_threshold(post_processor: nn.Module | None) -> set[str]:
-    """Return the kinds of thresholds that a post-processor of anomalib lacks."""
-    if not isinstance(post_processor, PostProcessor):
-        return set()
-    return {kind for kind, threshold in read_thresholds(post_processor).items() if threshold is None}
-
-
-def _plane(planes: Tensor | None, index: int) -> Plane | None:
-    """Select an item of (B, H, W) or (B, 1, H, W), as (H, W)."""
-    if planes is None:
-        return None
-    plane: Plane = planes[index].detach().float().cpu().reshape(planes.shape[-2:]).numpy()
-    return plane
-
-
-def _check_finite(path: str, score: float, image_map: Plane | None) -> None:
-    if not math.isfinite(score) or not (image_map is None or np.isfinite(image_map).all()):
-        msg = f"score or anomaly map of {path} is not finite; train with other settings, such as a lower learning rate"
-        raise InvalidInputError(msg)
+def _resize(plane: Plane, size: tuple[int, ...]) -> Plane:
+    """Resize a plane, bilinear, with antialiasing where it is reduced."""
+    if plane.shape == size:
+        return plane
+    resized: Plane = interpolate(torch.from_numpy(plane)[None, None], size, mode="bilinear", antialias=True)[
+        0, 0
+    ].numpy()
+    return resized
 
 
 def _row(image: ImagePrediction, types: dict[str, str], name: str) -> ImageRow:

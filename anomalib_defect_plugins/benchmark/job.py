@@ -29,10 +29,12 @@ from torchvision.transforms.v2.functional import resize
 
 from anomalib_defect_plugins.benchmark.configuration import Benchmark
 from anomalib_defect_plugins.benchmark.environment import PeakMemory, describe_environment
-from anomalib_defect_plugins.benchmark.evaluation import Evaluation, Recorder, read_thresholds
+from anomalib_defect_plugins.benchmark.evaluation import Evaluation
+from anomalib_defect_plugins.benchmark.recorder import Recorder, read_thresholds
 from anomalib_defect_plugins.core.errors import error_line
 from anomalib_defect_plugins.core.image_io import Size
 from anomalib_defect_plugins.core.stop_signals import Terminated
+from anomalib_defect_plugins.data.original_masks import OriginalMasks
 from anomalib_defect_plugins.data.split_file import write_split
 from anomalib_defect_plugins.data.summary import datasets_of
 from anomalib_defect_plugins.data.training_set import with_defect_types
@@ -100,8 +102,8 @@ class BenchmarkRun(Job):
         self.benchmark_run = run
         self.settings = settings
         # Resolved here, because another host has other environment variables.
-        self.model = resolve_variables(run.model.specification)
-        self.datamodule = resolve_variables(run.datamodule)
+        self.model = resolve_variables(run.model.specification, run.seed)
+        self.datamodule = resolve_variables(run.datamodule, run.seed)
 
     @property
     def results(self) -> ResultsFolder:
@@ -261,7 +263,7 @@ class RunExecution:
         self.model = build(AnomalibModule, job.model, f"model {self.run.model.name}")
         self.model.visualizer = None  # drawing all test images would count as test time
         self.recorder = Recorder(scratch)
-        trainer = resolve_variables(dict(self.run.trainer))
+        trainer = resolve_variables(dict(self.run.trainer), self.run.seed)
         arguments = {**TRAINER, **trainer, **_devices(self.run.trainer, task_id)}
         self.engine = Engine(callbacks=[self.recorder], default_root_dir=scratch / "engine", **arguments)
 
@@ -278,7 +280,8 @@ class RunExecution:
         with memory.watch():
             train_seconds, _ = _timed(self.engine.fit, self.model, datamodule=self.data)
             test_seconds, logged = _timed(self.engine.test, self.model, datamodule=self.data, verbose=False)
-        evaluation = Evaluation(self.recorder)
+        masks = OriginalMasks(self.data, getattr(self.model.pre_processor, "transform", None))
+        evaluation = Evaluation(self.recorder, masks)
         cost: dict[str, float | None] = {"train_seconds": train_seconds, "test_seconds": test_seconds}
         cost |= {"peak_host_bytes": memory.host_bytes, "peak_gpu_bytes": memory.gpu_bytes}
         cost |= {"parameters": sum(parameter.numel() for parameter in self.model.model.parameters()), "flops": None}
@@ -287,6 +290,7 @@ class RunExecution:
             "metrics": evaluation.metrics(logged[0]),
             "map_range": evaluation.map_range,
             "image_size": self.recorder.image_size,
+            "resolution": masks.resolution,
             "thresholds": read_thresholds(self.model.post_processor),
             "split": self._split(folder),
         }

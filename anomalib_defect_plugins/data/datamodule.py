@@ -21,7 +21,8 @@ class DefectDataModule(SizeKeepingDataModule):
 
     Args:
         root: Folder of the data set; ``None`` for a folder named after the class in anomalib's data set folder.
-        train_batch_size: Training batch size, at least 1.
+        train_batch_size: Training batch size, at least 1. The default lets recipes train in minutes on two CPU cores;
+            anomalib's data modules use 32.
         eval_batch_size: Validation and test batch size, at least 1.
         num_workers: Number of data loading processes; 0 loads in the process that trains.
         train_augmentations: Augmentations of the training images.
@@ -44,8 +45,8 @@ class DefectDataModule(SizeKeepingDataModule):
     def __init__(
         self,
         root: Path | str | None = None,
-        train_batch_size: int = 32,
-        eval_batch_size: int = 32,
+        train_batch_size: int = 8,
+        eval_batch_size: int = 8,
         num_workers: int = 8,
         train_augmentations: Transform | None = None,
         val_augmentations: Transform | None = None,

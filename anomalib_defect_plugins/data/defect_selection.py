@@ -15,7 +15,13 @@ Amount = int | float | Literal["all"]
 
 
 def select(
-    defects: DataFrame, real: Amount, per_type: int | None, seed: int, source: str, per_object: int | None = None
+    defects: DataFrame,
+    real: Amount,
+    per_type: int | None,
+    seed: int,
+    source: str,
+    per_object: int | None = None,
+    name: str = "real",
 ) -> list[str]:
     """Select defective images at random, object by object where the table has objects.
 
@@ -28,6 +34,7 @@ def select(
         source: Origin of the images, for the message.
         per_object: Maximum number of images of each object; ``None`` for all. Without ``group`` each image is an
             object.
+        name: Name of the argument ``real``, for the message.
 
     Returns:
         Paths of the selected images.
@@ -42,7 +49,7 @@ def select(
             order = order[order.groupby("group").cumcount() < per_object]
             source += f", {per_object} of an object,"
     if per_type is None:
-        return list(order.image_path.iloc[: _count(real, len(order), source)])
+        return list(order.image_path.iloc[: _count(real, len(order), source, name)])
     if real:
         msg = f"real is {real} and per_type is {per_type}: choose one of them"
         raise InvalidInputError(msg)
@@ -56,16 +63,16 @@ def _shuffled(defects: DataFrame, seed: int) -> DataFrame:
     return pd.concat([shuffled(part, seed) for part in (defects[defects.marked], defects[~defects.marked])])
 
 
-def _count(real: Amount, available: int, source: str) -> int:
+def _count(real: Amount, available: int, source: str, name: str) -> int:
     if real == "all":
         return available
     if isinstance(real, float):
         if not 0 < real <= 1:
-            msg = f"real is {real}: use a number of images, a share of them in (0, 1], or 'all'"
+            msg = f"{name} is {real}: use a number of images, a share of them in (0, 1], or 'all'"
             raise InvalidInputError(msg)
         return round(real * available)
     if not isinstance(real, int) or not 0 <= real <= available:
-        msg = f"real is {real}, but {source} has {available} defective images; choose 0 to {available}"
+        msg = f"{name} is {real}, but {source} has {available} defective images; choose 0 to {available}"
         raise InvalidInputError(msg)
     return real
 

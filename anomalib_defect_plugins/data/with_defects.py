@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Sequence
-from functools import reduce
+from functools import partial, reduce
 from operator import add
 from pathlib import Path
 from typing import Any, cast
@@ -62,13 +62,16 @@ class WithDefects(SizeKeepingDataModule):
             defects of 40 parts teach more than 40 photographs of seven. By default objects are taken whole, which
             leaves the most to test with.
         train_on_real: Whether to train on the real defects; if not, they are only kept out of validation and test.
-        balanced: Whether to draw defective images as often as normal ones, with replacement. The number of images per
-            epoch does not change.
+        held_out: Number or share of real defective images to keep out of validation and test, at least ``real``, which
+            is a part of them: runs with 5, 10 and 20 of ``held_out=40`` are tested on the same images. By default as
+            many as ``real``. Published training defects are in no other split, so it has no effect on them.
+        balanced: Whether to draw defective images as often as normal ones, with replacement, where the training split
+            has both. The number of images per epoch does not change.
         masks: Whether defective training images have pixel masks or only an image label.
         synthetic: Generator of synthetic defects: an instance, a name such as ``cutpaste``, or a mapping.
         synthetic_ratio: Share of the normal training images that get a synthetic defect, in (0, 1].
-        split_file: ``split.csv`` of an earlier run whose split is repeated, instead of ``real``, ``per_type`` and
-            ``per_object``.
+        split_file: ``split.csv`` of an earlier run whose split is repeated, instead of ``real``, ``per_type``,
+            ``per_object`` and ``held_out``.
         seed: Seed of the selection, and of the splits of ``base`` if it has no seed.
 
     Raises:
@@ -83,7 +86,8 @@ class WithDefects(SizeKeepingDataModule):
         per_type: int | None = None,
         per_object: int | None = None,
         train_on_real: bool = True,
-        balanced: bool = False,
+        held_out: Amount | None = None,
+        balanced: bool = True,
         masks: bool = True,
         synthetic: DefectGenerator | str | None = None,
         synthetic_ratio: float = 0.5,
@@ -108,14 +112,18 @@ class WithDefects(SizeKeepingDataModule):
         )
         check_loader_arguments(self)
         check_fraction("synthetic_ratio", synthetic_ratio, one=True)
-        if split_file is not None and (real or per_type or per_object):
-            msg = f"split_file {split_file} selects the training images: leave out real, per_type and per_object"
+        if split_file is not None and (real or per_type or per_object or held_out):
+            msg = f"split_file {split_file} selects the images: leave out real, per_type, per_object and held_out"
+            raise InvalidInputError(msg)
+        if per_type and held_out is not None:
+            msg = f"per_type is {per_type} and held_out is {held_out}: use held_out with real"
             raise InvalidInputError(msg)
         self.base = base
         self.real = real
         self.per_type = per_type
         self.per_object = per_object
         self.train_on_real = train_on_real
+        self.held_out = held_out
         self.balanced = balanced
         self.masks = masks
         self.synthetic: DefectGenerator | None = None
@@ -207,10 +215,15 @@ class WithDefects(SizeKeepingDataModule):
         if self.masks and "marked" in defects:
             defects = defects[defects.marked]
         source = f"the {'test' if published is None else 'training'} split of {base.name}"
-        selected = select(defects, self.real, self.per_type, cast(int, self.seed), source, self.per_object)
+        of_seed = partial(select, defects, seed=cast(int, self.seed), source=source, per_object=self.per_object)
+        selected = of_seed(self.real, self.per_type)
         split["train"].update(selected)
-        if selected and published is None:
-            self._move_to_training(split, selected)
+        if published is None:
+            held_out = selected if self.held_out is None else of_seed(self.held_out, None, name="held_out")
+            if len(held_out) < len(selected):
+                msg = f"held_out is {self.held_out}, less than real, {self.real}, which is a part of it; increase it"
+                raise InvalidInputError(msg)
+            self._move_to_training(split, held_out)
         return split
 
     def _read_split(self, path: Path) -> Split:
@@ -228,6 +241,8 @@ class WithDefects(SizeKeepingDataModule):
 
     def _move_to_training(self, split: Split, selected: list[str]) -> None:
         """Remove the selected images, and all others of the same objects, from validation and test."""
+        if not selected:
+            return
         table = pd.concat([dataset.samples for dataset in self._datasets()]).drop_duplicates("image_path")
         table = table.set_index("image_path")
         moved = set(table.index[table.group.isin(table.group[selected])]) if "group" in table else set(selected)
@@ -235,7 +250,9 @@ class WithDefects(SizeKeepingDataModule):
         split["val"] -= moved
         split["test"] -= moved
         if not (table.label_index[list(split["test"])] == LabelName.ABNORMAL).any():
-            logger.warning("all defective images of %s are used for training, so none is left to test", self.base.name)
+            logger.warning(
+                "all defective images of %s are kept out of the test split, so none is left to test", self.base.name
+            )
 
     def _check_masks(self, datasets: Sequence[AnomalibDataset], training: set[str]) -> None:
         if not self.masks:
@@ -254,7 +271,8 @@ class WithDefects(SizeKeepingDataModule):
         if self.synthetic is not None:
             rank = 0 if self.trainer is None else self.trainer.global_rank
             dataset = SyntheticDefects(dataset, self.synthetic, self.synthetic_ratio, rank)
-        sampler = self._sampler() if self.balanced else None
+        is_mixed_split = self.train_data.samples.label_index.nunique() > 1
+        sampler = self._sampler() if self.balanced and is_mixed_split else None
         return DataLoader(
             dataset,
             shuffle=sampler is None,

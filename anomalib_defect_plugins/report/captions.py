@@ -12,6 +12,10 @@ METRICS = (
     "has a single seed, no row it is compared with is bold."
 )
 
+DATA_SETS = (
+    "Mean ± sample standard deviation over the seeds, and in brackets their number. Bold as in the tables below."
+)
+
 LATENCY = (
     "Mean over all runs of a model, ± sample standard deviation; p95 and p99 are percentiles of the calls of a run."
 )

@@ -18,6 +18,7 @@ def write_markdown(summary: Summary, plots: Sequence[str]) -> str:
     results = summary.results
     parts = [f"# {escape(results.name)}", escape(captions.overview(summary)), *map(escape, tables.remarks(summary))]
     parts += _section("Summary", captions.summary_note(summary), filter(None, [tables.summary_table(summary)]))
+    parts += _section("Data sets", captions.DATA_SETS, tables.data_tables(summary))
     parts += _section("Metrics", captions.METRICS, tables.metric_tables(summary))
     parts += _plots(["categories"], plots, summary)
     latencies = [tables.latency_overview(summary), tables.latency_table(summary)]

@@ -96,11 +96,12 @@ class Summary:
 
     @cached_property
     def incomparable(self) -> set[tuple[str, str]]:
-        """Groups whose rows are not comparable, because runs with the same seed used other images."""
+        """Groups whose rows are not comparable: runs with the same seed used other images or sizes of masks."""
         splits: dict[tuple[str, str, int], set[str]] = {}
         for row in self.rows:
             for record in row.records:
-                splits.setdefault((*row.group, record.run.seed), set()).add(str(record.split.get("hash")))
+                used = f"{record.split.get('hash')} {record.resolution}"
+                splits.setdefault((*row.group, record.run.seed), set()).add(used)
         return {(data, supervision) for (data, supervision, _), hashes in splits.items() if len(hashes) > 1}
 
     @cached_property

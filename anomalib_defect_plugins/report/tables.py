@@ -27,6 +27,9 @@ LABELS = ("model", "data", "supervision")
 LEVEL_TITLES = {"image": "Image level", "pixel": "Pixel level", "": "Other metrics"}
 """Titles of the tables of metrics."""
 
+MAIN = ("pixel_AP",)
+"""Metrics with a table by data set besides those of the summary: AUROC hardly depends on small defects."""
+
 PRECISION_ORDER = {"FP32": "0", "FP16": "1", "INT8": "2"}
 """Sort keys of precisions: fewer bits come later."""
 
@@ -149,6 +152,35 @@ def _summary_row(summary: Summary, model: str, supervision: str, names: Sequence
         *(number_cell(value and value._replace(spread=None)) for value in costs),
         count_cell(len(rows)),
     ]
+
+
+def data_tables(summary: Summary) -> list[Table]:
+    """Build a table of each main metric: a row for each model and supervision, a column for each data set."""
+    if len(summary.data) < 2:
+        return []
+    names = dict.fromkeys([*primary_metrics(summary.metrics), *(name for name in MAIN if name in summary.metrics)])
+    columns = ["model", "supervision", *summary.data]
+    breaks = group_breaks([supervision for _, supervision in summary.pairs])
+    return [
+        Table(
+            f"{metric_title(name)} by data set",
+            columns,
+            [_data_row(summary, *pair, name) for pair in summary.pairs],
+            breaks,
+        )
+        for name in names
+    ]
+
+
+def _data_row(summary: Summary, model: str, supervision: str, name: str) -> list[Cell]:
+    rows = {row.data: row for row in summary.rows_of(model, supervision)}
+    cells = [metric_cell(summary, rows[data], name) if data in rows else number_cell(None) for data in summary.data]
+    values = [rows[data].metric(name) if data in rows else None for data in summary.data]
+    counted = [
+        replace(cell, text=f"{cell.text} ({value.size})") if value else cell
+        for cell, value in zip(cells, values, strict=True)
+    ]
+    return [text_cell(model, model), text_cell(supervision), *counted]
 
 
 def cost_table(summary: Summary) -> Table | None:
@@ -296,9 +328,16 @@ def remarks(summary: Summary) -> list[str]:
     """Return what readers have to know about the origin of the results, one sentence each."""
     results = summary.results
     sentences = [
-        f"The runs of {data} under {supervision} did not use the same images, so none is marked as the best."
+        f"The runs of {data} under {supervision} did not use the same images or sizes of masks, so none is marked as "
+        "the best."
         for data, supervision in sorted(summary.incomparable)
     ]
+    at_model_size = sum(record.resolution == "model" for record in results.done)
+    if 0 < at_model_size < len(results.done):
+        sentences.append(
+            f"{at_model_size} of {len(results.done)} runs compared maps with masks at the size of the model, as older "
+            "versions did, and the others at that of the images: repeat them with --force to compare pixel metrics."
+        )
     machines = {(record.environment.get("cpu"), record.environment.get("gpu")) for record in results.done}
     if len(machines) > 1:
         sentences.append(f"The runs used {len(machines)} kinds of machine, so their times are not comparable.")

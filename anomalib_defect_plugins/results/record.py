@@ -100,7 +100,9 @@ class RunRecord:
         cost: Seconds, bytes and counts by name.
         map_range: Lowest and highest value of the anomaly maps, which the kept maps have as 0 and 255; ``None``
             without maps.
-        image_size: Height and width of the images in the test.
+        image_size: Height and width of the images that the model received in the test.
+        resolution: Size at which anomaly maps were compared with masks: ``original``, that of the images in the data
+            set, or ``model``, that of ``image_size``, as in results of older versions.
         thresholds: Thresholds of scores (``image``) and maps (``pixel``), in units of these.
         split: Counts of images by subset, and ``hash`` of the split.
         latency: Latency by engine, precision, device and batch size.
@@ -116,6 +118,7 @@ class RunRecord:
     cost: Numbers = field(default_factory=dict)
     map_range: tuple[float, float] | None = None
     image_size: tuple[int, int] | None = None
+    resolution: str = "model"
     thresholds: Numbers = field(default_factory=dict)
     split: Mapping[str, Any] = field(default_factory=dict)
     latency: tuple[LatencyRow, ...] = ()
@@ -170,6 +173,7 @@ class RunRecord:
             cost=_numbers(content.get("cost")),
             map_range=_read_map_range(content.get("map_range")),
             image_size=_read_image_size(content.get("image_size")),
+            resolution=str(content.get("resolution") or "model"),
             thresholds=_numbers(content.get("thresholds")),
             split=dict(content.get("split") or {}),
             latency=tuple(LatencyRow.from_dict(row) for row in content.get("latency") or ()),

@@ -162,14 +162,19 @@ class RunSpec:
         return {"class_path": self.supervision.class_path, "init_args": arguments}
 
 
-def resolve_variables(specification: Any) -> Any:
+def resolve_variables(specification: Any, seed: int) -> Any:
     """Replace every ``${...}`` in a specification by its value.
+
+    Args:
+        specification: Plain values.
+        seed: Seed of the run, the value of ``${seed}``.
 
     Raises:
         InvalidInputError: If an environment variable without a default is not set.
     """
     try:
-        container: Any = OmegaConf.to_container(OmegaConf.create({"content": specification}), resolve=True)
+        content = OmegaConf.create({"content": specification, "seed": seed})
+        container: Any = OmegaConf.to_container(content, resolve=True)
         return container["content"]
     except OmegaConfBaseException as error:
         msg = f"{str(error).splitlines()[0]}; set it, or write ${{oc.env:NAME,default}}"

@@ -19,7 +19,7 @@ from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms.v2 import CenterCrop, Compose, Resize
 
-from anomalib_defect_plugins.benchmark.evaluation import Recorder
+from anomalib_defect_plugins.benchmark.recorder import Recorder
 from anomalib_defect_plugins.core.errors import ConfigurationError, InvalidInputError
 from anomalib_defect_plugins.data import DefectFolder, WithDefects
 from anomalib_defect_plugins.data.dataclasses import DefectBatch

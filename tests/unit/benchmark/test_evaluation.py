@@ -1,7 +1,7 @@
 """Metrics from one pass over the test images, and the files that are kept of each image."""
 
 import csv
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -17,7 +17,8 @@ from PIL import Image
 from torch import Tensor, nn
 from torchmetrics.functional.classification import binary_auroc, binary_average_precision, binary_f1_score
 
-from anomalib_defect_plugins.benchmark.evaluation import Evaluation, ImagePrediction, Recorder, _row, read_thresholds
+from anomalib_defect_plugins.benchmark.evaluation import Evaluation, _row
+from anomalib_defect_plugins.benchmark.recorder import ImagePrediction, Recorder, read_thresholds
 from anomalib_defect_plugins.core.errors import InvalidInputError
 from anomalib_defect_plugins.metrics import DefectIoU
 from anomalib_defect_plugins.metrics.ranking import rank
@@ -66,10 +67,20 @@ def record(
     return recorder
 
 
+def evaluate(folder: Path, tensors: Mapping[str, Any], batch_size: int = 4) -> Evaluation:
+    """Record images and compare them with the masks, of any size."""
+    return Evaluation(record(folder, tensors, batch_size), masks_of(tensors))
+
+
+def masks_of(tensors: Mapping[str, Any]) -> Callable[[str], Any]:
+    masks = tensors.get("truths", tensors["masks"])
+    return lambda path: None if masks is None else masks[int(Path(path).stem)].numpy()
+
+
 @pytest.mark.parametrize("ties", [True, False])
 def test_metrics_equal_those_of_torchmetrics_and_anomalib_on_all_pixels_at_once(tmp_path: Path, ties: bool) -> None:
     tensors = make_images(tmp_path, ties=ties)
-    metrics = Evaluation(record(tmp_path, tensors)).metrics()
+    metrics = evaluate(tmp_path, tensors).metrics()
     maps, masks, scores = tensors["maps"].double() / 2, tensors["masks"], tensors["scores"].double() / 2
     labels = masks.any((1, 2))
     aupro, iou = AUPRO(fields=["maps", "masks"]), DefectIoU(fields=["predicted", "masks"])
@@ -111,12 +122,9 @@ def test_metrics_do_not_depend_on_the_batch_size(tmp_path: Path) -> None:
     tensors = make_images(tmp_path)
     (tmp_path / "a").mkdir()
     (tmp_path / "b").mkdir()
-    one, other = Recorder(tmp_path / "a"), Recorder(tmp_path / "b")
     metrics = []
-    for size, recorder in ((1, one), (9, other)):
-        for image in recorder.folder.parent.glob("*.png"):
-            (recorder.folder / image.name).write_bytes(image.read_bytes())
-        metrics.append(Evaluation(record(recorder.folder, tensors, size)).metrics())
+    for size, folder in ((1, tmp_path / "a"), (9, tmp_path / "b")):
+        metrics.append(evaluate(folder, tensors, size).metrics())
     assert metrics[0] == metrics[1]
 
 
@@ -124,11 +132,11 @@ def test_a_defective_image_without_a_mask_counts_only_for_image_metrics(tmp_path
     tensors = make_images(tmp_path)
     labels = tensors["masks"].any((1, 2))
     tensors["masks"][5] = False
-    all_images = Evaluation(record(tmp_path, {**tensors, "labels": labels})).metrics()
-    for name in ("maps", "masks"):
-        (tmp_path / name).unlink()
+    all_images = evaluate(tmp_path, {**tensors, "labels": labels}).metrics()
+    for file in tmp_path.glob("*.bin"):
+        file.unlink()
     rest = [index for index in range(9) if index != 5]
-    other_images = Evaluation(record(tmp_path, {name: value[rest] for name, value in tensors.items()})).metrics()
+    other_images = evaluate(tmp_path, {name: value[rest] for name, value in tensors.items()}).metrics()
     assert {name: value for name, value in all_images.items() if name.startswith("pixel_")} == {
         name: value for name, value in other_images.items() if name.startswith("pixel_")
     }
@@ -139,8 +147,7 @@ def test_without_masks_or_maps_there_are_only_image_metrics(tmp_path: Path) -> N
     tensors = make_images(tmp_path)
     labels = tensors["masks"].any((1, 2))
     for missing in ({"masks": None}, {"maps": None}):
-        recorder = record(tmp_path, {**tensors, **missing, "labels": labels})
-        assert set(Evaluation(recorder).metrics()) == {
+        assert set(evaluate(tmp_path, {**tensors, **missing, "labels": labels}).metrics()) == {
             "image_AUROC",
             "image_F1Score",
             "image_Precision",
@@ -150,12 +157,12 @@ def test_without_masks_or_maps_there_are_only_image_metrics(tmp_path: Path) -> N
 
 def test_normal_images_alone_have_no_metrics(tmp_path: Path) -> None:
     tensors = {name: value[:3] for name, value in make_images(tmp_path).items()}
-    assert Evaluation(record(tmp_path, tensors)).metrics() == {}
+    assert evaluate(tmp_path, tensors).metrics() == {}
 
 
 def test_maps_are_scaled_over_the_test_set_and_masks_are_kept_where_there_is_a_defect(tmp_path: Path) -> None:
     tensors = make_images(tmp_path, ties=False)
-    evaluation = Evaluation(record(tmp_path, tensors))
+    evaluation = evaluate(tmp_path, tensors)
     assert evaluation.map_range is not None
     low, high = evaluation.map_range
     assert (low, high) == (float(tensors["maps"].min()), float(tensors["maps"].max()))
@@ -179,7 +186,7 @@ def test_maps_are_scaled_over_the_test_set_and_masks_are_kept_where_there_is_a_d
 
 def test_maps_are_only_written_if_requested(tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
-    Evaluation(record(tmp_path, make_images(tmp_path))).write(tmp_path / "run", {}, maps=False)
+    evaluate(tmp_path, make_images(tmp_path)).write(tmp_path / "run", {}, maps=False)
     assert [path.name for path in (tmp_path / "run").iterdir()] == ["images.csv"]
     rows = list(csv.DictReader((tmp_path / "run/images.csv").open()))
     assert {row["map"] for row in rows} == {""}
@@ -208,9 +215,10 @@ def test_labels_and_masks_without_a_threshold_are_not_used(tmp_path: Path, known
     model = SimpleNamespace(post_processor=PostProcessor(enable_threshold_matching=False))
     for name in known:
         getattr(model.post_processor, f"_{name}_threshold").fill_(1)
-    recorder = record(tmp_path, make_images(tmp_path), model=model)
+    tensors = make_images(tmp_path)
+    recorder = record(tmp_path, tensors, model=model)
     logged = {"image_F1Score": 0.1, "pixel_F1Score": 0.1, "pixel_IoU": 0.1, "image_AUROC": 0.1, "loss": 0.1}
-    metrics = Evaluation(recorder).metrics(logged)
+    metrics = Evaluation(recorder, masks_of(tensors)).metrics(logged)
     assert ("image_F1Score" in metrics) == ("image" in known)
     assert {name for name in ("pixel_F1Score", "pixel_IoU") if name in metrics} == (
         {"pixel_F1Score", "pixel_IoU"} if "pixel" in known else set()
@@ -226,3 +234,72 @@ def test_the_size_of_a_turned_image_is_that_of_the_picture(tmp_path: Path) -> No
     image = ImagePrediction(str(TURNED["jpeg"](6).create(tmp_path)), False, 0.5, None, 0, (0, 0), False)
     row = _row(image, {}, "")
     assert (row.height, row.width) == SHAPE
+
+
+# Images of another size than that of the model
+
+
+def one_map(values: Tensor, truth: Tensor) -> dict[str, Any]:
+    """A defective image with a map and a mask of other sizes."""
+    return {
+        "maps": values[None],
+        "masks": torch.zeros(1, *values.shape, dtype=torch.bool),
+        "truths": [truth],
+        "labels": torch.ones(1, dtype=torch.bool),
+        "scores": values.amax()[None],
+    }
+
+
+def test_a_map_of_half_the_size_is_compared_with_the_mask_at_the_size_of_the_image(tmp_path: Path) -> None:
+    # Bilinear by hand: 0 and 4 become 0, 1, 3, 4. The mask marks the columns of 3 and 0.
+    truth = torch.tensor([[True, False, True, False]]).expand(4, 4)
+    metrics = evaluate(tmp_path, one_map(torch.tensor([[0.0, 4.0], [0.0, 4.0]]), truth)).metrics()
+    # Columns 4 (normal), 3 (defect), 1 (normal), 0 (defect): of four pairs, the defect wins only 3 > 1.
+    assert metrics["pixel_AUROC"] == pytest.approx(1 / 4)
+    # Precision 1/2 at recall 1/2, and 1/2 at recall 1.
+    assert metrics["pixel_AP"] == pytest.approx(1 / 2)
+    # The predicted mask, the right half of the map, is the right half of the image: 1 of 3 marked columns is right.
+    assert metrics["pixel_IoU"] == pytest.approx(1 / 3)
+    assert metrics["pixel_F1Score"] == pytest.approx(1 / 2)
+
+
+def test_a_defect_that_vanishes_at_the_size_of_the_model_still_counts(tmp_path: Path) -> None:
+    truth = torch.zeros(8, 8, dtype=torch.bool)
+    truth[4, 5] = True  # between the pixels that a reduction to the nearest takes
+    values = torch.zeros(4, 4)
+    values[2, 2] = 2.0
+    metrics = evaluate(tmp_path, one_map(values, truth)).metrics()
+    # Along an axis the enlarged peak has the weights 1/4, 3/4, 3/4, 1/4, so three other pixels of 63 are as high.
+    assert metrics["pixel_AUROC"] == pytest.approx(1 - 3 / 2 / 63)
+    # The predicted mask consists of these four pixels, where the product 9/16 is above a half.
+    assert metrics["pixel_F1Score"] == pytest.approx(2 / (4 + 1))
+
+
+def test_images_of_different_sizes_are_compared_at_their_own(tmp_path: Path) -> None:
+    tensors = make_images(tmp_path, ties=False)
+    sizes = [(SIDE * (1 + index % 3), SIDE * (1 + index % 2)) for index in range(9)]
+    enlarged = [
+        mask.repeat_interleave(height // SIDE, 0).repeat_interleave(width // SIDE, 1)
+        for mask, (height, width) in zip(tensors["masks"], sizes, strict=True)
+    ]
+    evaluation = evaluate(tmp_path, {**tensors, "truths": enlarged, "labels": tensors["masks"].any((1, 2))})
+    maps = [
+        nn.functional.interpolate(values[None, None], size, mode="bilinear")[0, 0]
+        for values, size in zip(tensors["maps"], sizes, strict=True)
+    ]
+    scores, labels = torch.cat([values.flatten() for values in maps]), torch.cat([mask.flatten() for mask in enlarged])
+    metrics = evaluation.metrics()
+    assert metrics["pixel_AUROC"] == pytest.approx(float(binary_auroc(scores.double() / 2, labels.int())), abs=1e-6)
+    folder = tmp_path / "run"
+    folder.mkdir()
+    evaluation.write(folder, {}, maps=True)
+    assert Image.open(folder / "maps/00008.png").size == (SIDE, SIDE), "maps are kept as the model computed them"
+    kept = np.array(Image.open(folder / "masks/00008.png")) > 0
+    assert np.array_equal(kept, enlarged[8].numpy())
+
+
+def test_masks_of_many_images_are_read_from_where_they_were_written(tmp_path: Path) -> None:
+    # 15 pixels are no whole number of bytes.
+    truths = [torch.rand(3, 5) > 0.4 for _ in range(5)]
+    evaluation = evaluate(tmp_path, {**make_images(tmp_path, 5), "truths": truths})
+    assert [mask.tolist() for _, mask in evaluation._planes(evaluation.predictions)] == [t.tolist() for t in truths]

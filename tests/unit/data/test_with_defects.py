@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -129,6 +130,30 @@ def test_the_split_depends_on_the_seed_and_a_larger_number_extends_it(tmp_path: 
     assert paths(first.train_data, 1) < paths(objects(tmp_path, real=9, seed=3).train_data, 1)
 
 
+@pytest.mark.parametrize("per_object", [None, 1])
+def test_runs_on_parts_of_the_held_out_defects_are_tested_on_the_same_images(
+    tmp_path: Path, per_object: int | None
+) -> None:
+    amounts = (0, 1, 3, 6)
+    runs = [objects(tmp_path, real=real, held_out=6, per_object=per_object, seed=2) for real in amounts]
+    trained = [paths(run.train_data, 1) for run in runs]
+    assert [len(images) for images in trained] == list(amounts)
+    assert all(fewer < more for fewer, more in pairwise(trained))
+    assert trained[2] == paths(objects(tmp_path, real=3, per_object=per_object, seed=2).train_data, 1)
+    alone = objects(tmp_path, real=6, per_object=per_object, seed=2)
+    for run in runs:
+        assert paths(run.test_data) == paths(alone.test_data)
+        assert paths(run.val_data) == paths(alone.val_data)
+        assert paths(run.train_data, 0) == paths(alone.train_data, 0)
+
+
+def test_held_out_defects_have_no_effect_where_training_defects_are_published(tmp_path: Path) -> None:
+    runs = [set_up(WithDefects(Published(tmp_path), real=2, held_out=number)) for number in (None, 3, 40)]
+    for run in runs:
+        assert paths(run.test_data) == paths(runs[0].test_data)
+        assert paths(run.train_data) == paths(runs[0].train_data)
+
+
 @pytest.mark.parametrize(("per_object", "count"), [(1, 6), (2, 3), (9, 3)])
 def test_no_object_has_more_training_defects_than_the_maximum(tmp_path: Path, per_object: int, count: int) -> None:
     datamodule = objects(tmp_path, real=6, per_object=per_object)
@@ -167,7 +192,11 @@ def test_published_training_defects_are_used_and_the_test_split_is_kept(tmp_path
             "the test split of Objects, 1 of an object, has 8 defective images; choose",
         ),
         ({"real": 2, "per_object": 0}, "per_object is 0; it must be more than 0"),
-        ({"split_file": "x.csv", "real": 2}, "leave out real, per_type and per_object"),
+        ({"split_file": "x.csv", "real": 2}, "leave out real, per_type, per_object and held_out"),
+        ({"split_file": "x.csv", "held_out": 2}, "leave out real, per_type, per_object and held_out"),
+        ({"held_out": 17}, "held_out is 17, but the test split of Objects has 16 defective images"),
+        ({"held_out": 2, "real": 3}, "held_out is 2, less than real, 3, which is a part of it; increase it"),
+        ({"held_out": 2, "per_type": 1}, "per_type is 1 and held_out is 2: use held_out with real"),
         ({"synthetic_ratio": 0.0}, "synthetic_ratio is 0"),
         ({"synthetic": "glitter"}, "generator synthetic 'glitter' cannot be created: unknown class; choose one"),
     ],
@@ -201,7 +230,7 @@ REGIMES: tuple[dict[str, Any], ...] = (
     {"train_on_real": False},
     {"train_on_real": False, "synthetic": Square()},
     {"masks": False},
-    {"balanced": True},
+    {"balanced": False},
 )
 """Kinds of supervision that a benchmark compares: normal images, synthetic defects, image labels, masks."""
 
@@ -256,7 +285,7 @@ def test_the_split_of_an_earlier_run_can_be_repeated_without_its_defects(tmp_pat
 
 def test_any_data_module_can_be_wrapped(tmp_path: Path) -> None:
     write_folder_data(tmp_path)
-    datamodule = set_up(WithDefects(folder_datamodule(tmp_path), real=2))
+    datamodule = set_up(WithDefects(folder_datamodule(tmp_path), real=2, balanced=False))
     assert len(datamodule.train_data) == 8 + 2
     assert len(datamodule.test_data) == 4 + 4 - 2
     batches = list(datamodule.train_dataloader())
@@ -288,8 +317,15 @@ def test_missing_masks_are_an_error_before_training(tmp_path: Path) -> None:
     assert batch.gt_mask.flatten(1).any(1).all()
 
 
-def test_balanced_training_draws_defective_images_as_often_as_normal_ones(tmp_path: Path) -> None:
-    datamodule = objects(tmp_path, real=1, balanced=True)
+@pytest.mark.parametrize("arguments", [{}, {"real": 5, "train_on_real": False}, {"real": 1, "balanced": False}])
+def test_without_balance_or_defects_an_epoch_has_each_image_once(tmp_path: Path, arguments: dict[str, Any]) -> None:
+    datamodule = objects(tmp_path, **arguments)
+    drawn = [path for batch in datamodule.train_dataloader() for path in batch.image_path]
+    assert sorted(drawn) == sorted(datamodule.train_data.samples.image_path)
+
+
+def test_training_draws_defective_images_as_often_as_normal_ones(tmp_path: Path) -> None:
+    datamodule = objects(tmp_path, real=1)
     assert datamodule.train_data.samples.label_index.mean() < 0.06
     labels = torch.cat([batch.gt_label for _ in range(20) for batch in datamodule.train_dataloader()])
     assert len(labels) == 20 * len(datamodule.train_data)
@@ -305,7 +341,7 @@ def test_normal_training_images_get_different_defects_in_each_epoch(
     tmp_path: Path, generator: DefectGenerator, workers: int
 ) -> None:
     base = Objects(tmp_path, num_workers=workers, train_batch_size=4)
-    datamodule = set_up(WithDefects(base, real=2, synthetic=generator, synthetic_ratio=0.5))
+    datamodule = set_up(WithDefects(base, real=2, balanced=False, synthetic=generator, synthetic_ratio=0.5))
 
     def epoch() -> tuple[Tensor, list[str]]:
         batches = [datamodule.on_after_batch_transfer(batch, 0) for batch in datamodule.train_dataloader()]

@@ -69,13 +69,42 @@ def test_nothing_is_bold_if_the_spread_is_too_large(tmp_path: Path) -> None:
     assert summary.best == set()
 
 
+def test_there_is_a_row_for_each_model_and_supervision_and_a_column_for_each_data_set(tmp_path: Path) -> None:
+    contents = [
+        make_content(make_run(model, data, supervision, seed), {"pixel_AUROC": 0.5, "pixel_AP": value + seed / 10})
+        for model, data, supervision, seed, value in [
+            ("a", "brick", "normal", 0, 0.1),
+            ("a", "brick", "normal", 1, 0.1),
+            ("a", "grass", "normal", 0, 0.3),
+            ("b", "brick", "masks", 0, 0.6),
+        ]
+    ]
+    auroc, precision = tables.data_tables(summary_of(tmp_path, *contents))
+    assert (auroc.title, precision.title) == ("pixel AUROC by data set", "pixel AP by data set")
+    assert precision.columns == ["model", "supervision", "brick", "grass"]
+    # Spread of 0.1 and 0.2: 0.1 / sqrt(2).
+    assert texts_of(precision) == {
+        "a": ["normal", "0.150 ± 0.071 (2)", "0.300 (1)"],
+        "b": ["masks", "0.600 (1)", "–"],
+    }
+
+
+def test_rows_that_were_compared_at_other_sizes_of_masks_are_not_compared(tmp_path: Path) -> None:
+    contents = runs_of({"a": [0.90, 0.92, 0.94], "b": [0.80, 0.82, 0.84]})
+    for content in contents[:3]:
+        content["resolution"] = "original"
+    summary = summary_of(tmp_path, *contents)
+    assert summary.best == set()
+    assert tables.remarks(summary)[1].startswith("3 of 6 runs compared maps with masks at the size of the model")
+
+
 def test_rows_that_were_tested_on_other_images_are_not_compared(tmp_path: Path) -> None:
     contents = runs_of({"a": [0.90, 0.92, 0.94], "b": [0.80, 0.82, 0.84]})
     contents[0]["split"] = {**contents[0]["split"], "hash": "1" * 64}
     summary = summary_of(tmp_path, *contents)
     assert summary.best == set()
     assert tables.remarks(summary) == [
-        "The runs of brick under normal did not use the same images, so none is marked as the best."
+        "The runs of brick under normal did not use the same images or sizes of masks, so none is marked as the best."
     ]
 
 

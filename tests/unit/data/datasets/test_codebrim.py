@@ -120,7 +120,7 @@ def test_anomalibs_other_validation_modes_work(root: Path, mode: str) -> None:
 
 
 def test_training_uses_defects_of_the_training_split_only(root: Path) -> None:
-    datamodule = WithDefects(load(root), real="all", masks=False)
+    datamodule = WithDefects(load(root), real="all", masks=False, balanced=False)
     datamodule.setup()
     assert set(types(datamodule.train_data).values()) == {"good", "crack", "crack+efflorescence"}
     assert set(types(datamodule.test_data)) == {codebrim_name(6, 1), codebrim_name(6, 2), codebrim_name(7, 1)}

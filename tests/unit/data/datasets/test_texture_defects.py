@@ -76,8 +76,8 @@ def test_files_are_rgb_images_and_black_and_white_masks_of_the_given_size(datamo
 
 def test_the_loader_returns_batches_with_masks(datamodule: TextureDefects) -> None:
     batch = next(iter(datamodule.test_dataloader()))
-    assert batch.image.shape == (32, 3, 64, 64)
-    assert batch.gt_mask.shape == (32, 64, 64)
+    assert batch.image.shape == (8, 3, 64, 64)
+    assert batch.gt_mask.shape == (8, 64, 64)
     assert torch.equal(batch.gt_mask.flatten(1).any(dim=1), batch.gt_label.bool())
 
 
