@@ -78,6 +78,7 @@ class Encoder(nn.Module):
         mean, std = (torch.tensor(cast(Any, self.backbone).pretrained_cfg[name]) for name in ("mean", "std"))
         self.register_buffer("scale", torch.diag(1 / std)[:, :, None, None])
         self.register_buffer("offset", -mean / std)
+        self.train()  # Lightning trains in the mode that a model is created in
 
     def forward(self, image: Tensor) -> list[Tensor]:
         """Compute the feature maps.

@@ -42,9 +42,7 @@ def mean_where(values: Tensor, region: Tensor) -> Tensor:
     return selected.flatten(1).sum(1) / region.flatten(1).sum(1).clamp(min=1)
 
 
-def stage_loss(
-    logits: Tensor, mask: Tensor, counts: Tensor | None = None, defect_weight: float = 0.0
-) -> Tensor:
+def stage_loss(logits: Tensor, mask: Tensor, counts: Tensor | None = None, defect_weight: float = 0.0) -> Tensor:
     """Loss_k, eq. 2 and 3: cross-entropy of one stage's map with the mask.
 
     Args:

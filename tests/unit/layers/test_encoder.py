@@ -67,7 +67,7 @@ def test_grey_is_repeated(image):
 
 
 def test_pretrained_batch_norm_stays_in_inference_during_training(weights, image):
-    encoder = Encoder(BACKBONE, weights).train()
+    encoder = Encoder(BACKBONE, weights)
     before = {name: value.clone() for name, value in encoder.state_dict().items() if "running" in name}
     training = encoder(image)
     assert all(torch.equal(encoder.state_dict()[name], value) for name, value in before.items())
@@ -82,7 +82,7 @@ def test_batch_norm_without_pretraining_learns_its_averages(image):
 
 @pytest.mark.parametrize("frozen", [False, True])
 def test_a_frozen_encoder_has_no_gradients(frozen, image):
-    encoder = Encoder(BACKBONE, pre_trained=False, frozen=frozen).train()
+    encoder = Encoder(BACKBONE, pre_trained=False, frozen=frozen)
     assert encoder.training is not frozen
     assert all(weight.requires_grad is not frozen for weight in encoder.parameters())
 

@@ -89,6 +89,15 @@ def test_the_image_size_is_that_of_the_training_images_in_multiples_of_the_coars
     assert loaded.image_size == loaded.input_size == expected
 
 
+def test_training_leaves_the_averages_of_the_pretraining(datamodule, tmp_path):
+    seed_all(0)
+    before = tiny(image_size=(32, 48), backbone=BACKBONE).model.encoder.state_dict()
+    run = trained(datamodule, tmp_path, image_size=(32, 48), backbone=BACKBONE, encoder_rate=1.0)
+    after = run.model.model.encoder.state_dict()
+    assert all(torch.equal(after[name], before[name]) for name in before if "running" in name)
+    assert any(not torch.equal(after[name], before[name]) for name in before if "running" not in name)
+
+
 @pytest.mark.parametrize("encoder_rate", [0.0, 0.1, 1.0])
 def test_the_encoder_is_trained_at_a_rate_of_its_own(encoder_rate):
     model = tiny(image_size=(32, 48), backbone=BACKBONE, encoder_rate=encoder_rate, learning_rate=1e-2)
