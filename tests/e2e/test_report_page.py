@@ -45,6 +45,7 @@ def test_the_page_is_complete_without_errors_and_requests(shown: Any) -> None:
     # 3 models x 2 data sets x 2 kinds of supervision; the summary does not distinguish the data sets.
     assert page.locator("#metrics tbody tr").count() == 2 * 12
     assert page.locator("#summary tbody tr").count() == 6
+    assert page.locator("#data-sets tbody tr").count() == 2 * 6
     assert page.locator("#failed tbody tr").count() == 4
     assert page.locator("section.model").count() == 3
     assert page.locator("#summary tbody th").first.inner_text() == "HtpGan"
