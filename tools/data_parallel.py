@@ -64,7 +64,7 @@ class Bar(DefectGenerator):
 EXACT: dict[str, dict[str, Any]] = {
     "sidn": {"clustering": False, "defect_content": Bar(), "defect_share": 1.0},  # P of eq. 15 is the batch's
     "cutpaste": {"translation": 0.0, "jitter": 0.0},
-    "onestage": {},
+    "onestage": {"augment": False},
     "isugan": {"involution": False, "pool_size": 0},  # involutions have batch norm
     "defectgan": {"noise_injection": False, "identity_share": 0.0, "penalty_weight": 0.0},
 }

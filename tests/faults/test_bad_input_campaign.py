@@ -62,7 +62,7 @@ def dataset_of(path: Path, mask: Path) -> CheckedDataset:
     return dataset
 
 
-@cases(150)
+@cases(75)
 @given(drawn=image_files())
 def test_an_image_is_read_or_named_in_one_line_and_its_file_is_unchanged(drawn, folder, inspector):
     suffix, content = drawn

@@ -27,28 +27,34 @@ class Augmentation:
     Not an ``nn.Module``, which would store the ranges of its draws in the model's checkpoint.
 
     Args:
-        crop: Height and width of the crop in pixels, at most those of the image; ``None`` does not crop.
+        crop: Height and width of the crop in pixels, limited to those of the images; ``None`` does not crop.
         vary: Whether to rotate, scale and relight as well.
     """
 
     def __init__(self, crop: tuple[int, int] | None, vary: bool) -> None:
-        crops: list[Step] = [] if crop is None else [RandomCrop(crop)]
-        self.steps = AugmentationSequential(
-            *crops, RandomHorizontalFlip(), RandomVerticalFlip(), *(variations() if vary else [])
-        )
+        self.crop = crop
+        self.vary = vary
+
+    def _steps(self, images: Tensor) -> AugmentationSequential:
+        height, width = images.shape[-2:]
+        crops: list[Step] = []
+        if self.crop is not None:
+            crops.append(RandomCrop((min(self.crop[0], height), min(self.crop[1], width))))
+        varied = variations() if self.vary else []
+        return AugmentationSequential(*crops, RandomHorizontalFlip(), RandomVerticalFlip(), *varied)
 
     @torch.no_grad()
     def __call__(self, images: Tensor) -> Tensor:
         """Augment images, shape (B, C, H, W), float in [0, 1]; they get the size of the crop."""
         # Half-precision coordinates are off by pixels.
         with torch.autocast(images.device.type, enabled=False):
-            return cast(Tensor, self.steps(images.float())).clamp(0, 1)
+            return cast(Tensor, self._steps(images)(images.float())).clamp(0, 1)
 
     @torch.no_grad()
     def with_masks(self, images: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
         """Augment images and, with the same geometry, their masks, shape (B, 1, H, W), bool."""
         with torch.autocast(images.device.type, enabled=False):
-            varied, moved = self.steps(images.float(), masks.float(), data_keys=["input", "mask"])
+            varied, moved = self._steps(images)(images.float(), masks.float(), data_keys=["input", "mask"])
         return varied.clamp(0, 1), moved > 0.5
 
 

@@ -144,25 +144,13 @@ class Sidn(DefectModel, IterativeTraining, AnomalibModule):
             branch.centers.requires_grad_(clustering)  # distributed training requires a gradient for every weight
         self.defect_share = defect_share
         self.iterations = iterations
-        self.augment = augment
-        self.crop_size = crop_size
-        self._limit_crop()
+        self.augmentation = Augmentation(None if crop_size is None else (crop_size, crop_size), augment)
         self.learning_rate = learning_rate
         self.annealing = annealing
         self.texture_weight = texture_weight
         self.similarity_weight = similarity_weight
         self.clustering_weight = clustering_weight
         self.center_weight = center_weight
-
-    def on_fit_start(self) -> None:
-        """Limit the crop to the training images, whose size is known by now."""
-        super().on_fit_start()
-        self._limit_crop()
-
-    def _limit_crop(self) -> None:
-        height, width = self.image_size
-        crop = None if self.crop_size is None else (min(self.crop_size, height), min(self.crop_size, width))
-        self.augmentation = Augmentation(crop, self.augment)
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Create Adam, as in section III-E."""

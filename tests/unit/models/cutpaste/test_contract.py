@@ -27,5 +27,7 @@ class TestCutPastePatch(TrainingContract):
 
 
 class TestCutPasteNullModel(ModelContract):
+    test_quantised_graph_gives_each_image_a_finite_score_and_map = None  # the graph is that of TestCutPaste
+
     def make_model(self, image_size: tuple[int, int]) -> AnomalibModule:
         return CutPaste(image_size=image_size, backbone=TINY, pre_trained=False, iterations=0)

@@ -30,7 +30,7 @@ class Specks(DefectGenerator):
 @pytest.mark.slow
 def test_a_control_map_of_one_half_generates_defects_in_that_half_only(tmp_path):
     seed_all(0)
-    settings = {"channels": 8, "residual_blocks": 1, "iterations": 400, "critic_updates": 2, "learning_rate": 1e-3}
+    settings = {"channels": 8, "residual_blocks": 1, "iterations": 250, "critic_updates": 2, "learning_rate": 1e-3}
     settings |= {"batch_size": 4}
     model = DefectGan((32, 32), **settings, identity_share=0.5, evaluator=False, visualizer=False)
     base = TextureDefects(tmp_path / "data", category="gravel", image_size=64)
