@@ -89,9 +89,8 @@ class ImageSize(_Module):
             return
         pre_processor = cast(AntialiasedPreProcessor, self.pre_processor)
         transform = pre_processor.transform
-        pre_processor.transform = (
-            None  # or the data module would resize, and warn of lost masks, before the size is set
-        )
+        # With a transform, the data module would resize, and warn of lost masks, before the size is known.
+        pre_processor.transform = None
         try:
             set_up_data(self.trainer)
         finally:

@@ -1,7 +1,6 @@
 """Real and synthetic defects are added to the training split of any data module and removed from the other splits."""
 
 import shutil
-from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -9,89 +8,19 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from anomalib.data import AnomalibDataset
-from anomalib.data.utils import Split
 from datamodules import error_line, set_up
 from lightning.pytorch import Trainer
 from lightning.pytorch.demos.boring_classes import BoringModel
+from object_data import OBJECTS, SIDES, Objects, Published, Square, SquareByWorkers, groups, objects, paths
 from omegaconf import DictConfig
-from PIL import Image
 from torch import Tensor
 
 from anomalib_defect_plugins.core.defect_generator import DefectGenerator
 from anomalib_defect_plugins.core.errors import ConfigurationError, InvalidInputError, MissingDataError
-from anomalib_defect_plugins.data import CheckedDataset, TextureDefects, WithDefects
-from anomalib_defect_plugins.data.datamodule import DefectDataModule
-from anomalib_defect_plugins.data.sample_table import Sample, make_table
+from anomalib_defect_plugins.data import TextureDefects, WithDefects
 from anomalib_defect_plugins.testing import folder_datamodule, write_folder_data
 
 QUIET: Any = {"accelerator": "cpu", "logger": False, "enable_progress_bar": False, "enable_model_summary": False}
-OBJECTS, SIDES = 8, 5
-"""Objects of the test split, and images of each: one with a scratch, one with scratch and dent, three normal."""
-
-
-class Objects(DefectDataModule):
-    """Training images of the objects 100 to 102, and test images of ``OBJECTS`` other objects."""
-
-    def _setup(self, stage: str | None = None) -> None:
-        self.train_data, self.test_data = CheckedDataset(), CheckedDataset()
-        self.train_data.samples = make_table(self.images(range(100, 103), Split.TRAIN, ["good"] * SIDES))
-        kinds = ["scratch", "scratch+dent", *["good"] * (SIDES - 2)]
-        self.test_data.samples = make_table(self.images(range(OBJECTS), Split.TEST, kinds))
-
-    def images(self, objects: range, split: Split, kinds: list[str]) -> Iterator[Sample]:
-        for number in objects:
-            for side, kind in enumerate(kinds):
-                mask = "" if kind == "good" else self.file(f"masks/{number}-{side}.png", 255)
-                yield Sample(self.file(f"{number}-{side}.png", 99), split.value, kind, mask, f"object {number}")
-
-    def file(self, name: str, value: int) -> str:
-        path = self.root / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if not path.exists():
-            image = Image.new("L", (40, 36))
-            image.paste(value, (0, 0, 40, 36 if value < 255 else 18))  # a mask marks the upper half
-            image.save(path)
-        return str(path)
-
-
-class Published(Objects):
-    """Has defective images in its published training split too."""
-
-    def _setup(self, stage: str | None = None) -> None:
-        super()._setup(stage)
-        self.train_defects = CheckedDataset()
-        self.train_defects.samples = make_table(self.images(range(200, 204), Split.TRAIN, ["dent"]))
-
-
-class Square(DefectGenerator):
-    """Draws a white square at a random place."""
-
-    name = "square"
-
-    def draw(self, images: Tensor, rng: torch.Generator) -> tuple[Tensor, Tensor]:
-        mask = torch.zeros_like(images[:, :1], dtype=torch.bool)
-        for image_mask in mask:
-            top, left = torch.randint(0, 24, (2,), generator=rng).tolist()
-            image_mask[:, top : top + 8, left : left + 8] = True
-        return images + 1, mask
-
-
-class SquareByWorkers(Square):
-    batched = False
-
-
-def paths(dataset: AnomalibDataset, label: int | None = None) -> set[str]:
-    table = dataset.samples
-    return set(table.image_path if label is None else table[table.label_index == label].image_path)
-
-
-def groups(dataset: AnomalibDataset) -> set[str]:
-    return set(dataset.samples.group)
-
-
-def objects(root: Path, **arguments: Any) -> WithDefects:
-    return set_up(WithDefects(Objects(root, num_workers=0), **arguments))
 
 
 # Real defects
