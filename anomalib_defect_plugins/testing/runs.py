@@ -150,9 +150,9 @@ def exported_path(run: Run, export_type: str, subfolder: str = ".", **arguments:
     return Path(str(run.engine.export(run.model, ExportType(export_type), run.folder / subfolder, **arguments)))
 
 
-def run_openvino(path: Path, images: Tensor) -> dict[str, npt.NDArray[np.float32]]:
-    """Run an exported graph (``.xml`` or ``.onnx``) on images, shape (B, C, H, W), and return its outputs by name."""
-    graph = openvino.Core().compile_model(path, "CPU", FULL_PRECISION)
+def run_openvino(model: Path | openvino.Model, images: Tensor) -> dict[str, npt.NDArray[np.float32]]:
+    """Run an exported graph (a file or one in memory) on images, shape (B, C, H, W), and return its outputs by name."""
+    graph = openvino.Core().compile_model(model, "CPU", FULL_PRECISION)
     return {output.any_name: value for output, value in graph({0: images.numpy()}).items()}
 
 

@@ -58,21 +58,15 @@ def test_the_inferencer_predicts_what_the_trainer_predicts(
         np.testing.assert_allclose(prediction.anomaly_map.squeeze(), anomaly_map.squeeze().numpy(), atol=1e-3)
 
 
-@pytest.mark.parametrize(("compression", "bound"), [(CompressionType.INT8_PTQ, 0.1)])
-def test_compressed_models_are_smaller_and_stay_close(
-    trained: Trained, tmp_path: Path, compression: CompressionType, bound: float
-) -> None:
+def test_a_quantised_model_stays_close(trained: Trained, tmp_path: Path) -> None:
     _, model, data = trained
-    plain = exported(trained, tmp_path / "plain", None)
-    small = exported(trained, tmp_path / "small", compression)
     images = torch.stack([cast(Tensor, data.test_data[index].image) for index in range(0, 60, 10)])
     with torch.no_grad():
         expected = model(images).anomaly_map.numpy()
-    network = openvino.Core().compile_model(small, "CPU", FULL_PRECISION)
+    path = exported(trained, tmp_path, CompressionType.INT8_PTQ)
+    network = openvino.Core().compile_model(path, "CPU", FULL_PRECISION)
     maps = np.concatenate([network(image[None].numpy())["anomaly_map"] for image in images])
-    assert np.abs(maps - expected).mean() < bound
-    if compression is CompressionType.FP16:
-        assert small.with_suffix(".bin").stat().st_size < 0.6 * plain.with_suffix(".bin").stat().st_size
+    assert np.abs(maps - expected).mean() < 0.1
 
 
 def test_twenty_real_images_score_alike_in_openvino(data_root: Path, trained: Trained, tmp_path: Path) -> None:
