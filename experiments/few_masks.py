@@ -26,6 +26,7 @@ from torchmetrics.functional.classification import binary_average_precision
 
 from anomalib_defect_plugins import MagneticTile, OneStage, WithDefects
 from anomalib_defect_plugins.data.original_masks import OriginalMasks
+from anomalib_defect_plugins.generators import MixedDefects
 
 COLUMNS = ["pixel AP", "pixel AUROC", "AUPRO", "image AUROC", "image F1", "train s"]
 
@@ -33,7 +34,8 @@ COLUMNS = ["pixel AP", "pixel AUROC", "AUPRO", "image AUROC", "image F1", "train
 def create_data(options: Namespace, seed: int) -> WithDefects:
     """Create the data of a seed."""
     base = MagneticTile(data_root("magnetic_tile"), train_batch_size=options.batch, num_workers=options.workers)
-    return WithDefects(base, real=options.masks, per_object=1, synthetic=options.synthetic, seed=seed)
+    synthetic = MixedDefects(options.synthetic) if options.synthetic else None
+    return WithDefects(base, real=options.masks, per_object=1, synthetic=synthetic, seed=seed)
 
 
 def predict(model: OneStage, data: WithDefects) -> tuple[Tensor, list[Tensor], list[Tensor]]:
@@ -108,7 +110,9 @@ def main() -> None:
     """Run the missing runs, and print a table for all defects and one for each type."""
     parser = ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--masks", nargs="*", type=int, default=[40])
-    parser.add_argument("--synthetic", help="generator of synthetic defects on half of the normal images")
+    parser.add_argument(
+        "--synthetic", nargs="*", default=[], help="generators of synthetic defects on half of the normal images"
+    )
     parser.add_argument("--onestage", nargs="*", default=[], metavar="NAME=VALUE", help="arguments of OneStage")
     parser.add_argument("--batch", type=int, default=8, help="training batch size")
     parser.add_argument("--seeds", nargs="*", type=int, default=[0, 1, 2])
@@ -117,7 +121,7 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     rows = []
     for masks in options.masks:
-        name = "-".join([f"{masks}-masks", *filter(None, [options.synthetic]), *options.onestage, str(options.batch)])
+        name = "-".join([f"{masks}-masks", *options.synthetic, *options.onestage, str(options.batch)])
         one = Namespace(**{**vars(options), "masks": masks})
         for seed in options.seeds:
             stem = options.out / name.replace(".", "_") / str(seed)

@@ -25,6 +25,7 @@ from few_masks import compute_metrics
 
 from anomalib_defect_plugins import MagneticTile, OneStage, WithDefects
 from anomalib_defect_plugins.data.original_masks import OriginalMasks
+from anomalib_defect_plugins.inference.openvino import FULL_PRECISION
 
 METRICS = ["pixel AP", "pixel AUROC", "image AUROC"]
 
@@ -35,7 +36,7 @@ def export(model: OneStage, data: WithDefects, precision: str, folder: str) -> o
     if precision == "INT8":
         arguments |= {"compression_type": CompressionType.INT8_PTQ, "datamodule": data}
     path = Engine(accelerator="cpu", logger=False).export(model, ExportType.OPENVINO, **arguments)
-    return Core().compile_model(Core().read_model(str(path)), "CPU")
+    return Core().compile_model(str(path), "CPU", FULL_PRECISION)
 
 
 def evaluate(graph: openvino.CompiledModel, model: OneStage, data: WithDefects) -> dict[str, float]:
