@@ -31,23 +31,24 @@ METRICS = ["pixel AP", "pixel AUROC", "image AUROC"]
 
 
 def export(model: OneStage, data: WithDefects, precision: str, folder: str) -> openvino.CompiledModel:
-    """Export a model to OpenVINO at its image size."""
-    arguments: dict[str, Any] = {"input_size": model.image_size, "export_root": folder}
+    """Export a model to OpenVINO, for images of any size."""
+    arguments: dict[str, Any] = {"export_root": folder}
     if precision == "INT8":
         arguments |= {"compression_type": CompressionType.INT8_PTQ, "datamodule": data}
     path = Engine(accelerator="cpu", logger=False).export(model, ExportType.OPENVINO, **arguments)
     return Core().compile_model(str(path), "CPU", FULL_PRECISION)
 
 
-def evaluate(graph: openvino.CompiledModel, model: OneStage, data: WithDefects) -> dict[str, float]:
+def evaluate(graph: openvino.CompiledModel, data: WithDefects) -> dict[str, float]:
     """Compute the metrics of a graph on the test images, at their original size."""
-    original, transform = OriginalMasks(data), model.pre_processor.transform
+    original = OriginalMasks(data)
     scores, maps, masks = [], [], []
     for index in range(len(data.test_data)):
         item: Any = data.test_data[index]
         mask = torch.from_numpy(original(str(item.image_path)))
-        result = graph(transform(item.image)[None].numpy())
-        values = torch.from_numpy(np.array(result["anomaly_map"])).reshape(1, 1, *model.image_size)
+        result = graph(item.image[None].numpy())
+        values = torch.from_numpy(np.array(result["anomaly_map"]))
+        values = values.reshape(1, 1, *values.shape[-2:])
         scores.append(float(np.array(result["pred_score"]).reshape(-1)[0]))
         maps.append(torch.nn.functional.interpolate(values, mask.shape, mode="bilinear")[0, 0])
         masks.append(mask)
@@ -66,12 +67,12 @@ def main() -> None:
     for seed in options.seeds:
         checkpoint = sorted((options.models / str(seed)).rglob("*.ckpt"))[-1]
         model = OneStage.load_from_checkpoint(checkpoint, map_location="cpu", **QUIET).eval()
-        base = MagneticTile(data_root("magnetic_tile"), num_workers=0)
+        base = MagneticTile(data_root("magnetic_tile"), eval_batch_size=1, num_workers=0)
         data = WithDefects(base, real=options.masks, per_object=1, seed=seed)
         data.setup()
         for precision in ("FP32", "INT8"):
             with TemporaryDirectory() as folder:
-                metrics = evaluate(export(model, data, precision, folder), model, data)
+                metrics = evaluate(export(model, data, precision, folder), data)
             rows.append({"seed": seed, "graph": precision, **{name: metrics[name] for name in METRICS}})
     print(markdown(rows))
 
