@@ -2,7 +2,8 @@
 
     DEFECT_DATA_ROOT=... HF_HOME=$DEFECT_DATA_ROOT/hf_home HF_HUB_OFFLINE=1 python experiments/onestage/int8.py
 
-anomalib calibrates INT8 graphs with the evaluation images, without their labels; here these are the test images. ``configs/benchmark/latency.yaml`` measures the time.
+anomalib calibrates INT8 graphs with the evaluation images, without their labels; here these are the test images.
+``configs/benchmark/latency.yaml`` measures the time.
 """
 
 import sys
