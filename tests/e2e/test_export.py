@@ -45,12 +45,18 @@ def exported(trained: Trained, root: Path, compression: CompressionType | None) 
     return cast(Path, path)
 
 
+@pytest.fixture(scope="module")
+def plain(trained: Trained, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Graph without compression, which the tests share."""
+    return exported(trained, tmp_path_factory.mktemp("plain"), None)
+
+
 def test_the_inferencer_predicts_what_the_trainer_predicts(
-    trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    trained: Trained, plain: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)  # the inferencer caches compiled models in the working directory
     engine, model, data = trained
-    inferencer = OpenVINOInferencer(exported(trained, tmp_path, None), device="CPU", config=FULL_PRECISION)
+    inferencer = OpenVINOInferencer(plain, device="CPU", config=FULL_PRECISION)
     batch, *_ = cast(list[Any], engine.predict(model, datamodule=data))
     for path, score, anomaly_map in zip(batch.image_path, batch.pred_score, batch.anomaly_map, strict=True):
         prediction: Any = inferencer.predict(path)
@@ -58,15 +64,20 @@ def test_the_inferencer_predicts_what_the_trainer_predicts(
         np.testing.assert_allclose(prediction.anomaly_map.squeeze(), anomaly_map.squeeze().numpy(), atol=1e-3)
 
 
-def test_a_quantised_model_stays_close(trained: Trained, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("compression", "bound"), [(CompressionType.FP16, 0.02), (CompressionType.INT8_PTQ, 0.1)])
+def test_compressed_models_are_smaller_and_stay_close(
+    trained: Trained, plain: Path, tmp_path: Path, compression: CompressionType, bound: float
+) -> None:
     _, model, data = trained
+    small = exported(trained, tmp_path, compression)
     images = torch.stack([cast(Tensor, data.test_data[index].image) for index in range(0, 60, 10)])
     with torch.no_grad():
         expected = model(images).anomaly_map.numpy()
-    path = exported(trained, tmp_path, CompressionType.INT8_PTQ)
-    network = openvino.Core().compile_model(path, "CPU", FULL_PRECISION)
+    network = openvino.Core().compile_model(small, "CPU", FULL_PRECISION)
     maps = np.concatenate([network(image[None].numpy())["anomaly_map"] for image in images])
-    assert np.abs(maps - expected).mean() < 0.1
+    assert np.abs(maps - expected).mean() < bound
+    if compression is CompressionType.FP16:
+        assert small.with_suffix(".bin").stat().st_size < 0.6 * plain.with_suffix(".bin").stat().st_size
 
 
 def test_twenty_real_images_score_alike_in_openvino(data_root: Path, trained: Trained, tmp_path: Path) -> None:
