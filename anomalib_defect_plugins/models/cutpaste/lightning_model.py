@@ -24,21 +24,20 @@ from torch.optim import SGD
 
 from anomalib_defect_plugins.core.checks import check_not_negative, check_number, check_positive
 from anomalib_defect_plugins.core.defect_generator import MIN_SIDE
-from anomalib_defect_plugins.core.errors import ConfigurationError, InvalidInputError
+from anomalib_defect_plugins.core.errors import InvalidInputError
 from anomalib_defect_plugins.core.supervision import Supervision
-from anomalib_defect_plugins.data.loading import check_one_size
 from anomalib_defect_plugins.data.training_set import new_rng
 from anomalib_defect_plugins.generators import CutPasteDefects, CutPasteScarDefects
 from anomalib_defect_plugins.models.components.callbacks import StopAfter
-from anomalib_defect_plugins.models.components.checks import check_finite, datamodule_of
+from anomalib_defect_plugins.models.components.checks import check_finite
 from anomalib_defect_plugins.models.components.defect_model import DefectModel
+from anomalib_defect_plugins.models.components.fitted_density import FittedDensity
 from anomalib_defect_plugins.models.components.iterative_training import IterativeTraining
 from anomalib_defect_plugins.models.cutpaste.augmentation import classes, vary
-from anomalib_defect_plugins.models.cutpaste.reference_images import normal_images
 from anomalib_defect_plugins.models.cutpaste.torch_model import CutPasteModel
 
 
-class CutPaste(DefectModel, IterativeTraining, AnomalibModule):
+class CutPaste(FittedDensity, DefectModel, IterativeTraining, AnomalibModule):
     """Self-supervised three-way classification (normal, CutPaste, CutPaste-Scar), then a Gaussian density.
 
     Args:
@@ -80,7 +79,6 @@ class CutPaste(DefectModel, IterativeTraining, AnomalibModule):
     max_pixels = 256 * 256
 
     model: CutPasteModel
-    density_step: Tensor
 
     def __init__(
         self,
@@ -123,8 +121,6 @@ class CutPaste(DefectModel, IterativeTraining, AnomalibModule):
         self.weight_decay = weight_decay
         self.translation = translation
         self.jitter = jitter
-        # Step after which the density was fitted; -1 until then.
-        self.register_buffer("density_step", torch.tensor(-1))
 
     @property
     def trainer_arguments(self) -> dict[str, Any]:
@@ -151,17 +147,6 @@ class CutPaste(DefectModel, IterativeTraining, AnomalibModule):
         )
         return self.cosine_schedule(optimizer)
 
-    def setup(self, stage: str) -> None:
-        """Check the data before training starts.
-
-        Raises:
-            ConfigurationError: If there is no data module to load the normal images of the density from.
-        """
-        if stage == "fit" and datamodule_of(self.trainer) is None:
-            msg = "CutPaste fits a density to images of a data module: pass datamodule= (--data on the command line)"
-            raise ConfigurationError(msg)
-        super().setup(stage)
-
     def training_step(self, batch: Batch[Any], batch_idx: int) -> Tensor | None:
         """Paste patches into the normal images of a batch, and return the loss of their classification.
 
@@ -183,65 +168,6 @@ class CutPaste(DefectModel, IterativeTraining, AnomalibModule):
         logits = self.model(images)
         accuracy = (logits.argmax(1) == labels).float().mean()
         return functional.cross_entropy(logits, labels), accuracy
-
-    def on_train_batch_end(self, *_: object) -> None:
-        """Fit the density after the last step, because the checkpoints and the validation that follow need it."""
-        trainer = self.trainer
-        last_epoch = trainer.current_epoch + 1 == trainer.max_epochs
-        if trainer.should_stop or trainer.global_step == trainer.max_steps or (trainer.is_last_batch and last_epoch):
-            self.fit_density()
-
-    def on_validation_start(self) -> None:
-        """Refit the density before a validation in the middle of training."""
-        if self.trainer.state.fn == "fit" and self.density_step != self.global_step:
-            self.fit_density()
-
-    @torch.no_grad()
-    def fit_density(self) -> None:
-        """Fit the density to the normal training images, without training augmentations, in one pass over them.
-
-        In distributed training each process reads a part of them, and all processes end with the same density.
-
-        Raises:
-            InvalidInputError: If there are fewer than two of them, or if their features are not finite.
-        """
-        training = self.model.training
-        self.model.eval()
-        self._share_buffers()
-        moments = self.model.new_moments()
-        for batch in normal_images(self.trainer):
-            batch = self.transfer_batch_to_device(batch, self.device, 0)
-            transform = getattr(self.pre_processor, "transform", None)  # anomalib accepts any module
-            batch.image = transform(batch.image) if transform else batch.image
-            check_one_size(batch.image, self.name)
-            self.model.observe(batch.image.as_subclass(Tensor), moments)
-        self.model.fit(moments, self._total)
-        self.density_step.fill_(self.global_step)
-        self.model.train(training)
-
-    def _total(self, value: Tensor) -> Tensor:
-        """Add a tensor up over all processes."""
-        return cast(Tensor, self.trainer.strategy.reduce(value, reduce_op="sum"))
-
-    def _share_buffers(self) -> None:
-        """Copy the batch statistics of the first process, which its checkpoint holds, to all processes."""
-        buffers = list(self.model.encoder.backbone.buffers())
-        broadcast = self.trainer.strategy.broadcast([buffer.cpu() for buffer in buffers])
-        for buffer, first in zip(buffers, broadcast, strict=True):
-            buffer.copy_(first)
-
-    def on_test_start(self) -> None:
-        """Check that the density is fitted."""
-        self._check_fitted()
-
-    def on_predict_start(self) -> None:
-        """Check that the density is fitted."""
-        self._check_fitted()
-
-    def _check_fitted(self) -> None:
-        if self.density_step < 0:
-            msg = "CutPaste has no density of normal images yet: train it first, or pass --ckpt_path of a trained one"
-            raise ConfigurationError(msg)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Save as anomalib does, with ``pre_trained`` off: loading the checkpoint needs no download."""

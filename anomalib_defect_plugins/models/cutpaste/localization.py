@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from anomalib_defect_plugins.core.image_io import Size
-from anomalib_defect_plugins.models.cutpaste.density import GaussianDensity
+from anomalib_defect_plugins.layers.density import GaussianDensity
 
 Extract = Callable[[Tensor], list[Tensor]]
 """Backbone: images (B, 3, H, W) to feature maps (B, C, h, w), the last of which is the input of the classifier."""

@@ -4,7 +4,7 @@ Paper: CutPaste: Self-Supervised Learning for Anomaly Detection and Localization
 https://arxiv.org/abs/2104.04015.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -18,8 +18,9 @@ from anomalib_defect_plugins.core.defect_generator import MIN_SIDE
 from anomalib_defect_plugins.core.errors import InvalidInputError
 from anomalib_defect_plugins.core.image_io import Size
 from anomalib_defect_plugins.layers import Encoder, feature_maps
+from anomalib_defect_plugins.layers.density import GaussianDensity
+from anomalib_defect_plugins.models.components.fitted_density import DensityNetwork
 from anomalib_defect_plugins.models.components.renamed_weights import rename_weights
-from anomalib_defect_plugins.models.cutpaste.density import GaussianDensity, Moments
 from anomalib_defect_plugins.models.cutpaste.localization import DenseLocalizer, WindowLocalizer, pool
 
 LOCALIZATIONS = ("dense", "patch")
@@ -28,7 +29,7 @@ CLASSES = 3
 """Normal, CutPaste and CutPaste-Scar."""
 
 
-class CutPasteModel(nn.Module):
+class CutPasteModel(DensityNetwork):
     """Classifier of images in training; in inference returns the distances of their features to those of normal images.
 
     Args:
@@ -102,37 +103,9 @@ class CutPasteModel(nn.Module):
         """Return the densities that are fitted to normal images."""
         return [cast(GaussianDensity, density) for density in self.localizer.densities]
 
-    def new_moments(self) -> list[Moments]:
-        """Create empty sums for each density, on the device of the model if it supports double precision."""
-        device = self.encoder.offset.device
-        device = torch.device("cpu") if device.type == "mps" else device
-        return [Moments(len(density.mean), device) for density in self.densities()]
-
-    @torch.no_grad()
-    def observe(self, image: Tensor, moments: Sequence[Moments]) -> None:
-        """Add the features of normal images to ``moments``; the model must be in evaluation mode.
-
-        Args:
-            image: Images, shape (B, 3, H, W), float in [0, 1].
-            moments: Sums, one for each density.
-        """
-        descriptions = self.localizer.describe(self.extract, image, fitting=True)
-        for sums, features in zip(moments, descriptions, strict=True):
-            sums.update(features)
-
-    def fit(self, moments: Sequence[Moments], total: Callable[[Tensor], Tensor] = lambda value: value) -> None:
-        """Fit the densities to the observed features.
-
-        Args:
-            moments: Sums, one for each density.
-            total: Function that adds a tensor up over the processes of a distributed training run.
-
-        Raises:
-            InvalidInputError: If there were fewer than two normal images, or if the features are not finite.
-        """
-        for density, sums in zip(self.densities(), moments, strict=True):
-            sums.reduce(total)
-            density.fit(sums)
+    def normal_features(self, image: Tensor) -> list[Tensor]:
+        """Compute the features (..., C) that each density is fitted to, of images (B, 3, H, W), float in [0, 1]."""
+        return self.localizer.describe(self.extract, image, fitting=True)
 
 
 def make_head(features: int, hidden: int) -> nn.Sequential:

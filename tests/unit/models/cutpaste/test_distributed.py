@@ -9,8 +9,8 @@ import pytest
 import torch
 from anomalib.data.utils import read_image
 
+from anomalib_defect_plugins.models.components.normal_images import normal_images
 from anomalib_defect_plugins.models.cutpaste import CutPaste
-from anomalib_defect_plugins.models.cutpaste.reference_images import normal_images
 from anomalib_defect_plugins.testing import folder_datamodule, write_folder_data
 
 SCRIPT = """

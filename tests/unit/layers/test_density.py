@@ -8,7 +8,7 @@ import torch
 from sklearn.covariance import LedoitWolf
 
 from anomalib_defect_plugins.core.errors import InvalidInputError
-from anomalib_defect_plugins.models.cutpaste.density import GaussianDensity, Moments
+from anomalib_defect_plugins.layers.density import GaussianDensity, Moments
 
 
 def observed(*parts: torch.Tensor) -> Moments:

@@ -1,0 +1,147 @@
+"""Densities of normal images' features, which are fitted in closed form at the end of a training run."""
+
+from abc import abstractmethod
+from collections.abc import Callable, Sequence
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from anomalib_defect_plugins.core.errors import ConfigurationError
+from anomalib_defect_plugins.data.loading import check_one_size
+from anomalib_defect_plugins.layers.density import GaussianDensity, Moments
+from anomalib_defect_plugins.models.components.checks import datamodule_of
+from anomalib_defect_plugins.models.components.normal_images import normal_images
+from anomalib_defect_plugins.models.components.trainer_options import TrainerOptions
+
+
+class DensityNetwork(nn.Module):
+    """Network with densities of its features."""
+
+    @abstractmethod
+    def densities(self) -> list[GaussianDensity]:
+        """Return the densities that are fitted to normal images; none if the network has none."""
+
+    @abstractmethod
+    def normal_features(self, image: Tensor) -> Sequence[Tensor]:
+        """Compute the features (..., C) that each density is fitted to, of images (B, C, H, W), float in [0, 1]."""
+
+    def new_moments(self) -> list[Moments]:
+        """Create empty sums for each density, on the device of the model if it supports double precision."""
+        densities = self.densities()
+        device = densities[0].mean.device if densities else torch.device("cpu")
+        device = torch.device("cpu") if device.type == "mps" else device
+        return [Moments(len(density.mean), device) for density in densities]
+
+    @torch.no_grad()
+    def observe(self, image: Tensor, moments: Sequence[Moments]) -> None:
+        """Add the features of normal images to ``moments``; the model must be in evaluation mode.
+
+        Args:
+            image: Images, shape (B, 3, H, W), float in [0, 1].
+            moments: Sums, one for each density.
+        """
+        for sums, features in zip(moments, self.normal_features(image), strict=True):
+            sums.update(features)
+
+    def fit(self, moments: Sequence[Moments], total: Callable[[Tensor], Tensor] = lambda value: value) -> None:
+        """Fit the densities to the observed features.
+
+        Args:
+            moments: Sums, one for each density.
+            total: Function that adds a tensor up over the processes of a distributed training run.
+
+        Raises:
+            InvalidInputError: If there were fewer than two normal images, or if the features are not finite.
+        """
+        for density, sums in zip(self.densities(), moments, strict=True):
+            sums.reduce(total)
+            density.fit(sums)
+
+
+class FittedDensity(TrainerOptions):
+    """Fits the densities of the network to the normal training images after the last step.
+
+    Comes before ``DefectModel`` among the bases of a model.
+
+    Attributes:
+        density_step: Step after which the densities were fitted; -1 until then.
+    """
+
+    model: DensityNetwork
+    density_step: Tensor
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.register_buffer("density_step", torch.tensor(-1))
+
+    def setup(self, stage: str) -> None:
+        """Check the data before training starts.
+
+        Raises:
+            ConfigurationError: If there is no data module to load the normal images of the density from.
+        """
+        if stage == "fit" and self.model.densities() and datamodule_of(self.trainer) is None:
+            msg = f"{self.name} fits a density to images of a data module: "
+            raise ConfigurationError(msg + "pass datamodule= (--data on the command line)")
+        super().setup(stage)
+
+    def on_train_batch_end(self, *_: object) -> None:
+        """Fit the densities after the last step, because the checkpoints and the validation that follow need them."""
+        trainer = self.trainer
+        last_epoch = trainer.current_epoch + 1 == trainer.max_epochs
+        if trainer.should_stop or trainer.global_step == trainer.max_steps or (trainer.is_last_batch and last_epoch):
+            self.fit_density()
+
+    def on_validation_start(self) -> None:
+        """Refit the densities before a validation in the middle of training."""
+        if self.trainer.state.fn == "fit" and self.density_step != self.global_step:
+            self.fit_density()
+
+    @torch.no_grad()
+    def fit_density(self) -> None:
+        """Fit the densities to the normal training images, without training augmentations, in one pass over them.
+
+        In distributed training each process reads a part of them, and all processes end with the same densities.
+
+        Raises:
+            InvalidInputError: If there are fewer than two of them, or if their features are not finite.
+        """
+        if self.model.densities():
+            training = self.model.training
+            self.model.eval()
+            self._share_buffers()
+            moments = self.model.new_moments()
+            for batch in normal_images(self.trainer):
+                batch = self.transfer_batch_to_device(batch, self.device, 0)
+                transform = getattr(self.pre_processor, "transform", None)  # anomalib accepts any module
+                batch.image = transform(batch.image) if transform else batch.image
+                check_one_size(batch.image, self.name)
+                self.model.observe(batch.image.as_subclass(Tensor), moments)
+            self.model.fit(moments, self._total)
+            self.model.train(training)
+        self.density_step.fill_(self.global_step)
+
+    def _total(self, value: Tensor) -> Tensor:
+        """Add a tensor up over all processes."""
+        return cast(Tensor, self.trainer.strategy.reduce(value, reduce_op="sum"))
+
+    def _share_buffers(self) -> None:
+        """Copy the buffers of the first process, whose batch statistics its checkpoint holds, to all processes."""
+        buffers = list(self.model.buffers())
+        broadcast = self.trainer.strategy.broadcast([buffer.cpu() for buffer in buffers])
+        for buffer, first in zip(buffers, broadcast, strict=True):
+            buffer.copy_(first)
+
+    def on_test_start(self) -> None:
+        """Check that the densities are fitted."""
+        self._check_fitted()
+
+    def on_predict_start(self) -> None:
+        """Check that the densities are fitted."""
+        self._check_fitted()
+
+    def _check_fitted(self) -> None:
+        if self.density_step < 0 and self.model.densities():
+            msg = f"{self.name} has no density of normal images yet: "
+            raise ConfigurationError(msg + "train it first, or pass --ckpt_path of a trained one")
