@@ -1,7 +1,7 @@
 """Network layers: blocks that several models share, and operators published on their own."""
 
 from anomalib_defect_plugins.layers.conv_block import ConvBlock
-from anomalib_defect_plugins.layers.encoder import Encoder, feature_maps, weights_from_checkpoint
+from anomalib_defect_plugins.layers.encoder import Encoder, feature_maps, maps_at, weights_from_checkpoint
 from anomalib_defect_plugins.layers.gradient_reversal import GradientReversal, reversal_weight
 from anomalib_defect_plugins.layers.involution import Involution
 from anomalib_defect_plugins.layers.median import MedianFilter
@@ -29,6 +29,7 @@ __all__ = [
     "blend",
     "directional_maps",
     "feature_maps",
+    "maps_at",
     "moments_of",
     "reversal_weight",
     "top_mean",

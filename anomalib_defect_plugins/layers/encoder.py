@@ -121,6 +121,20 @@ def feature_maps(backbone: str) -> list[FeatureMap]:
     return [FeatureMap(one["module"], one["num_chs"], one["reduction"]) for one in info]
 
 
+def maps_at(backbone: str, strides: Sequence[int]) -> list[int]:
+    """Return the indices of a timm model's feature maps at some strides.
+
+    Raises:
+        InvalidInputError: If timm has no convolutional model of this name, or it has no map of one of the strides.
+    """
+    index = {feature_map.stride: number for number, feature_map in enumerate(feature_maps(backbone))}
+    missing = [stride for stride in strides if stride not in index]
+    if missing:
+        msg = f"backbone is {backbone!r}, which has no feature map of stride {missing[0]}; choose another one, "
+        raise InvalidInputError(msg + "such as mobilenetv2_100")
+    return [index[stride] for stride in strides]
+
+
 def _create(backbone: str, pre_trained: bool | str | Path, indices: Sequence[int]) -> nn.Module:
     options: dict[str, Any] = {"pretrained": pre_trained is not False and not _from_checkpoint.get()}
     if options["pretrained"] and not isinstance(pre_trained, bool):

@@ -9,8 +9,7 @@ from typing import NamedTuple
 from torch import Tensor, nn
 from torch.nn import functional
 
-from anomalib_defect_plugins.core.errors import InvalidInputError
-from anomalib_defect_plugins.layers import NORMS, Encoder, feature_maps
+from anomalib_defect_plugins.layers import NORMS, Encoder, maps_at
 
 
 class Width(NamedTuple):
@@ -91,10 +90,5 @@ class TimmEncoder(Encoder):
     strides = (2, 4, 8, 16)
 
     def __init__(self, backbone: str, pre_trained: bool | str | Path) -> None:
-        index = {feature_map.stride: number for number, feature_map in enumerate(feature_maps(backbone))}
-        missing = [stride for stride in self.strides if stride not in index]
-        if missing:
-            msg = f"backbone is {backbone!r}, which has no feature map of stride {missing[0]}; choose another one, "
-            raise InvalidInputError(msg + "such as mobilenetv2_100")
-        super().__init__(backbone, pre_trained, [index[stride] for stride in self.strides])
+        super().__init__(backbone, pre_trained, maps_at(backbone, self.strides))
         self.channels = tuple(feature_map.channels for feature_map in self.maps)

@@ -25,6 +25,7 @@ from anomalib_defect_plugins.core.errors import InvalidInputError
 from anomalib_defect_plugins.core.supervision import Supervision
 from anomalib_defect_plugins.models.components.augmentation import Augmentation
 from anomalib_defect_plugins.models.components.defect_model import DefectModel
+from anomalib_defect_plugins.models.components.encoder_rate import rates
 from anomalib_defect_plugins.models.components.iterative_training import IterativeTraining
 from anomalib_defect_plugins.models.onestage.encoder import SegDecEncoder, TimmEncoder
 from anomalib_defect_plugins.models.onestage.loss import cross_entropy, stage_loss
@@ -140,12 +141,7 @@ class OneStage(DefectModel, IterativeTraining, AnomalibModule):
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Return Adam, as in section 3."""
-        encoder = [weight for weight in self.model.encoder.parameters() if weight.requires_grad]
-        rest = [weight for name, weight in self.model.named_parameters() if not name.startswith("encoder.")]
-        groups: list[dict[str, Any]] = [{"params": rest}]
-        if encoder:
-            groups.append({"params": encoder, "lr": self.encoder_rate * self.learning_rate})
-        optimizer = Adam(groups, lr=self.learning_rate)
+        optimizer = Adam(rates(self.model, self.learning_rate, self.encoder_rate), lr=self.learning_rate)
         return self.cosine_schedule(optimizer) if self.annealing else optimizer
 
     def training_step(self, batch: ImageBatch, batch_idx: int) -> Tensor:

@@ -4,6 +4,9 @@ Paper: A semantic information decomposition network for accurate segmentation of
 Industrial Informatics 2023, https://doi.org/10.1109/TII.2022.3217751.
 """
 
+from collections.abc import Sequence
+from pathlib import Path
+from types import MappingProxyType
 from typing import Any, cast
 
 import torch
@@ -22,23 +25,42 @@ from anomalib_defect_plugins.core.checks import check_fraction, check_one_of, ch
 from anomalib_defect_plugins.core.defect_generator import DefectGenerator
 from anomalib_defect_plugins.core.errors import InvalidInputError
 from anomalib_defect_plugins.core.supervision import Supervision
+from anomalib_defect_plugins.generators import MixedDefects
 from anomalib_defect_plugins.layers import NORMS
 from anomalib_defect_plugins.models.components.augmentation import Augmentation
 from anomalib_defect_plugins.models.components.defect_model import DefectModel
+from anomalib_defect_plugins.models.components.encoder_rate import rates
+from anomalib_defect_plugins.models.components.fitted_density import FittedDensity
 from anomalib_defect_plugins.models.components.iterative_training import IterativeTraining
-from anomalib_defect_plugins.models.sidn.loss import center_loss, clustering_loss, segmentation_loss, similarity_loss
+from anomalib_defect_plugins.models.sidn.loss import (
+    DISTANCE_SCALE,
+    center_loss,
+    clustering_loss,
+    segmentation_loss,
+    similarity_loss,
+    spread_centers,
+)
+from anomalib_defect_plugins.models.sidn.separation import separated_features
 from anomalib_defect_plugins.models.sidn.torch_model import SidnModel, SidnOutput
 from anomalib_defect_plugins.plugins.instantiate import build
 from anomalib_defect_plugins.post_processing import OpeningPostProcessor
 
 
-class Sidn(DefectModel, IterativeTraining, AnomalibModule):
+class Sidn(FittedDensity, DefectModel, IterativeTraining, AnomalibModule):
     """Semantic information decomposition network: a branch for texture and a branch for defects segment the image.
 
     Args:
         image_size: Height and width that images are resized to, in pixels, multiples of 16; ``None`` selects those of
             the training images, scaled down to 640 x 256 pixels if they have more. The paper's is (256, 256). Images
-            are converted to grey.
+            are converted to grey where there is no backbone.
+        backbone: Name of a convolutional timm model whose maps at strides 4, 8 and 16 both branches use; ``None`` for
+            the paper's network.
+        pre_trained: Whether to load timm's weights into the backbone, which are downloaded once; or a file with them.
+        encoder_rate: Learning rate of the backbone, as a multiple of ``learning_rate``; 0 freezes it.
+        density_weight: Weight, in the texture branch, of the Mahalanobis distance of the backbone's features to those
+            of the normal training images, fitted after the last step; 0, or no backbone, for the paper's branch. Maps
+            are otherwise not limited to [0, 1].
+        skips: Whether each branch adds its features at strides 8 and 4 to those of its segmentation module.
         channels: Channels C of the first layer.
         clusters: Cluster centres K of each branch.
         clustering: Whether features are clustered (L_kl). Without clustering, L_td and the GSRM have no centres to
@@ -59,6 +81,9 @@ class Sidn(DefectModel, IterativeTraining, AnomalibModule):
             it if such a change, for example in brightness, may be a defect.
         learning_rate: Learning rate of Adam; the paper's is 1e-4.
         annealing: Whether the learning rate falls to 0 along a cosine; constant in the paper.
+        hard_ratio: Normal pixels in the segmentation loss, those with the highest losses, as a multiple of the defect
+            pixels; ``None`` counts all of them with ``texture_weight``, as the paper does.
+        printed_losses: Whether L_s and L_kl are sums over pixels and features, as printed in the paper, not means.
         texture_weight: Weight of texture pixels in the segmentation loss, lambda_1.
         similarity_weight: Weight of L_z, lambda_2.
         clustering_weight: Weight of L_kl, lambda_3.
@@ -66,6 +91,8 @@ class Sidn(DefectModel, IterativeTraining, AnomalibModule):
         fusion_weight: Weight of the defect branch in the fusion, lambda_f, in [0, 1].
         median_size: Side of the median filter in pixels, odd; 1 disables it.
         score_share: Share of the highest pixels of an anomaly map whose mean is the image score, in (0, 1].
+        scaled_centers: Whether the centres have the length of the features in the GSRM; without, as in version 0.1,
+            what it adds is negligible.
         mask_opening: Side in pixels of the smallest square that is kept in predicted masks; 1 disables the opening.
             Exported graphs do not include it.
         pre_processor: As in anomalib.
@@ -79,33 +106,50 @@ class Sidn(DefectModel, IterativeTraining, AnomalibModule):
 
     supervision = Supervision.NORMAL
     paper = "https://doi.org/10.1109/TII.2022.3217751"
-    grey = True
+    former_arguments = MappingProxyType(
+        {
+            "backbone": None,
+            "density_weight": 0.0,
+            "skips": False,
+            "scaled_centers": False,
+            "hard_ratio": None,
+            "clustering_weight": 0.01,
+        }
+    )
 
     model: SidnModel
 
     def __init__(
         self,
         image_size: tuple[int, int] | None = None,
+        backbone: str | None = "mobilenetv2_100",
+        pre_trained: bool | str | Path = True,
+        encoder_rate: float = 0.1,
+        density_weight: float = 10.0,
+        skips: bool = True,
         channels: int = 16,
         clusters: int = 12,
         clustering: bool = True,
         center_separation: bool = True,
         gsrm: bool = True,
         norm: str = "group",
-        defect_content: DefectGenerator | str = "perturb",
+        defect_content: DefectGenerator | str | Sequence[DefectGenerator | str] = ("perturb", "shading"),
         defect_share: float = 0.5,
-        iterations: int = 1500,
+        iterations: int = 400,
         crop_size: int | None = 128,
         augment: bool = True,
-        learning_rate: float = 2e-4,
+        learning_rate: float = 1e-3,
         annealing: bool = True,
+        hard_ratio: float | None = 3.0,
+        printed_losses: bool = False,
         texture_weight: float = 0.1,
         similarity_weight: float = 0.01,
-        clustering_weight: float = 0.01,
+        clustering_weight: float = 0.1,
         center_weight: float = 0.01,
         fusion_weight: float = 0.5,
         median_size: int = 3,
         score_share: float = 0.05,
+        scaled_centers: bool = True,
         mask_opening: int = 1,
         pre_processor: PreProcessor | bool = True,
         post_processor: PostProcessor | bool = True,
@@ -129,23 +173,38 @@ class Sidn(DefectModel, IterativeTraining, AnomalibModule):
             OpeningPostProcessor(mask_opening) if post_processor is True else post_processor,
             evaluator,
             visualizer,
+            grey=backbone is None,
         )
-        self.defect_content = build(
-            DefectGenerator,  # type: ignore[type-abstract]
-            defect_content,
-            "the generator defect_content",
-        )
+        self.defect_content = _build_generator(defect_content)
         # Checkpoints hold plain values only. The name suffices, because a generator is passed again to resume training.
         self.hparams["defect_content"] = self.defect_content.name
         self.clustering = clustering
         self.center_separation = center_separation and clustering
-        self.model = SidnModel(channels, clusters, gsrm and clustering, fusion_weight, median_size, score_share, norm)
+        self.model = SidnModel(
+            channels,
+            clusters,
+            gsrm and clustering,
+            fusion_weight,
+            median_size,
+            score_share,
+            norm,
+            backbone,
+            pre_trained,
+            skips,
+            density_weight if backbone else 0.0,
+            scaled_centers,
+        )
+        if self.model.encoder is not None:
+            self.model.encoder.requires_grad_(encoder_rate > 0)
         for branch in (self.model.texture, self.model.defect):
             branch.centers.requires_grad_(clustering)  # distributed training requires a gradient for every weight
         self.defect_share = defect_share
         self.iterations = iterations
         self.augmentation = Augmentation(None if crop_size is None else (crop_size, crop_size), augment)
         self.learning_rate = learning_rate
+        self.encoder_rate = encoder_rate
+        self.hard_ratio = hard_ratio
+        self.printed_losses = printed_losses
         self.annealing = annealing
         self.texture_weight = texture_weight
         self.similarity_weight = similarity_weight
@@ -154,7 +213,7 @@ class Sidn(DefectModel, IterativeTraining, AnomalibModule):
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Create Adam, as in section III-E."""
-        optimizer = Adam(self.model.parameters(), lr=self.learning_rate)
+        optimizer = Adam(rates(self.model, self.learning_rate, self.encoder_rate), lr=self.learning_rate)
         return self.cosine_schedule(optimizer) if self.annealing else optimizer
 
     def training_step(self, batch: Batch[Any], batch_idx: int) -> Tensor | None:
@@ -165,8 +224,19 @@ class Sidn(DefectModel, IterativeTraining, AnomalibModule):
         normal = cast(Tensor, batch.image)[batch.gt_label == LabelName.NORMAL].as_subclass(Tensor)
         if not len(normal):
             return None
+        if self.clustering and self.global_step == 0:
+            self.start_centers(normal)
         images, mask = self.draw_defects(self.augmentation(normal))
         return self.sum_losses(self.losses(self.model(images), mask), batch_idx, len(images))  # eq. 25
+
+    @torch.no_grad()
+    def start_centers(self, images: Tensor) -> None:
+        """Start the centres of both branches from features of images (B, C, H, W), the same in all processes."""
+        for branch, features in zip(
+            (self.model.texture, self.model.defect), separated_features(self.model, images), strict=True
+        ):
+            centers = spread_centers(features.flatten(0, 1), len(branch.centers))
+            branch.centers.copy_(self.trainer.strategy.broadcast(centers.cpu()) if self._trainer else centers)
 
     def draw_defects(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Draw defects on a random ``defect_share`` of normal images.
@@ -192,17 +262,27 @@ class Sidn(DefectModel, IterativeTraining, AnomalibModule):
         """
         texture, defect = self.model.texture.centers, self.model.defect.centers
         losses = {
-            "segmentation_loss": segmentation_loss(*output[:2], mask, self.texture_weight),
+            "segmentation_loss": segmentation_loss(
+                *output[:2], mask, self.texture_weight, self.hard_ratio, self.printed_losses
+            ),
             "similarity_loss": self.similarity_weight * similarity_loss(*output[2:]),
         }
         if self.clustering:
-            clusters = clustering_loss(output.texture_features, texture) + clustering_loss(
-                output.defect_features, defect
-            )
-            losses["clustering_loss"] = self.clustering_weight * clusters
+            pairs = ((output.texture_features, texture), (output.defect_features, defect))
+            clusters = [
+                clustering_loss(features, centers, DISTANCE_SCALE, self.printed_losses) for features, centers in pairs
+            ]
+            losses["clustering_loss"] = self.clustering_weight * (clusters[0] + clusters[1])
         if self.center_separation:
             losses["center_loss"] = self.center_weight * center_loss(texture, defect)
         return losses
+
+
+def _build_generator(content: DefectGenerator | str | Sequence[DefectGenerator | str]) -> DefectGenerator:
+    """Build one generator, or a mixture of several."""
+    if isinstance(content, Sequence) and not isinstance(content, str):
+        return MixedDefects(content)
+    return build(DefectGenerator, content, "the generator defect_content")  # type: ignore[type-abstract]
 
 
 def _check_sizes(image_size: tuple[int, ...], crop_size: int | None, median_size: int) -> None:

@@ -14,15 +14,18 @@ from sklearn.decomposition import PCA
 from torch import Tensor
 
 from anomalib_defect_plugins.core.files import write_bytes, write_text
-from anomalib_defect_plugins.models.sidn.loss import center_loss, hypersphere_radii, squared_distances
+from anomalib_defect_plugins.models.sidn.loss import cosines, hypersphere_radii, squared_distances
 from anomalib_defect_plugins.models.sidn.torch_model import Branch, SidnModel
 
 
 @torch.no_grad()
 def separated_features(model: SidnModel, images: Tensor) -> tuple[Tensor, Tensor]:
     """Compute the features Z_t and Z_d, each of shape (B, N, d), of images (B, C, H, W), float in [0, 1]."""
-    z = model.fem(images[:, :1] - 0.5)
-    return model.texture(z)[1], model.defect(z)[1]
+    z, maps = model.extract(images)
+    texture, defect = (
+        branch.extract(z, maps)[-1].flatten(2).transpose(1, 2) for branch in (model.texture, model.defect)
+    )
+    return texture, defect
 
 
 def describe_separation(model: SidnModel, texture: Tensor, defect: Tensor) -> dict[str, Any]:
@@ -34,21 +37,32 @@ def describe_separation(model: SidnModel, texture: Tensor, defect: Tensor) -> di
         defect: Features of the defect branch, same shape and type.
 
     Returns:
-        ``center_cosine`` (eq. 18, in [-1, 1], the lower the better), ``feature_cosine`` (mean over positions), and for
-        each branch ``radii`` (eq. 14; ``None`` for a centre that is not the nearest of any feature) and ``sizes``, the
-        number of features nearest to each centre.
+        ``center_cosine`` (mean over the pairs of a texture and a defect centre, in [-1, 1]; about 0 where the branches
+        are separated), ``feature_cosine`` (mean over positions), and for each branch ``radii`` (eq. 14; ``None`` for a
+        centre that is not the nearest of any feature), ``sizes``, the number of features nearest to each centre, and
+        ``own_cosine``, the mean over the pairs of its centres: near 1, they have collapsed.
     """
     centers = {"texture": _centers(model.texture), "defect": _centers(model.defect)}
     result: dict[str, Any] = {
-        "center_cosine": float(center_loss(*centers.values())),
+        "center_cosine": float(cosines(*centers.values()).mean()),
         "feature_cosine": float(torch.cosine_similarity(texture, defect, dim=-1).mean()),
     }
     for name, features in (("texture", texture), ("defect", defect)):
         radii = hypersphere_radii(features, centers[name]).tolist()
         nearest = squared_distances(features, centers[name]).argmin(-1)
         sizes = torch.bincount(nearest, minlength=len(centers[name])).tolist()
-        result[name] = {"radii": [None if math.isnan(radius) else radius for radius in radii], "sizes": sizes}
+        result[name] = {
+            "radii": [None if math.isnan(radius) else radius for radius in radii],
+            "sizes": sizes,
+            "own_cosine": own_cosine(centers[name]),
+        }
     return result
+
+
+def own_cosine(centers: Tensor) -> float:
+    """Mean cosine similarity of the pairs of different centres (K, d); NaN for a single centre."""
+    pairs = cosines(centers, centers)[~torch.eye(len(centers), dtype=torch.bool)]
+    return float(pairs.mean())
 
 
 def _centers(branch: Branch) -> Tensor:

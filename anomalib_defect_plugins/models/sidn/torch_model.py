@@ -5,6 +5,9 @@ Industrial Informatics 2023, https://doi.org/10.1109/TII.2022.3217751. FEM, FSEM
 III-D; each block documents the details that the paper leaves open.
 """
 
+from collections.abc import Sequence
+from itertools import zip_longest
+from pathlib import Path
 from typing import NamedTuple
 
 import torch
@@ -12,7 +15,12 @@ from anomalib.data import InferenceBatch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from anomalib_defect_plugins.layers import NORMS, MedianFilter, top_mean
+from anomalib_defect_plugins.layers import NORMS, Encoder, MedianFilter, maps_at, top_mean
+from anomalib_defect_plugins.layers.density import GaussianDensity
+from anomalib_defect_plugins.models.components.fitted_density import DensityNetwork
+
+STRIDES = (4, 8, 16)
+"""Strides of the features after each halving of the FSEM, to which the encoder's maps are added."""
 
 
 class SidnOutput(NamedTuple):
@@ -90,12 +98,24 @@ class GlobalSemanticRelation(nn.Module):
 
     Args:
         dimension: Feature dimension d.
+        center_length: Length that the centres are brought to, and by which the attention's logits are divided; 1
+            leaves both as they are.
     """
 
-    def __init__(self, dimension: int) -> None:
+    def __init__(self, dimension: int, center_length: float = 1.0) -> None:
         super().__init__()
         self.key = nn.Conv2d(dimension, dimension, 1)
         self.value = nn.Conv2d(dimension, dimension, 1)
+        self.center_length = center_length
+
+    def context(self, features: Tensor, centers: Tensor) -> Tensor:
+        """Compute M C of eq. 24, shape (B, d, h, w), of features of this shape and centres (K, d)."""
+        key = self.key(features).flatten(2).transpose(1, 2)  # K', (B, N, d)
+        if self.center_length != 1:
+            centers = self.center_length * functional.normalize(centers, dim=1)
+        attention = (key @ centers.T / self.center_length).softmax(-1)  # eq. 23, (B, N, K)
+        context: Tensor = (attention @ centers).transpose(1, 2).unflatten(2, features.shape[-2:])
+        return context
 
     def forward(self, features: Tensor, centers: Tensor) -> Tensor:
         """Compute Z', same shape as ``features``.
@@ -104,10 +124,7 @@ class GlobalSemanticRelation(nn.Module):
             features: Features, shape (B, d, h, w).
             centers: Cluster centres, shape (K, d).
         """
-        key = self.key(features).flatten(2).transpose(1, 2)  # K', (B, N, d)
-        attention = (key @ centers.T).softmax(-1)  # eq. 23, (B, N, K)
-        context = (attention @ centers).transpose(1, 2)
-        relation: Tensor = self.value(features) + context.unflatten(2, features.shape[-2:])  # eq. 24
+        relation: Tensor = self.value(features) + self.context(features, centers)  # eq. 24
         return relation
 
 
@@ -119,27 +136,69 @@ class Branch(nn.Module):
         clusters: Number of cluster centres K.
         gsrm: Whether to use the global semantic relation module.
         norm: Name of the norm, see ``NORMS``.
+        encoder_channels: Channels of the encoder's maps at strides 4, 8 and 16; none without an encoder.
+        skips: Whether the features at strides 8 and 4 are added to those of the SM.
+        scaled_centers: Whether the centres have the length of the features in the GSRM.
     """
 
-    def __init__(self, channels: int, clusters: int, gsrm: bool, norm: str) -> None:
+    def __init__(
+        self,
+        channels: int,
+        clusters: int,
+        gsrm: bool,
+        norm: str,
+        encoder_channels: Sequence[int] = (),
+        skips: bool = False,
+        scaled_centers: bool = True,
+    ) -> None:
         super().__init__()
+        dimension = 16 * channels
         self.fsem = make_fsem(channels, norm)
-        self.centers = nn.Parameter(functional.normalize(torch.randn(clusters, 16 * channels), dim=1))
-        self.gsrm = GlobalSemanticRelation(16 * channels) if gsrm else None
+        self.projections = nn.ModuleList(
+            nn.Sequential(nn.Conv2d(inputs, factor * channels, 1, bias=False), NORMS[norm](factor * channels))
+            for inputs, factor in zip(encoder_channels, (4, 8, 16), strict=False)
+        )
+        self.centers = nn.Parameter(functional.normalize(torch.randn(clusters, dimension), dim=1))
+        self.gsrm = GlobalSemanticRelation(dimension, dimension**0.5 if scaled_centers else 1.0) if gsrm else None
         self.sm = make_sm(channels, norm)
+        self.skips = skips
 
-    def forward(self, z: Tensor) -> tuple[Tensor, Tensor]:
-        """Compute logits (B, 1, H, W) and features (B, N, d) of unit length, N = H/16 * W/16."""
+    def extract(self, z: Tensor, maps: Sequence[Tensor] = ()) -> list[Tensor]:
+        """Compute the features after each halving, at strides 4, 8 and 16, the last ones of unit length.
+
+        Args:
+            z: Z, shape (B, 2C, H/2, W/2).
+            maps: Maps of the encoder at strides 4, 8 and 16.
+        """
+        levels = []
+        for block, projection, encoded in zip_longest(self.fsem, self.projections, maps):
+            z = block(z)
+            if projection is not None:
+                z = functional.relu(z + projection(encoded))
+            levels.append(z)
         # Unit length, so that the features cannot lower L_z (eq. 8) by shrinking, and because Student's t (eq. 11) is
         # flat far from all centres.
-        features = functional.normalize(self.fsem(z), dim=1)
-        # Convolutions expect values of about unit variance.
-        scaled = features * features.shape[1] ** 0.5
-        related = scaled if self.gsrm is None else self.gsrm(scaled, self.centers)
-        return self.sm(related), features.flatten(2).transpose(1, 2)
+        levels[-1] = functional.normalize(levels[-1], dim=1)
+        return levels
+
+    def scaled(self, features: Tensor) -> Tensor:
+        """Scale features (B, d, h, w) of unit length to about unit variance, which convolutions expect."""
+        return features * float(features.shape[1] ** 0.5)
+
+    def forward(self, z: Tensor, maps: Sequence[Tensor] = ()) -> tuple[Tensor, Tensor]:
+        """Compute logits (B, 1, H, W) and features (B, N, d) of unit length, N = H/16 * W/16, as in ``extract``."""
+        quarter, eighth, features = self.extract(z, maps)
+        scaled = self.scaled(features)
+        x = scaled if self.gsrm is None else self.gsrm(scaled, self.centers)
+        skipped = iter((eighth, quarter))
+        for layer in self.sm:
+            x = layer(x)
+            if self.skips and isinstance(layer, nn.ReLU) and (skip := next(skipped, None)) is not None:
+                x = x + skip
+        return x, features.flatten(2).transpose(1, 2)
 
 
-class SidnModel(nn.Module):
+class SidnModel(DensityNetwork):
     """Semantic information decomposition network: a shared feature extractor, a texture branch and a defect branch.
 
     Args:
@@ -150,6 +209,16 @@ class SidnModel(nn.Module):
         median_size: Side of the median filter in pixels, odd; 1 disables it.
         score_share: Share of the highest pixels whose mean is the image score, in (0, 1].
         norm: Name of the norm, see ``NORMS``; the paper does not specify it.
+        backbone: Name of a convolutional timm model whose maps are added to the features; ``None`` for the paper's.
+        pre_trained: Whether to load timm's weights, or a file with them.
+        skips: Whether the features at strides 8 and 4 are added to those of the SM.
+        density_weight: Weight of the density of normal features in the texture branch; 0 for the paper's. The map is
+            then a log-odds, and not limited to [0, 1].
+        scaled_centers: Whether the centres have the length of the features in the GSRM.
+
+    Raises:
+        InvalidInputError: If timm has no such model, or it has no feature map at one of the strides.
+        MissingDataError: If the weights do not exist or cannot be downloaded.
     """
 
     def __init__(
@@ -161,33 +230,80 @@ class SidnModel(nn.Module):
         median_size: int = 3,
         score_share: float = 0.05,
         norm: str = "group",
+        backbone: str | None = None,
+        pre_trained: bool | str | Path = True,
+        skips: bool = False,
+        density_weight: float = 0.0,
+        scaled_centers: bool = True,
     ) -> None:
         super().__init__()
         self.fem = make_fem(channels, norm)
-        self.texture = Branch(channels, clusters, gsrm, norm)
-        self.defect = Branch(channels, clusters, gsrm, norm)
+        indices = [] if backbone is None else maps_at(backbone, STRIDES)
+        self.encoder = None if backbone is None else Encoder(backbone, pre_trained, indices)
+        widths = [] if self.encoder is None else [one.channels for one in self.encoder.maps]
+        self.texture = Branch(channels, clusters, gsrm, norm, widths, skips, scaled_centers)
+        self.defect = Branch(channels, clusters, gsrm, norm, widths, skips, scaled_centers)
+        self.density = GaussianDensity(sum(widths)) if density_weight else None
+        self.density_weight = density_weight
         self.fusion_weight = fusion_weight
         self.median = MedianFilter(median_size)
         self.score_share = score_share
 
+    def extract(self, image: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """Compute Z (B, 2C, H/2, W/2) and the encoder's maps, if there is one, of images (B, C, H, W), in [0, 1]."""
+        return self.fem(image[:, :1] - 0.5), [] if self.encoder is None else self.encoder(image)
+
     def forward(self, image: Tensor) -> SidnOutput | InferenceBatch:
-        """Segment images by their first channel.
+        """Segment images, the paper's network by their first channel.
 
         Args:
             image: Images, shape (B, C, H, W), float in [0, 1]; H and W are multiples of 16.
 
         Returns:
-            Inputs of the losses in training; otherwise the anomaly map (B, 1, H, W) and the score (B,), both in
-            [0, 1].
+            Inputs of the losses in training; otherwise the anomaly map (B, 1, H, W), in [0, 1] without a density, and
+            the score (B,).
         """
-        z = self.fem(image[:, :1] - 0.5)
-        texture_logits, texture_features = self.texture(z)
-        defect_logits, defect_features = self.defect(z)
+        z, maps = self.extract(image)
+        texture_logits, texture_features = self.texture(z, maps)
+        defect_logits, defect_features = self.defect(z, maps)
         if self.training:
             return SidnOutput(texture_logits, defect_logits, texture_features, defect_features)
-        fused = fuse(texture_logits.sigmoid(), defect_logits.sigmoid(), self.fusion_weight)
+        if self.density is None:
+            fused = fuse(texture_logits.sigmoid(), defect_logits.sigmoid(), self.fusion_weight)
+        else:
+            fused = (1 - self.fusion_weight) * -texture_logits + self.fusion_weight * defect_logits
+            fused = fused + self.density_weight * self.distances(maps, image.shape[-2:])
         anomaly_map = self.median(fused)
         return InferenceBatch(pred_score=top_mean(anomaly_map, self.score_share), anomaly_map=anomaly_map)
+
+    def distances(self, maps: Sequence[Tensor], size: Sequence[int]) -> Tensor:
+        """Compute Mahalanobis distances, shape (B, 1, H, W), whose mean square on normal images is 1.
+
+        Args:
+            maps: Maps of the encoder at strides 4, 8 and 16.
+            size: Height and width of the images.
+        """
+        if self.density is None:
+            msg = "the model has no density"
+            raise ValueError(msg)
+        features = describe(maps)
+        distances = self.density(features)[:, None] / features.shape[-1] ** 0.5
+        return functional.interpolate(distances, list(size), mode="bilinear")
+
+    def densities(self) -> list[GaussianDensity]:
+        """Return the density of the texture branch, if there is one."""
+        return [] if self.density is None else [self.density]
+
+    def normal_features(self, image: Tensor) -> list[Tensor]:
+        """Compute the features (B, h, w, C) that the density is fitted to."""
+        return [describe(self.extract(image)[1])]
+
+
+def describe(maps: Sequence[Tensor]) -> Tensor:
+    """Concatenate maps at strides 4, 8 and 16 at stride 8, averaged over 3 x 3 positions: (B, H/8, W/8, C)."""
+    quarter, eighth, sixteenth = (functional.avg_pool2d(one, 3, 1, 1, count_include_pad=False) for one in maps)
+    coarse = functional.interpolate(sixteenth, scale_factor=2.0, mode="bilinear")
+    return torch.cat([functional.avg_pool2d(quarter, 2), eighth, coarse], 1).permute(0, 2, 3, 1)
 
 
 def fuse(texture: Tensor, defect: Tensor, weight: float) -> Tensor:

@@ -14,7 +14,9 @@ from anomalib_defect_plugins.models.sidn import SeparationPlot, Sidn
 from anomalib_defect_plugins.testing import folder_datamodule, write_folder_data
 from anomalib_defect_plugins.testing.runs import fit
 
-SMALL = {"image_size": (64, 64), "channels": 4, "clusters": 3, "iterations": 3}
+SMALL = {"image_size": (64, 64), "backbone": None, "channels": 4, "clusters": 3, "iterations": 3}
+
+ENCODED = SMALL | {"backbone": "test_resnet.r160_in1k", "pre_trained": False}
 
 
 class Recorder(NoiseDefects):

@@ -13,6 +13,7 @@ from anomalib_defect_plugins.models.sidn.loss import (
     segmentation_loss,
     similarity_loss,
     soft_assignment,
+    spread_centers,
     squared_distances,
     target_distribution,
 )
@@ -86,6 +87,44 @@ def test_center_loss_is_the_mean_cosine_of_all_pairs():
     """Eq. 18: cosines of (2, 0) with (0, 1), (1, 1) are 0 and 1/sqrt(2); of (0, 3) they are 1 and 1/sqrt(2)."""
     texture, defect = torch.tensor([[2.0, 0.0], [0.0, 3.0]]), torch.tensor([[0.0, 1.0], [1.0, 1.0]])
     assert float(center_loss(texture, defect)) == pytest.approx((0 + 1 + math.sqrt(2)) / 4)
+
+
+def test_opposite_centres_do_not_lower_the_loss():
+    """The cosines of (1, 0) with (-1, 0) and (0, 1) are -1 and 0."""
+    assert float(center_loss(torch.tensor([[1.0, 0.0]]), torch.tensor([[-1.0, 0.0], [0.0, 1.0]]))) == 0
+
+
+def test_printed_losses_are_sums_over_pixels_and_features():
+    texture, defect, mask = (torch.randn(2, 1, 3, 3) for _ in range(3))
+    mean = segmentation_loss(texture, defect, mask > 0)
+    assert torch.allclose(segmentation_loss(texture, defect, mask > 0, printed=True), 9 * mean)
+    features, centers = torch.randn(2, 5, 4), torch.randn(3, 4)
+    assert torch.allclose(clustering_loss(features, centers, printed=True), 10 * clustering_loss(features, centers))
+
+
+def test_hard_pixels_are_the_normal_ones_with_the_highest_losses():
+    """One defect pixel with I_d = 0.9 and the hardest of two normal ones, with I_d = 0.3 and 0.6; I_t = 1 - I_d."""
+    defect = pixels(0.9, 0.3, 0.6)
+    loss = segmentation_loss((1 - defect).logit(), defect.logit(), pixels(1, 0, 0), hard_ratio=1.0)
+    assert float(loss) == pytest.approx(2 * -(math.log(0.9) + math.log(0.4)) / 2, rel=1e-5)
+
+
+def test_without_defects_one_normal_pixel_counts():
+    loss = segmentation_loss(pixels(0.8, 0.6).logit(), pixels(0.1, 0.2).logit(), pixels(0, 0), hard_ratio=3.0)
+    assert float(loss) == pytest.approx(-math.log(0.6) - math.log(0.8), rel=1e-5)
+
+
+def test_scaled_distances_sharpen_the_assignment():
+    """Squared distances 1 and 2, times 20: 1/21 and 1/41."""
+    features, centers = torch.tensor([[1.0, 0.0]]), torch.tensor([[0.0, 0.0], [0.0, 1.0]])
+    assignment = soft_assignment(features, centers, scale=20.0)[0].tolist()
+    assert assignment == pytest.approx([41 / 62, 21 / 62])
+
+
+def test_first_centres_are_far_from_each_other():
+    features = torch.tensor([[0.0, 0.0], [0.1, 0.0], [5.0, 0.0], [0.0, 3.0], [4.9, 0.0]])
+    assert spread_centers(features, 3).tolist() == [[0.0, 0.0], [5.0, 0.0], [0.0, 3.0]]
+    assert len(spread_centers(features[:1], 3)) == 3
 
 
 def test_radius_is_the_mean_distance_plus_three_deviations_of_the_nearest_features():
