@@ -95,7 +95,9 @@ MODELS: dict[str, Callable[[Path | None], AnomalibModule]] = {
     "htpgan-branches": lambda _: eight_branches(),
     "htpgan": lambda _: HtpGan(post_processor=False),
     "sidn": lambda path: (
-        Sidn(post_processor=False) if path is None else Sidn.load_from_checkpoint(path, map_location="cpu")
+        Sidn(pre_trained=False, post_processor=False)
+        if path is None
+        else Sidn.load_from_checkpoint(path, map_location="cpu")
     ),
 }
 

@@ -31,7 +31,7 @@ SHORT: dict[str, dict[str, str]] = {
         "image_size": "[64,64]",
     },
     "htpgan": {"iterations_per_scale": "1", "num_scales": "2"},
-    "sidn": {"iterations": "2", "channels": "4"},
+    "sidn": {"iterations": "2", "channels": "4", "pre_trained": "false"},
     "cutpaste": {"iterations": "2", "image_size": "[64,64]", "pre_trained": "false"},
     "isugan": {"iterations": "2", "width": "8", "residual_blocks": "1", "image_size": "[64,64]"},
     "onestage": {"iterations": "2", "width": "small", "pre_trained": "false", "image_size": "[64,64]"},

@@ -196,7 +196,13 @@ VALID = {
     "name": "fuzz",
     "seeds": [0, 1],
     "trainer": {"max_epochs": 1},
-    "models": [{"class_path": "Sidn", "init_args": {"iterations": {"grid": [1, 2]}, "channels": 4}, "data": ["a"]}],
+    "models": [
+        {
+            "class_path": "Sidn",
+            "init_args": {"iterations": {"grid": [1, 2]}, "channels": 4, "backbone": None},
+            "data": ["a"],
+        }
+    ],
     "data": [{"name": "a", "class_path": "TextureDefects", "init_args": {"category": "grass", "image_size": 64}}],
     "supervision": [{"name": "masks", "class_path": "WithDefects", "init_args": {"real": 3}}],
     "measure": {"latency": False, "keep": {"maps": True}},

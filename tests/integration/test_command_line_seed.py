@@ -10,7 +10,18 @@ from anomalib.cli.cli import AnomalibCLI
 from anomalib_defect_plugins.testing import write_folder_data
 from anomalib_defect_plugins.testing.runs import differences
 
-SIDN = ["--model", "sidn", "--model.image_size", "[32,32]", "--model.channels", "2", "--model.clusters", "2"]
+SIDN = [
+    "--model",
+    "sidn",
+    "--model.image_size",
+    "[32,32]",
+    "--model.backbone",
+    "null",
+    "--model.channels",
+    "2",
+    "--model.clusters",
+    "2",
+]
 
 PADIM = ["--model", "Padim", "--model.pre_trained", "false", "--model.n_features", "2", "--model.layers", "[layer1]"]
 

@@ -31,7 +31,17 @@ class TestSidn(TrainingContract):
     other_image_sizes = ((80, 96),)
 
     def make_model(self, image_size: tuple[int, int]) -> AnomalibModule:
-        return Sidn(image_size=image_size, channels=4, clusters=3, iterations=4, learning_rate=1e-3)
+        return Sidn(image_size, "test_resnet.r160_in1k", channels=4, clusters=3, iterations=4)
+
+
+class TestPaperSidn(TestSidn):
+    # The graph is that of TestSidn without its encoder.
+    test_quantised_graph_gives_each_image_a_finite_score_and_map = None
+    test_openvino_inferencer_predicts_from_an_image_file = None
+    test_onnx_graph_of_fixed_size_agrees_with_pytorch = None
+
+    def make_model(self, image_size: tuple[int, int]) -> AnomalibModule:
+        return Sidn(image_size, None, channels=4, clusters=3, iterations=4, defect_content="noise")
 
 
 class TestTextureDefects(DataModuleContract):

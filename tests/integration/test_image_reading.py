@@ -133,7 +133,7 @@ def stock_folder(root: Path, **options: Any) -> Folder:
 
 
 def tiny_model(**options: Any) -> Sidn:
-    return Sidn(image_size=SHAPE, channels=4, clusters=2, iterations=1, evaluator=False, **options)
+    return Sidn(image_size=SHAPE, backbone=None, channels=4, clusters=2, iterations=1, evaluator=False, **options)
 
 
 def engine_in(folder: Path, *callbacks: Callback) -> Engine:

@@ -41,7 +41,7 @@ MODELS: dict[str, Callable[..., AnomalibModule]] = {
     "HtpGan": partial(HtpGan, num_scales=2, min_size=16, width=2, iterations_per_scale=2, **PLAIN),
     "IsuGan": partial(IsuGan, width=4, residual_blocks=1, involution=False, iterations=2, **PLAIN),
     "OneStage": partial(OneStage, width="small", iterations=2, **PLAIN),
-    "Sidn": partial(Sidn, channels=4, clusters=3, iterations=2, **PLAIN),
+    "Sidn": partial(Sidn, backbone=None, channels=4, clusters=3, iterations=2, **PLAIN),
     "DefectGan": partial(DefectGan, channels=4, residual_blocks=1, batch_size=2, iterations=2, **PLAIN),
     "CutPaste": partial(CutPaste, backbone="test_resnet.r160_in1k", pre_trained=False, iterations=2, **PLAIN),
     "Padim": lambda: Padim(

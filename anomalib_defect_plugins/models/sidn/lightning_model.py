@@ -69,8 +69,8 @@ class Sidn(FittedDensity, DefectModel, IterativeTraining, AnomalibModule):
         gsrm: Whether to use the global semantic relation module (without: method C; with all: method D).
         norm: Normalisation layers, ``group``, ``instance`` or ``batch``; the paper does not specify them. Batch norm
             is faster after export, but its statistics fit only the training images (measured in the README).
-        defect_content: Generator of the artificial defects: a registered name, an instance, or a mapping with
-            ``class_path`` and ``init_args``. ``noise`` is the paper's; it teaches the network to detect noise, not
+        defect_content: Generator of the artificial defects: a registered name, an instance, a mapping with
+            ``class_path`` and ``init_args``, or several of them, each of which draws a part of the defects. ``noise`` is the paper's; it teaches the network to detect noise, not
             what differs from its surroundings (measured in the README).
         defect_share: Share of the images of a batch that defects are drawn on, in (0, 1]. A network that never sees a
             defect-free image marks the most unusual part of every image.
@@ -81,8 +81,8 @@ class Sidn(FittedDensity, DefectModel, IterativeTraining, AnomalibModule):
             it if such a change, for example in brightness, may be a defect.
         learning_rate: Learning rate of Adam; the paper's is 1e-4.
         annealing: Whether the learning rate falls to 0 along a cosine; constant in the paper.
-        hard_ratio: Normal pixels in the segmentation loss, those with the highest losses, as a multiple of the defect
-            pixels; ``None`` counts all of them with ``texture_weight``, as the paper does.
+        hard_ratio: Normal pixels of an image in the segmentation loss, those with the highest losses, as a multiple of
+            its defect pixels; ``None`` counts all of them with ``texture_weight``, as the paper does.
         printed_losses: Whether L_s and L_kl are sums over pixels and features, as printed in the paper, not means.
         texture_weight: Weight of texture pixels in the segmentation loss, lambda_1.
         similarity_weight: Weight of L_z, lambda_2.
@@ -177,7 +177,11 @@ class Sidn(FittedDensity, DefectModel, IterativeTraining, AnomalibModule):
         )
         self.defect_content = _build_generator(defect_content)
         # Checkpoints hold plain values only. The name suffices, because a generator is passed again to resume training.
-        self.hparams["defect_content"] = self.defect_content.name
+        self.hparams["defect_content"] = (
+            [one.name for one in self.defect_content.generators]
+            if isinstance(self.defect_content, MixedDefects)
+            else self.defect_content.name
+        )
         self.clustering = clustering
         self.center_separation = center_separation and clustering
         self.model = SidnModel(
@@ -231,11 +235,11 @@ class Sidn(FittedDensity, DefectModel, IterativeTraining, AnomalibModule):
 
     @torch.no_grad()
     def start_centers(self, images: Tensor) -> None:
-        """Start the centres of both branches from features of images (B, C, H, W), the same in all processes."""
-        for branch, features in zip(
-            (self.model.texture, self.model.defect), separated_features(self.model, images), strict=True
-        ):
-            centers = spread_centers(features.flatten(0, 1), len(branch.centers))
+        """Start the centres of both branches from features of the first of images (B, C, H, W)."""
+        features = separated_features(self.model, images[:1])
+        for branch, positions in zip((self.model.texture, self.model.defect), features, strict=True):
+            centers = spread_centers(positions[0], len(branch.centers))
+            # The centres are the same in all processes.
             branch.centers.copy_(self.trainer.strategy.broadcast(centers.cpu()) if self._trainer else centers)
 
     def draw_defects(self, images: Tensor) -> tuple[Tensor, Tensor]:

@@ -12,7 +12,7 @@ DISTANCE_SCALE = 20.0
 """Factor on the squared distances of features of unit length, which are at most 4 and leave Q nearly uniform."""
 
 EASY_SHARE = 0.01
-"""Least share of the normal pixels that count as hard, for batches with few defects."""
+"""Least share of the normal pixels of an image that count as hard."""
 
 
 def segmentation_loss(
@@ -30,15 +30,16 @@ def segmentation_loss(
         defect_logits: Logits of I_s^d, shape (B, 1, H, W).
         mask: I_m, shape (B, 1, H, W), 1 on defects.
         texture_weight: lambda_1.
-        hard_ratio: Normal pixels that count, the ones with the highest losses, as a multiple of the defect pixels, and
-            at least ``EASY_SHARE`` of them; ``texture_weight`` is not applied to them. ``None`` counts all pixels.
+        hard_ratio: Normal pixels of an image that count, the ones with the highest losses, as a multiple of its defect
+            pixels, and at least ``EASY_SHARE`` of them; ``texture_weight`` is not applied to them. ``None`` counts all.
         printed: Whether to sum over pixels, as in the paper, instead of averaging.
     """
     mask = mask.to(texture_logits)
     texture = functional.binary_cross_entropy_with_logits(texture_logits, 1 - mask, reduction="none")
     defect = functional.binary_cross_entropy_with_logits(defect_logits, mask, reduction="none")
     if hard_ratio is not None:
-        return _hard_mean(texture, mask.bool(), hard_ratio) + _hard_mean(defect, mask.bool(), hard_ratio)
+        images = zip(texture + defect, mask.bool(), strict=True)
+        return torch.stack([_hard_mean(loss, defective, hard_ratio) for loss, defective in images]).mean()
     weighted = (texture_weight * (1 - mask) + mask) * (texture + defect)
     return weighted.sum() / len(mask) if printed else weighted.mean()
 

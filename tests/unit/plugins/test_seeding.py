@@ -134,7 +134,10 @@ def test_a_version_of_anomalib_with_another_command_line_is_left_as_it_is(monkey
 def test_the_jobs_of_anomalib_benchmark_are_seeded_before_their_models_are_created():
     from anomalib.pipelines.benchmark.generator import BenchmarkJobGenerator
 
-    model = {"class_path": "Sidn", "init_args": {"image_size": [32, 32], "channels": 2, "clusters": 2}}
+    model = {
+        "class_path": "Sidn",
+        "init_args": {"image_size": [32, 32], "backbone": None, "channels": 2, "clusters": 2},
+    }
     data = {"class_path": "Folder", "init_args": {"name": "x", "root": "x", "normal_dir": "y"}}
     configuration = {"seed": {"grid": [3, 4, 3]}, "model": model, "data": data}
     jobs = list(BenchmarkJobGenerator("cpu").generate_jobs(configuration, None))

@@ -59,9 +59,9 @@ def test_masks_move_with_their_defects():
 
 
 def test_a_crop_larger_than_the_image_is_the_image(ramp):
-    model = Sidn((64, 96), crop_size=80)
+    model = Sidn((64, 96), None, crop_size=80)
     assert model.augmentation(ramp).shape == (8, 3, 64, 80)
 
 
 def test_checkpoints_contain_no_augmentation_state():
-    assert not [name for name in Sidn((64, 64)).state_dict() if "augmentation" in name]
+    assert not [name for name in Sidn((64, 64), None).state_dict() if "augmentation" in name]

@@ -44,7 +44,7 @@ MODELS: dict[str, tuple[type[AnomalibModule], dict[str, Any]]] = {
     "HtpGan": (HtpGan, {"image_size": (24, 32), "num_scales": 2, "min_size": 16, "width": 2}),
     "IsuGan": (IsuGan, {"image_size": (24, 32), "width": 4, "residual_blocks": 1, "involution": False}),
     "OneStage": (OneStage, {"image_size": (32, 32), "width": "small"}),
-    "Sidn": (Sidn, {"image_size": (32, 32), "channels": 4, "clusters": 3}),
+    "Sidn": (Sidn, {"image_size": (32, 32), "backbone": None, "channels": 4, "clusters": 3}),
 }
 ITERATIONS = 4
 BATCHES = 3

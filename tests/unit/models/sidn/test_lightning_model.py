@@ -9,7 +9,7 @@ from lightning.pytorch import Callback, Trainer
 from PIL import Image
 
 from anomalib_defect_plugins.core.errors import InvalidInputError
-from anomalib_defect_plugins.generators import NoiseDefects, PerturbDefects
+from anomalib_defect_plugins.generators import NoiseDefects, PerturbDefects, ShadingDefects
 from anomalib_defect_plugins.models.sidn import SeparationPlot, Sidn
 from anomalib_defect_plugins.testing import folder_datamodule, write_folder_data
 from anomalib_defect_plugins.testing.runs import fit
@@ -83,7 +83,9 @@ def test_arguments_select_methods_a_to_d_of_table_ii(arguments, missing, gsrm):
 
 
 def test_content_is_any_registered_generator_and_its_name_is_a_hyperparameter():
-    assert isinstance(Sidn(**SMALL).defect_content, PerturbDefects)
+    model = Sidn(**SMALL)
+    assert [type(one) for one in model.defect_content.generators] == [PerturbDefects, ShadingDefects]
+    assert model.hparams["defect_content"] == ["perturb", "shading"]
     content = {"class_path": "noise", "init_args": {"std": 0.1}}
     model = Sidn(**SMALL, defect_content=content)
     assert isinstance(model.defect_content, NoiseDefects)

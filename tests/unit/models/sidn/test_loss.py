@@ -109,6 +109,15 @@ def test_hard_pixels_are_the_normal_ones_with_the_highest_losses():
     assert float(loss) == pytest.approx(2 * -(math.log(0.9) + math.log(0.4)) / 2, rel=1e-5)
 
 
+def test_the_loss_of_a_batch_is_the_mean_of_its_images():
+    texture, defect, mask = (torch.randn(2, 1, 6, 6) for _ in range(3))
+    both = segmentation_loss(texture, defect, mask > 1, hard_ratio=3.0)
+    single = [
+        segmentation_loss(texture[n : n + 1], defect[n : n + 1], mask[n : n + 1] > 1, hard_ratio=3.0) for n in (0, 1)
+    ]
+    assert torch.allclose(both, sum(single) / 2)
+
+
 def test_without_defects_one_normal_pixel_counts():
     loss = segmentation_loss(pixels(0.8, 0.6).logit(), pixels(0.1, 0.2).logit(), pixels(0, 0), hard_ratio=3.0)
     assert float(loss) == pytest.approx(-math.log(0.6) - math.log(0.8), rel=1e-5)
