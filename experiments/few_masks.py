@@ -58,7 +58,7 @@ def compute_metrics(
     """Compute the metrics of all images, and pixel AUROC by defect type, against all normal images."""
     labels = torch.from_numpy(types != "good")
     marked = [not label or bool(mask.any()) for label, mask in zip(labels, masks, strict=True)]
-    pixels = ranked(_log(torch.cat([one.flatten() for one in maps])))
+    pixels = ranked(torch.cat([one.flatten() for one in maps]).double())
     truth = torch.cat([mask.flatten() for mask in masks])
     kinds = np.repeat(np.where(marked, types, "unmarked"), [mask.numel() for mask in masks])
     selected = torch.from_numpy(kinds != "unmarked")
@@ -66,17 +66,13 @@ def compute_metrics(
         "pixel AP": float(binary_average_precision(pixels[selected], truth[selected].long())),
         "pixel AUROC": auroc(pixels[selected], truth[selected]),
         "AUPRO": aupro(*_padded(maps, masks, marked)),
-        "image AUROC": auroc(_log(scores), labels),
-        "image F1": best_f1(_log(scores), labels),
+        "image AUROC": auroc(scores.double(), labels),
+        "image F1": best_f1(scores.double(), labels),
     }
     for kind in sorted(set(types[labels.numpy()])):
         one = torch.from_numpy(np.isin(kinds, ["good", kind]))
         metrics[f"pixel AUROC {kind}"] = auroc(pixels[one], truth[one])
     return metrics
-
-
-def _log(values: Tensor) -> Tensor:
-    return values.double().clamp(min=1e-30).log()
 
 
 def _padded(maps: list[Tensor], masks: list[Tensor], marked: list[bool]) -> tuple[Tensor, Tensor]:
@@ -88,7 +84,7 @@ def _padded(maps: list[Tensor], masks: list[Tensor], marked: list[bool]) -> tupl
         for one, mask in pairs
     ]
     values, truth = zip(*resized, strict=True)
-    return ranked(_log(torch.stack(values))), torch.stack(truth).bool()
+    return ranked(torch.stack(values).double()), torch.stack(truth).bool()
 
 
 def run(options: Namespace, seed: int, stem: Path) -> dict[str, float]:

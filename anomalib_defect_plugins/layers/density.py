@@ -1,15 +1,16 @@
-"""One-class classifier of CutPaste: a Gaussian density of features, fitted in closed form.
+"""Gaussian densities of features, fitted in closed form.
 
 The covariance is shrunk by Ledoit and Wolf's method (A well-conditioned estimator for large-dimensional covariance
 matrices, 2004). It requires only sums over the features, so the features are never held in memory together: a few
 hundred images have millions of positions.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TypedDict
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from anomalib_defect_plugins.core.errors import InvalidInputError
 
@@ -123,3 +124,39 @@ class GaussianDensity(nn.Module):
     def forward(self, features: Tensor) -> Tensor:
         """Compute the distances (...) of features (..., C), in standard deviations."""
         return ((features - self.mean) @ self.whitening).square().sum(-1).sqrt()
+
+
+class TextureDensity(nn.Module):
+    """Density of the features of all positions of normal images, for textures, which look alike everywhere.
+
+    A position is described by three feature maps at the resolution of the second, as in PaDiM
+    (https://arxiv.org/abs/2011.08785), which has a density for each position instead.
+
+    Args:
+        channels: Channels of the three maps, each of half the resolution of the one before.
+    """
+
+    def __init__(self, channels: Sequence[int]) -> None:
+        super().__init__()
+        self.density = GaussianDensity(sum(channels))
+
+    @staticmethod
+    def describe(maps: Sequence[Tensor]) -> Tensor:
+        """Compute features, shape (B, h, w, C), of three maps (B, C1, 2h, 2w), (B, C2, h, w) and (B, C3, h/2, w/2)."""
+        fine, middle, coarse = maps
+        coarse = functional.interpolate(coarse, scale_factor=2.0, mode="bilinear")
+        return torch.cat([functional.avg_pool2d(fine, 2), middle, coarse], 1).permute(0, 2, 3, 1)
+
+    def forward(self, maps: Sequence[Tensor], size: Sequence[int]) -> Tensor:
+        """Compute Mahalanobis distances, scaled to a mean square of 1 on the normal images.
+
+        Args:
+            maps: Maps, as in :meth:`describe`.
+            size: Height H and width W of the images.
+
+        Returns:
+            Distances, shape (B, 1, H, W), 0 or greater.
+        """
+        features = self.describe(maps)
+        distances = self.density(features)[:, None] / features.shape[-1] ** 0.5
+        return functional.interpolate(distances, list(size), mode="bilinear")

@@ -53,9 +53,9 @@ def split(data: WithDefects) -> tuple[list[int], list[int]]:
 
 
 def maps_of(model: OneStage, images: Tensor) -> Tensor:
-    """Return logarithms of the maps, shape (N, H, W)."""
+    """Return the maps, shape (N, H, W)."""
     with torch.inference_mode():
-        return torch.cat([model.model(image[None]).anomaly_map[0] for image in images]).clamp(min=1e-30).log()
+        return torch.cat([model.model(image[None]).anomaly_map[0] for image in images])
 
 
 def run(options: Namespace, generator: str, stem: Path) -> dict[str, float]:

@@ -164,12 +164,16 @@ def counts(scores: Array, labels: Array, threshold: float | Array) -> dict[str, 
 
 
 def best_threshold(scores: Array, labels: Array) -> float:
-    """Return the threshold with the highest F-score, halfway between two scores on a logarithmic scale.
+    """Return the threshold with the highest F-score, halfway between two scores, of probabilities on a log scale.
 
-    Scores of a confident network span several orders of magnitude.
+    Probabilities of a confident network span several orders of magnitude.
     """
-    values = np.log(np.unique(np.maximum(scores, 1e-30)))
-    candidates = [0.0, *np.exp((values[1:] + values[:-1]) / 2)]
+    values = np.unique(scores)
+    if 0 <= values[0] and values[-1] <= 1:
+        values = np.log(np.maximum(values, 1e-30))
+        candidates = [0.0, *np.exp((values[1:] + values[:-1]) / 2)]
+    else:
+        candidates = [values[0] - 1, *(values[1:] + values[:-1]) / 2]
     return float(max(candidates, key=lambda threshold: (counts(scores, labels, threshold)["F"], -threshold)))
 
 

@@ -26,6 +26,7 @@ from anomalib_defect_plugins.core.supervision import Supervision
 from anomalib_defect_plugins.models.components.augmentation import Augmentation
 from anomalib_defect_plugins.models.components.defect_model import DefectModel
 from anomalib_defect_plugins.models.components.encoder_rate import rates
+from anomalib_defect_plugins.models.components.fitted_density import FittedDensity
 from anomalib_defect_plugins.models.components.iterative_training import IterativeTraining
 from anomalib_defect_plugins.models.onestage.encoder import SegDecEncoder, TimmEncoder
 from anomalib_defect_plugins.models.onestage.loss import cross_entropy, stage_loss
@@ -41,7 +42,7 @@ SIGMA = 100 / (1408 * 512)
 """The paper's image threshold as a mean; eq. 5 compares the sum over the pixels of an image with 100."""
 
 
-class OneStage(DefectModel, IterativeTraining, AnomalibModule):
+class OneStage(FittedDensity, DefectModel, IterativeTraining, AnomalibModule):
     """One-stage segmenter with dual background suppression and without a classifier, trained on a few pixel masks.
 
     Args:
@@ -63,6 +64,9 @@ class OneStage(DefectModel, IterativeTraining, AnomalibModule):
         score: Image score: ``max`` of the map, ``top``, the mean of its highest 1 %, or ``mean`` as in the paper.
         defect_weight: Lowest total weight of the defect pixels of a defective image in its loss, in (0, 1). With
             ``None`` all pixels have equal weight, as in the paper, and small defects are not learnt.
+        density_weight: Weight of the Mahalanobis distance of the backbone's features to those of the normal training
+            images, fitted after the last step, which is added to the log-odds of the map. 0, no backbone or a
+            ``sigma`` select the map of the paper, in [0, 1].
         augment: Whether to mirror, rotate, scale and light training images and their masks at random.
         iterations: Number of training steps.
         learning_rate: Learning rate of Adam.
@@ -82,7 +86,7 @@ class OneStage(DefectModel, IterativeTraining, AnomalibModule):
     supervision = Supervision.PIXEL_MASKS
     paper = "https://doi.org/10.3390/s20071829"
     threshold_option = "--model.sigma"
-    former_arguments = MappingProxyType({"backbone": None, "stages": None, "score": "mean"})
+    former_arguments = MappingProxyType({"backbone": None, "stages": None, "score": "mean", "density_weight": 0.0})
 
     model: OneStageModel
 
@@ -99,6 +103,7 @@ class OneStage(DefectModel, IterativeTraining, AnomalibModule):
         stages: Sequence[int] | None = None,
         score: str = "max",
         defect_weight: float | None = 0.1,
+        density_weight: float = 10.0,
         augment: bool = True,
         iterations: int = 400,
         learning_rate: float = 1e-3,
@@ -111,7 +116,7 @@ class OneStage(DefectModel, IterativeTraining, AnomalibModule):
         visualizer: Visualizer | bool = True,
     ) -> None:
         check_positive(iterations=iterations, learning_rate=learning_rate)
-        check_not_negative(encoder_rate=encoder_rate)
+        check_not_negative(encoder_rate=encoder_rate, density_weight=density_weight)
         self.size_multiple = TimmEncoder.strides[-1] if backbone else SegDecEncoder.strides[-1]
         if image_size is not None:
             self._check_size(image_size)
@@ -128,7 +133,16 @@ class OneStage(DefectModel, IterativeTraining, AnomalibModule):
             grey=backbone is None,
         )
         self.model = OneStageModel(
-            width, norm, coarse_suppression, fine_iterations, prior, backbone, pre_trained, stages, score
+            width,
+            norm,
+            coarse_suppression,
+            fine_iterations,
+            prior,
+            backbone,
+            pre_trained,
+            stages,
+            score,
+            density_weight if backbone and sigma is None else 0.0,
         )
         self.model.encoder.requires_grad_(backbone is None or encoder_rate > 0)
         self.defect_weight = defect_weight or 0.0

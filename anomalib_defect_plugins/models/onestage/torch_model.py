@@ -18,6 +18,8 @@ from torch.nn import functional
 from anomalib_defect_plugins.core.checks import check_fraction, check_not_negative, check_one_of
 from anomalib_defect_plugins.core.errors import InvalidInputError
 from anomalib_defect_plugins.layers import NORMS, top_mean
+from anomalib_defect_plugins.layers.density import GaussianDensity, TextureDensity
+from anomalib_defect_plugins.models.components.fitted_density import DensityNetwork
 from anomalib_defect_plugins.models.components.renamed_weights import rename_weights
 from anomalib_defect_plugins.models.onestage.encoder import WIDTHS, SegDecEncoder, TimmEncoder, blocks
 from anomalib_defect_plugins.models.onestage.suppression import coarse_logits, log_suppress, suppress
@@ -30,6 +32,9 @@ DECODER_WIDTHS = (32, 32, 64)
 
 TOP_SHARE = 0.01
 """Share of the pixels that the image score ``top`` averages."""
+
+LIMIT = 20.0
+"""Limit of the log-odds that a density is added to: beyond it, they are certain in any case."""
 
 SCORES: dict[str, Callable[[Tensor], Tensor]] = {
     "mean": lambda anomaly_map: anomaly_map.mean((1, 2, 3)),  # eq. 5, as a mean
@@ -85,7 +90,7 @@ class DecoderStage(nn.Module):
         return cast(Tensor, self.convolutions(torch.cat([self.up(deep), skip], 1)))
 
 
-class OneStageModel(nn.Module):
+class OneStageModel(DensityNetwork):
     """One-stage segmenter.
 
     Args:
@@ -99,6 +104,8 @@ class OneStageModel(nn.Module):
         pre_trained: Whether to load timm's weights into the backbone, or a file with them.
         stages: Strides of the features that f_1, f_2 and f_3 are computed from, coarse to fine; ``None`` selects the
             three outputs of the decoder.
+        density_weight: Weight of the distance of the backbone's features to those of normal images, which is added to
+            the log-odds of F; 0 for the paper's map.
         score: Image score: ``mean`` of F as in the paper, ``top``, the mean of its highest ``TOP_SHARE``, or ``max``.
 
     Raises:
@@ -117,6 +124,7 @@ class OneStageModel(nn.Module):
         pre_trained: bool | str | Path = True,
         stages: Sequence[int] | None = None,
         score: str = "mean",
+        density_weight: float = 0.0,
     ) -> None:
         super().__init__()
         check_one_of("width", width, WIDTHS)
@@ -128,6 +136,8 @@ class OneStageModel(nn.Module):
         self.fine_iterations = fine_iterations
         self.score = score
         self.encoder = SegDecEncoder(width, norm) if backbone is None else TimmEncoder(backbone, pre_trained)
+        self.density = TextureDensity(self.encoder.channels[1:]) if density_weight else None
+        self.density_weight = density_weight
         self.strides = _stage_strides(stages, self.encoder.strides)
         *skips, deepest = self.encoder.channels
         widths = skips if backbone is None else DECODER_WIDTHS
@@ -157,21 +167,35 @@ class OneStageModel(nn.Module):
                 encoder, and at least 16. The paper's encoder reads the first channel.
 
         Returns:
-            Inputs of the losses in training; otherwise the anomaly map F (B, 1, H, W) and its score (B,), both in
-            [0, 1].
+            Inputs of the losses in training; otherwise the anomaly map (B, 1, H, W) and its score (B,). The map is F,
+            in [0, 1], or with a density a log-odds.
         """
-        maps = self.maps(image)
+        encoded = self.encoder(image)
+        maps = self.maps(encoded)
         coarse = coarse_logits(list(maps.values())) if self.coarse_suppression else maps["f_3"]
         deepest = maps.get("f_1")
         if self.training:
             stages = maps if self.coarse_suppression else {}
             return OneStageOutput(stages, *log_suppress(coarse, deepest, self.fine_iterations))
-        anomaly_map = suppress(coarse, deepest, self.fine_iterations)
+        if self.density is None:
+            anomaly_map = suppress(coarse, deepest, self.fine_iterations)
+        else:
+            log_defect, log_normal = log_suppress(coarse, deepest, self.fine_iterations)
+            odds = (log_defect - log_normal).clamp(-LIMIT, LIMIT)
+            anomaly_map = odds + self.density_weight * self.density(encoded[1:], image.shape[-2:])
         return InferenceBatch(pred_score=SCORES[self.score](anomaly_map), anomaly_map=anomaly_map)
 
-    def maps(self, image: Tensor) -> dict[str, Tensor]:
-        """Compute the logits f_k in use, each (B, 1, H, W), of images (B, C, H, W)."""
-        *skips, x = self.encoder(image)
+    def densities(self) -> list[GaussianDensity]:
+        """Return the density of normal features, if there is one."""
+        return [] if self.density is None else [self.density.density]
+
+    def normal_features(self, image: Tensor) -> list[Tensor]:
+        """Compute the features (B, H/8, W/8, C) that the density is fitted to."""
+        return [TextureDensity.describe(self.encoder(image)[1:])]
+
+    def maps(self, encoded: Sequence[Tensor]) -> dict[str, Tensor]:
+        """Compute the logits f_k in use, each (B, 1, H, W), of the encoder's maps, fine to coarse."""
+        *skips, x = encoded
         features = {self.encoder.strides[-1]: x}
         for stage, skip, stride in zip(self.decoder, reversed(skips), self.encoder.strides[-2::-1], strict=False):
             x = features[stride] = stage(x, skip)

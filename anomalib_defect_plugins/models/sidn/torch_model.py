@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from anomalib_defect_plugins.layers import NORMS, Encoder, MedianFilter, maps_at, top_mean
-from anomalib_defect_plugins.layers.density import GaussianDensity
+from anomalib_defect_plugins.layers.density import GaussianDensity, TextureDensity
 from anomalib_defect_plugins.models.components.fitted_density import DensityNetwork
 
 STRIDES = (4, 8, 16)
@@ -243,7 +243,7 @@ class SidnModel(DensityNetwork):
         widths = [] if self.encoder is None else [one.channels for one in self.encoder.maps]
         self.texture = Branch(channels, clusters, gsrm, norm, widths, skips, scaled_centers)
         self.defect = Branch(channels, clusters, gsrm, norm, widths, skips, scaled_centers)
-        self.density = GaussianDensity(sum(widths)) if density_weight else None
+        self.density = TextureDensity(widths) if density_weight else None
         self.density_weight = density_weight
         self.fusion_weight = fusion_weight
         self.median = MedianFilter(median_size)
@@ -272,38 +272,17 @@ class SidnModel(DensityNetwork):
             fused = fuse(texture_logits.sigmoid(), defect_logits.sigmoid(), self.fusion_weight)
         else:
             fused = (1 - self.fusion_weight) * -texture_logits + self.fusion_weight * defect_logits
-            fused = fused + self.density_weight * self.distances(maps, image.shape[-2:])
+            fused = fused + self.density_weight * self.density(maps, image.shape[-2:])
         anomaly_map = self.median(fused)
         return InferenceBatch(pred_score=top_mean(anomaly_map, self.score_share), anomaly_map=anomaly_map)
 
-    def distances(self, maps: Sequence[Tensor], size: Sequence[int]) -> Tensor:
-        """Compute Mahalanobis distances, shape (B, 1, H, W), whose mean square on normal images is 1.
-
-        Args:
-            maps: Maps of the encoder at strides 4, 8 and 16.
-            size: Height and width of the images.
-        """
-        if self.density is None:
-            msg = "the model has no density"
-            raise ValueError(msg)
-        features = describe(maps)
-        distances = self.density(features)[:, None] / features.shape[-1] ** 0.5
-        return functional.interpolate(distances, list(size), mode="bilinear")
-
     def densities(self) -> list[GaussianDensity]:
         """Return the density of the texture branch, if there is one."""
-        return [] if self.density is None else [self.density]
+        return [] if self.density is None else [self.density.density]
 
     def normal_features(self, image: Tensor) -> list[Tensor]:
-        """Compute the features (B, h, w, C) that the density is fitted to."""
-        return [describe(self.extract(image)[1])]
-
-
-def describe(maps: Sequence[Tensor]) -> Tensor:
-    """Concatenate maps at strides 4, 8 and 16 at stride 8, averaged over 3 x 3 positions: (B, H/8, W/8, C)."""
-    quarter, eighth, sixteenth = (functional.avg_pool2d(one, 3, 1, 1, count_include_pad=False) for one in maps)
-    coarse = functional.interpolate(sixteenth, scale_factor=2.0, mode="bilinear")
-    return torch.cat([functional.avg_pool2d(quarter, 2), eighth, coarse], 1).permute(0, 2, 3, 1)
+        """Compute the features (B, H/8, W/8, C) that the density is fitted to."""
+        return [TextureDensity.describe(self.extract(image)[1])]
 
 
 def fuse(texture: Tensor, defect: Tensor, weight: float) -> Tensor:

@@ -96,7 +96,8 @@ def test_the_loss_of_a_stage_reaches_this_stage_and_deeper_ones_only(stage):
 
 @pytest.mark.parametrize("prior", [0.01, 0.2])
 def test_each_map_starts_near_the_prior(prior):
-    maps = small(prior=prior).maps(torch.rand(1, 1, 64, 64))
+    model = small(prior=prior)
+    maps = model.maps(model.encoder(torch.rand(1, 1, 64, 64)))
     for logits in maps.values():
         assert float(logits.mean().sigmoid()) == pytest.approx(prior, rel=0.7)
 
