@@ -169,7 +169,7 @@ def best_threshold(scores: Array, labels: Array) -> float:
     Probabilities of a confident network span several orders of magnitude.
     """
     values = np.unique(scores)
-    if 0 <= values[0] and values[-1] <= 1:
+    if values[0] >= 0 and values[-1] <= 1:
         values = np.log(np.maximum(values, 1e-30))
         candidates = [0.0, *np.exp((values[1:] + values[:-1]) / 2)]
     else:
