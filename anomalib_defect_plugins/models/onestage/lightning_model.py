@@ -103,7 +103,7 @@ class OneStage(FittedDensity, DefectModel, IterativeTraining, AnomalibModule):
         stages: Sequence[int] | None = None,
         score: str = "max",
         defect_weight: float | None = 0.1,
-        density_weight: float = 10.0,
+        density_weight: float = 3.0,
         augment: bool = True,
         iterations: int = 400,
         learning_rate: float = 1e-3,

@@ -8,7 +8,7 @@ import torch
 from sklearn.covariance import LedoitWolf
 
 from anomalib_defect_plugins.core.errors import InvalidInputError
-from anomalib_defect_plugins.layers.density import GaussianDensity, Moments
+from anomalib_defect_plugins.layers.density import GaussianDensity, Moments, TextureDensity
 
 
 def observed(*parts: torch.Tensor) -> Moments:
@@ -88,3 +88,43 @@ def test_a_single_image_is_rejected():
 def test_features_that_are_not_finite_are_rejected():
     with pytest.raises(InvalidInputError, match=r"not finite: lower --model\.learning_rate"):
         observed(torch.tensor([[1.0, 2.0], [math.nan, 1.0]])).ledoit_wolf()
+
+
+# Density of a texture
+
+
+def random_maps(seed: int, images: int = 4) -> list[torch.Tensor]:
+    torch.manual_seed(seed)
+    return [torch.randn(images, channels, side, side) for channels, side in ((2, 16), (3, 8), (4, 4))]
+
+
+def fitted(maps: list[torch.Tensor]) -> TextureDensity:
+    texture = TextureDensity([2, 3, 4])
+    moments = Moments(9)
+    moments.update(TextureDensity.describe(maps))
+    texture.density.fit(moments)
+    return texture
+
+
+def test_a_position_is_described_by_all_maps_at_the_resolution_of_the_second():
+    maps = random_maps(0)
+    features = TextureDensity.describe(maps)
+    assert features.shape == (4, 8, 8, 9)
+    assert torch.equal(features[..., 2:5], maps[1].permute(0, 2, 3, 1))
+    assert torch.allclose(features[0, 2, 3, :2], maps[0][0, :, 4:6, 6:8].mean((1, 2)))
+
+
+def test_the_mean_square_of_the_distances_of_normal_images_is_one():
+    maps = random_maps(0, images=64)
+    features = TextureDensity.describe(maps)
+    distances = fitted(maps).density(features) / 9**0.5
+    assert float(distances.square().mean()) == pytest.approx(1, abs=0.02)
+
+
+def test_a_position_unlike_the_texture_is_the_farthest_wherever_it_is():
+    texture, maps = fitted(random_maps(0, images=64)), random_maps(1, images=1)
+    maps[1][0, :, 2, 5] += 20
+    distances = texture(maps, (64, 64))
+    assert distances.shape == (1, 1, 64, 64)
+    row, column = divmod(int(distances.flatten().argmax()), 64)
+    assert (row // 8, column // 8) == (2, 5)

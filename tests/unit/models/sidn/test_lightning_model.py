@@ -9,14 +9,15 @@ from lightning.pytorch import Callback, Trainer
 from PIL import Image
 
 from anomalib_defect_plugins.core.errors import InvalidInputError
+from anomalib_defect_plugins.data import TextureDefects
 from anomalib_defect_plugins.generators import NoiseDefects, PerturbDefects, ShadingDefects
 from anomalib_defect_plugins.models.sidn import SeparationPlot, Sidn
+from anomalib_defect_plugins.models.sidn.loss import squared_distances
+from anomalib_defect_plugins.models.sidn.separation import own_cosine
 from anomalib_defect_plugins.testing import folder_datamodule, write_folder_data
 from anomalib_defect_plugins.testing.runs import fit
 
 SMALL = {"image_size": (64, 64), "backbone": None, "channels": 4, "clusters": 3, "iterations": 3}
-
-ENCODED = SMALL | {"backbone": "test_resnet.r160_in1k", "pre_trained": False}
 
 
 class Recorder(NoiseDefects):
@@ -133,3 +134,29 @@ def test_training_stops_after_its_iterations_and_validates_once(tmp_path):
     assert len(numbers["defect"]["radii"]) == 3
     assert -1 <= numbers["center_cosine"] <= 1
     assert not list(folder.glob("*.part"))
+
+
+# Clusters
+
+
+@pytest.mark.slow
+def test_clusters_are_alive_after_training(tmp_path):
+    """The centres of a branch differ, most have features, and what the GSRM adds is seen in the map."""
+    torch.manual_seed(0)
+    data = TextureDefects(tmp_path / "data", category="gravel", image_size=64, train_batch_size=8, num_workers=0)
+    arguments = SMALL | {"backbone": "test_resnet.r160_in1k", "pre_trained": False, "clusters": 12, "iterations": 150}
+    model = fit(Sidn(**arguments, crop_size=64, visualizer=False), data, tmp_path, {"limit_val_batches": 0}).model
+    network = model.model.eval()
+    images = torch.stack([model.pre_processor.transform(data.train_data[n].image) for n in range(16)])
+    z, maps = network.extract(images)
+    for branch in (network.texture, network.defect):
+        assert own_cosine(branch.centers.detach()) < 0.5
+        features = branch.extract(z, maps)[-1]
+        nearest = squared_distances(features.flatten(2).transpose(1, 2).flatten(0, 1), branch.centers).argmin(-1)
+        assert len(nearest.unique()) >= 6
+        scaled = branch.scaled(features)
+        context, total = branch.gsrm.context(scaled, branch.centers), branch.gsrm(scaled, branch.centers)
+        assert context.var() / total.var() > 0.05
+        logits = branch(z, maps)[0]
+        branch.gsrm.context = lambda features, _: torch.zeros_like(features)
+        assert (branch(z, maps)[0] - logits).abs().max() > 0.1

@@ -86,3 +86,52 @@ def test_without_the_relation_module_there_are_fewer_weights_and_no_attention():
     removed = 2 * 2 * (256 * 256 + 256)
     counts = [sum(weight.numel() for weight in model.parameters()) for model in (full, without)]
     assert counts[0] - counts[1] == removed
+
+
+# Encoder
+
+
+@pytest.fixture(scope="module")
+def encoded() -> SidnModel:
+    torch.manual_seed(0)
+    return SidnModel(4, 3, backbone="test_resnet.r160_in1k", pre_trained=False, skips=True, density_weight=2.0)
+
+
+def test_both_branches_read_the_maps_of_the_encoder(encoded):
+    images = torch.rand(1, 3, 64, 64)
+    z, maps = encoded.extract(images)
+    assert [one.shape[-1] for one in maps] == [16, 8, 4]
+    for branch in (encoded.texture, encoded.defect):
+        plain = branch(z, maps)[0]
+        for index in range(3):
+            changed = [one + (number == index) for number, one in enumerate(maps)]
+            assert not torch.allclose(branch(z, changed)[0], plain, atol=1e-4)
+
+
+def test_skips_add_the_features_of_the_branch_to_its_segmentation(encoded):
+    branch, (z, maps) = encoded.defect, encoded.extract(torch.rand(1, 3, 64, 64))
+    with_skips = branch(z, maps)[0]
+    branch.skips = False
+    without = branch(z, maps)[0]
+    branch.skips = True
+    assert not torch.allclose(with_skips, without, atol=1e-4)
+
+
+def test_the_map_is_the_fused_log_odds_and_the_weighted_distance(encoded):
+    images, model = torch.rand(2, 3, 64, 64), encoded.eval()
+    with torch.inference_mode():
+        z, maps = model.extract(images)
+        odds = (model.defect(z, maps)[0] - model.texture(z, maps)[0]) / 2
+        expected = odds + 2 * model.density(maps, (64, 64))
+        assert torch.allclose(model(images).anomaly_map, model.median(expected), atol=1e-5)
+
+
+def test_centres_have_the_length_of_the_features_in_the_relation_module():
+    """Logits K'C^T / sqrt(d), and sqrt(d) times the attended centres: those of length 1 in d = 4 have length 2."""
+    gsrm = GlobalSemanticRelation(4, center_length=2.0)
+    nn.init.zeros_(gsrm.key.bias)
+    gsrm.key.weight.data = torch.eye(4)[..., None, None]
+    features = torch.tensor([2.0, 0.0, 0.0, 0.0]).reshape(1, 4, 1, 1)
+    context = gsrm.context(features, torch.eye(4)[:2]).flatten()
+    share = torch.tensor([2.0, 0.0]).softmax(0)
+    assert torch.allclose(context, torch.tensor([2 * share[0], 2 * share[1], 0.0, 0.0]))
