@@ -28,6 +28,7 @@ from anomalib_defect_plugins.data.training_set import (
     published_defects,
     with_defect_types,
 )
+from anomalib_defect_plugins.generators.mixed import build_generator
 from anomalib_defect_plugins.plugins.instantiate import build
 
 logger = logging.getLogger(__name__)
@@ -68,7 +69,8 @@ class WithDefects(SizeKeepingDataModule):
         balanced: Whether to draw defective images as often as normal ones, with replacement, where the training split
             has both. The number of images per epoch does not change.
         masks: Whether defective training images have pixel masks or only an image label.
-        synthetic: Generator of synthetic defects: an instance, a name such as ``cutpaste``, or a mapping.
+        synthetic: Generator of synthetic defects: an instance, a name such as ``perturb``, a mapping, or a list, each
+            of which draws a part of the defects.
         synthetic_ratio: Share of the normal training images that get a synthetic defect, in (0, 1].
         split_file: ``split.csv`` of an earlier run whose split is repeated, instead of ``real``, ``per_type``,
             ``per_object`` and ``held_out``.
@@ -89,7 +91,7 @@ class WithDefects(SizeKeepingDataModule):
         held_out: Amount | None = None,
         balanced: bool = True,
         masks: bool = True,
-        synthetic: DefectGenerator | str | None = None,
+        synthetic: DefectGenerator | str | Sequence[DefectGenerator | str] | None = None,
         synthetic_ratio: float = 0.5,
         split_file: Path | str | None = None,
         seed: int = 0,
@@ -128,7 +130,7 @@ class WithDefects(SizeKeepingDataModule):
         self.masks = masks
         self.synthetic: DefectGenerator | None = None
         if synthetic is not None:
-            self.synthetic = build(DefectGenerator, synthetic, "the generator synthetic")  # type: ignore[type-abstract]
+            self.synthetic = build_generator(synthetic, "the generator synthetic")
         self.synthetic_ratio = synthetic_ratio
         self.split_file = split_file
 

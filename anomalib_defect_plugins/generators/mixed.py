@@ -42,3 +42,18 @@ class MixedDefects(DefectGenerator):
             if len(rows):
                 result[rows], mask[rows] = generator.draw(images[rows], rng)
         return result, mask
+
+
+def build_generator(given: DefectGenerator | str | Sequence[DefectGenerator | str], what: str) -> DefectGenerator:
+    """Create a generator from its configuration, or a mixture from several.
+
+    Args:
+        given: As in :func:`~anomalib_defect_plugins.plugins.instantiate.build`, or a list of these.
+        what: Description of the generator for the error message.
+
+    Raises:
+        InvalidInputError: If a generator cannot be created, or the list is empty.
+    """
+    if isinstance(given, Sequence) and not isinstance(given, str):
+        return MixedDefects(given)
+    return build(DefectGenerator, given, what)  # type: ignore[type-abstract]

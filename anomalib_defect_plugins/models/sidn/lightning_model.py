@@ -26,6 +26,7 @@ from anomalib_defect_plugins.core.defect_generator import DefectGenerator
 from anomalib_defect_plugins.core.errors import InvalidInputError
 from anomalib_defect_plugins.core.supervision import Supervision
 from anomalib_defect_plugins.generators import MixedDefects
+from anomalib_defect_plugins.generators.mixed import build_generator
 from anomalib_defect_plugins.layers import NORMS
 from anomalib_defect_plugins.models.components.augmentation import Augmentation
 from anomalib_defect_plugins.models.components.defect_model import DefectModel
@@ -38,11 +39,10 @@ from anomalib_defect_plugins.models.sidn.loss import (
     clustering_loss,
     segmentation_loss,
     similarity_loss,
-    spread_centers,
+    start_centers,
 )
 from anomalib_defect_plugins.models.sidn.separation import separated_features
 from anomalib_defect_plugins.models.sidn.torch_model import SidnModel, SidnOutput
-from anomalib_defect_plugins.plugins.instantiate import build
 from anomalib_defect_plugins.post_processing import OpeningPostProcessor
 
 
@@ -92,8 +92,9 @@ class Sidn(FittedDensity, DefectModel, IterativeTraining, AnomalibModule):
         fusion_weight: Weight of the defect branch in the fusion, lambda_f, in [0, 1].
         median_size: Side of the median filter in pixels, odd; 1 disables it.
         score_share: Share of the highest pixels of an anomaly map whose mean is the image score, in (0, 1].
-        scaled_centers: Whether the centres have the length of the features in the GSRM; without, as in version 0.1,
-            what it adds is negligible.
+        standardize: Whether the FSEM's features are standardised by image and channel before its last ReLU, and the
+            centres have their length in the GSRM. The paper specifies neither; without, as in version 0.1, the centres
+            of a branch become equal, and what the GSRM adds is negligible.
         mask_opening: Side in pixels of the smallest square that is kept in predicted masks; 1 disables the opening.
             Exported graphs do not include it.
         pre_processor: As in anomalib.
@@ -112,7 +113,7 @@ class Sidn(FittedDensity, DefectModel, IterativeTraining, AnomalibModule):
             "backbone": None,
             "density_weight": 0.0,
             "skips": False,
-            "scaled_centers": False,
+            "standardize": False,
             "hard_ratio": None,
             "clustering_weight": 0.01,
         }
@@ -150,7 +151,7 @@ class Sidn(FittedDensity, DefectModel, IterativeTraining, AnomalibModule):
         fusion_weight: float = 0.5,
         median_size: int = 3,
         score_share: float = 0.05,
-        scaled_centers: bool = True,
+        standardize: bool = True,
         mask_opening: int = 1,
         pre_processor: PreProcessor | bool = True,
         post_processor: PostProcessor | bool = True,
@@ -176,7 +177,7 @@ class Sidn(FittedDensity, DefectModel, IterativeTraining, AnomalibModule):
             visualizer,
             grey=backbone is None,
         )
-        self.defect_content = _build_generator(defect_content)
+        self.defect_content = build_generator(defect_content, "the generator defect_content")
         # Checkpoints hold plain values only. The name suffices, because a generator is passed again to resume training.
         self.hparams["defect_content"] = (
             [one.name for one in self.defect_content.generators]
@@ -197,7 +198,7 @@ class Sidn(FittedDensity, DefectModel, IterativeTraining, AnomalibModule):
             pre_trained,
             skips,
             density_weight if backbone else 0.0,
-            scaled_centers,
+            standardize,
         )
         if self.model.encoder is not None:
             self.model.encoder.requires_grad_(encoder_rate > 0)
@@ -229,19 +230,19 @@ class Sidn(FittedDensity, DefectModel, IterativeTraining, AnomalibModule):
         normal = cast(Tensor, batch.image)[batch.gt_label == LabelName.NORMAL].as_subclass(Tensor)
         if not len(normal):
             return None
-        if self.clustering and self.global_step == 0:
-            self.start_centers(normal)
         images, mask = self.draw_defects(self.augmentation(normal))
+        if self.clustering and self.global_step == 0:
+            self.start_centers(images)
         return self.sum_losses(self.losses(self.model(images), mask), batch_idx, len(images))  # eq. 25
 
     @torch.no_grad()
     def start_centers(self, images: Tensor) -> None:
-        """Start the centres of both branches from features of the first of images (B, C, H, W)."""
-        features = separated_features(self.model, images[:1])
+        """Start the centres of both branches from the features of images (B, C, H, W)."""
+        features = separated_features(self.model, images)
         for branch, positions in zip((self.model.texture, self.model.defect), features, strict=True):
-            centers = spread_centers(positions[0], len(branch.centers))
+            centers = start_centers(positions.flatten(0, 1), len(branch.centers))
             # The centres are the same in all processes.
-            branch.centers.copy_(self.trainer.strategy.broadcast(centers.cpu()) if self._trainer else centers)
+            branch.centers.copy_(self.trainer.strategy.broadcast(centers) if self._trainer else centers)
 
     def draw_defects(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Draw defects on a random ``defect_share`` of normal images.
@@ -281,13 +282,6 @@ class Sidn(FittedDensity, DefectModel, IterativeTraining, AnomalibModule):
         if self.center_separation:
             losses["center_loss"] = self.center_weight * center_loss(texture, defect)
         return losses
-
-
-def _build_generator(content: DefectGenerator | str | Sequence[DefectGenerator | str]) -> DefectGenerator:
-    """Build one generator, or a mixture of several."""
-    if isinstance(content, Sequence) and not isinstance(content, str):
-        return MixedDefects(content)
-    return build(DefectGenerator, content, "the generator defect_content")  # type: ignore[type-abstract]
 
 
 def _check_sizes(image_size: tuple[int, ...], crop_size: int | None, median_size: int) -> None:

@@ -4,7 +4,10 @@ The paper prints L_s and L_kl as sums and L_z and L_td as means. Means are the d
 over pixels or features depends on the size of the images and of the batch; ``printed`` selects the sums.
 """
 
+from warnings import catch_warnings, simplefilter
+
 import torch
+from scipy.cluster.vq import kmeans2
 from torch import Tensor
 from torch.nn import functional
 
@@ -111,22 +114,26 @@ def cosines(first: Tensor, second: Tensor) -> Tensor:
     return functional.normalize(first, dim=1) @ functional.normalize(second, dim=1).T
 
 
-def spread_centers(features: Tensor, count: int) -> Tensor:
-    """Choose features as the first centres, each the farthest from those chosen before.
+def start_centers(features: Tensor, count: int) -> Tensor:
+    """Compute the first centres with k-means, which starts from features that are far from each other.
 
     Args:
-        features: Features, shape (N, d).
-        count: Number of centres K; if there are fewer features, some are chosen more than once.
+        features: Features, shape (N, d), on any device.
+        count: Number of centres K; if there are fewer different features, some centres are equal.
 
     Returns:
-        Centres, shape (K, d).
+        Centres, shape (K, d), on the CPU.
     """
+    features = features.float().cpu()
     chosen = [features[0]]
     distances = squared_distances(features, features[:1])[:, 0]
     while len(chosen) < count:
         chosen.append(features[distances.argmax()])
         distances = torch.minimum(distances, squared_distances(features, chosen[-1][None])[:, 0])
-    return torch.stack(chosen)
+    with catch_warnings():
+        simplefilter("ignore")  # centres without features keep their places
+        centers, _ = kmeans2(features.numpy(), torch.stack(chosen).numpy(), minit="matrix")
+    return torch.from_numpy(centers)
 
 
 def hypersphere_radii(features: Tensor, centers: Tensor) -> Tensor:

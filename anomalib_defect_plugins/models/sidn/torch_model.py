@@ -138,7 +138,7 @@ class Branch(nn.Module):
         norm: Name of the norm, see ``NORMS``.
         encoder_channels: Channels of the encoder's maps at strides 4, 8 and 16; none without an encoder.
         skips: Whether the features at strides 8 and 4 are added to those of the SM.
-        scaled_centers: Whether the centres have the length of the features in the GSRM.
+        standardize: Whether features are standardised, and the centres have their length in the GSRM.
     """
 
     def __init__(
@@ -149,7 +149,7 @@ class Branch(nn.Module):
         norm: str,
         encoder_channels: Sequence[int] = (),
         skips: bool = False,
-        scaled_centers: bool = True,
+        standardize: bool = True,
     ) -> None:
         super().__init__()
         dimension = 16 * channels
@@ -159,9 +159,10 @@ class Branch(nn.Module):
             for inputs, factor in zip(encoder_channels, (4, 8, 16), strict=False)
         )
         self.centers = nn.Parameter(functional.normalize(torch.randn(clusters, dimension), dim=1))
-        self.gsrm = GlobalSemanticRelation(dimension, dimension**0.5 if scaled_centers else 1.0) if gsrm else None
+        self.gsrm = GlobalSemanticRelation(dimension, dimension**0.5 if standardize else 1.0) if gsrm else None
         self.sm = make_sm(channels, norm)
         self.skips = skips
+        self.standardize = standardize
 
     def extract(self, z: Tensor, maps: Sequence[Tensor] = ()) -> list[Tensor]:
         """Compute the features after each halving, at strides 4, 8 and 16, the last ones of unit length.
@@ -176,6 +177,9 @@ class Branch(nn.Module):
             if projection is not None:
                 z = functional.relu(z + projection(encoded))
             levels.append(z)
+        if self.standardize:
+            # What all positions of an image share would dominate the features, and all centres end in that direction.
+            levels[-1] = functional.relu(functional.layer_norm(levels[-1], levels[-1].shape[-2:]))
         # Unit length, so that the features cannot lower L_z (eq. 8) by shrinking, and because Student's t (eq. 11) is
         # flat far from all centres.
         levels[-1] = functional.normalize(levels[-1], dim=1)
@@ -214,7 +218,7 @@ class SidnModel(DensityNetwork):
         skips: Whether the features at strides 8 and 4 are added to those of the SM.
         density_weight: Weight of the density of normal features in the texture branch; 0 for the paper's. The map is
             then a log-odds, and not limited to [0, 1].
-        scaled_centers: Whether the centres have the length of the features in the GSRM.
+        standardize: Whether features are standardised, and the centres have their length in the GSRM.
 
     Raises:
         InvalidInputError: If timm has no such model, or it has no feature map at one of the strides.
@@ -234,15 +238,15 @@ class SidnModel(DensityNetwork):
         pre_trained: bool | str | Path = True,
         skips: bool = False,
         density_weight: float = 0.0,
-        scaled_centers: bool = True,
+        standardize: bool = True,
     ) -> None:
         super().__init__()
         self.fem = make_fem(channels, norm)
         indices = [] if backbone is None else maps_at(backbone, STRIDES)
         self.encoder = None if backbone is None else Encoder(backbone, pre_trained, indices)
         widths = [] if self.encoder is None else [one.channels for one in self.encoder.maps]
-        self.texture = Branch(channels, clusters, gsrm, norm, widths, skips, scaled_centers)
-        self.defect = Branch(channels, clusters, gsrm, norm, widths, skips, scaled_centers)
+        self.texture = Branch(channels, clusters, gsrm, norm, widths, skips, standardize)
+        self.defect = Branch(channels, clusters, gsrm, norm, widths, skips, standardize)
         self.density = TextureDensity(widths) if density_weight else None
         self.density_weight = density_weight
         self.fusion_weight = fusion_weight

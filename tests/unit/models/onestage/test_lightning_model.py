@@ -117,7 +117,7 @@ def test_the_encoder_is_trained_at_a_rate_of_its_own(encoder_rate):
         {"norm": "instance"},
         {"norm": "batch", "augment": True},
         {"defect_weight": 0.5, "annealing": True},
-        {"backbone": BACKBONE, "pre_trained": False, "image_size": (48, 48), "encoder_rate": 1.0},
+        {"backbone": BACKBONE, "pre_trained": False, "image_size": (48, 48), "encoder_rate": 1.0, "density_weight": 0},
     ],
     ids=["group", "instance", "batch", "weighted", "backbone"],
 )

@@ -159,4 +159,4 @@ def test_clusters_are_alive_after_training(tmp_path):
         assert context.var() / total.var() > 0.05
         logits = branch(z, maps)[0]
         branch.gsrm.context = lambda features, _: torch.zeros_like(features)
-        assert (branch(z, maps)[0] - logits).abs().max() > 0.1
+        assert (branch(z, maps)[0] - logits).abs().max() > 0.1 * logits.std()

@@ -13,8 +13,8 @@ from anomalib_defect_plugins.models.sidn.loss import (
     segmentation_loss,
     similarity_loss,
     soft_assignment,
-    spread_centers,
     squared_distances,
+    start_centers,
     target_distribution,
 )
 
@@ -130,10 +130,14 @@ def test_scaled_distances_sharpen_the_assignment():
     assert assignment == pytest.approx([41 / 62, 21 / 62])
 
 
-def test_first_centres_are_far_from_each_other():
-    features = torch.tensor([[0.0, 0.0], [0.1, 0.0], [5.0, 0.0], [0.0, 3.0], [4.9, 0.0]])
-    assert spread_centers(features, 3).tolist() == [[0.0, 0.0], [5.0, 0.0], [0.0, 3.0]]
-    assert len(spread_centers(features[:1], 3)) == 3
+def test_first_centres_are_the_means_of_clusters():
+    features = torch.tensor([[0.0, 0.0], [0.2, 0.0], [5.0, 0.0], [0.0, 3.0], [4.8, 0.0]])
+    centers = start_centers(features, 3)
+    torch.testing.assert_close(centers, torch.tensor([[0.1, 0.0], [4.9, 0.0], [0.0, 3.0]]))
+
+
+def test_centres_of_fewer_features_are_repeated():
+    assert start_centers(torch.tensor([[1.0, 2.0]]), 3).tolist() == [[1.0, 2.0]] * 3
 
 
 def test_radius_is_the_mean_distance_plus_three_deviations_of_the_nearest_features():
