@@ -38,3 +38,18 @@ def test_the_benchmark_of_the_papers_uses_exactly_these_arguments() -> None:
     used = {item["class_path"]: item["init_args"] for item in content["models"] if item["name"] != "PaDiM"}
     sections = [model_section(method) for method in CLASSES]
     assert used == {section["class_path"]: section["init_args"] for section in sections}
+
+
+def test_the_ablations_of_sidn_differ_from_its_paper_as_in_table_2() -> None:
+    folder = CONFIGS / "benchmark"
+    content = parse_yaml((folder / "sidn_ablations.yaml").read_text(encoding="utf-8"))
+    paper = model_section("sidn")["init_args"]
+    networks = [
+        build(AnomalibModule, {key: item[key] for key in ("class_path", "init_args")}, "an ablation")
+        for item in insert_configurations(content, folder)["models"]
+    ]
+    switches = [(model.clustering, model.center_separation, model.model.texture.gsrm is not None) for model in networks]
+    assert switches == [(False, False, False), (True, False, False), (True, True, False), (True, True, True)]
+    for item in insert_configurations(content, folder)["models"]:
+        changed = {key for key, value in item["init_args"].items() if value != paper[key]}
+        assert changed <= {"clustering", "center_separation", "gsrm"}
