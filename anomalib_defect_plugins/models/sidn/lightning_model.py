@@ -142,7 +142,7 @@ class Sidn(FittedDensity, DefectModel, IterativeTraining, AnomalibModule):
         augment: bool = True,
         learning_rate: float = 1e-3,
         annealing: bool = True,
-        hard_ratio: float | None = 3.0,
+        hard_ratio: float | None = None,
         printed_losses: bool = False,
         texture_weight: float = 0.1,
         similarity_weight: float = 0.01,

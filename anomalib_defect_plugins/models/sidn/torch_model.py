@@ -22,6 +22,9 @@ from anomalib_defect_plugins.models.components.fitted_density import DensityNetw
 STRIDES = (4, 8, 16)
 """Strides of the features after each halving of the FSEM, to which the encoder's maps are added."""
 
+PRIOR_LOGIT = 3.0
+"""Initial logit of texture, a probability of 0.95."""
+
 
 class SidnOutput(NamedTuple):
     """Inputs of the losses. An image has N = H/16 * W/16 features of dimension d = 16 * channels."""
@@ -247,6 +250,9 @@ class SidnModel(DensityNetwork):
         widths = [] if self.encoder is None else [one.channels for one in self.encoder.maps]
         self.texture = Branch(channels, clusters, gsrm, norm, widths, skips, standardize)
         self.defect = Branch(channels, clusters, gsrm, norm, widths, skips, standardize)
+        # Nearly all pixels are texture: as in focal loss (https://arxiv.org/abs/1708.02002), training starts from there.
+        nn.init.constant_(self.texture.sm[-1].bias, PRIOR_LOGIT)
+        nn.init.constant_(self.defect.sm[-1].bias, -PRIOR_LOGIT)
         self.density = TextureDensity(widths) if density_weight else None
         self.density_weight = density_weight
         self.fusion_weight = fusion_weight
