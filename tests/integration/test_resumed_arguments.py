@@ -68,7 +68,7 @@ CASES = [
             "sidn": cosine,
         }.items()
     ),
-    Case("cutpaste", cosine, 5, 3e-3, {"iterations": 5}, {"iterations": 6}),
+    Case("cutpaste", cosine, 5, 0.03, {"iterations": 5}, {"iterations": 6}),
     Case("isugan", linear_half, 5, 2e-4, {"iterations": 5}, {"iterations": 6}),
     Case("onestage", constant, 6, 1e-3, {"annealing": False, "iterations": 6}, {"annealing": True, "iterations": 6}),
     Case("onestage", cosine, 6, 1e-3, {"annealing": True, "iterations": 6}, {"annealing": False, "iterations": 6}),

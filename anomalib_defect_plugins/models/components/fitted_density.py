@@ -1,7 +1,7 @@
 """Densities of normal images' features, which are fitted in closed form at the end of a training run."""
 
 from abc import abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, cast
 
 import torch
@@ -111,18 +111,31 @@ class FittedDensity(TrainerOptions):
             training = self.model.training
             self.model.eval()
             self._share_buffers()
-            moments = self.model.new_moments()
-            for batch in normal_images(self.trainer):
-                batch = self.transfer_batch_to_device(batch, self.device, 0)
-                transform = getattr(self.pre_processor, "transform", None)  # anomalib accepts any module
-                batch.image = transform(batch.image) if transform else batch.image
-                check_one_size(batch.image, self.name)
-                self.model.observe(batch.image.as_subclass(Tensor), moments)
-            self.model.fit(moments, self._total)
+            self.fit_to_normal()
             self.model.train(training)
         self.density_step.fill_(self.global_step)
 
-    def _total(self, value: Tensor) -> Tensor:
+    def fit_to_normal(self) -> None:
+        """Fit the densities to the normal training images; the model is in evaluation mode."""
+        moments = self.model.new_moments()
+        for image in self.normal_batches():
+            self.model.observe(image, moments)
+        self.model.fit(moments, self.total)
+
+    def normal_batches(self, part: slice = slice(None)) -> Iterator[Tensor]:
+        """Yield the normal training images that this process reads, shape (B, C, H, W), as the network expects them.
+
+        Args:
+            part: Which of the normal training images to read, in their order.
+        """
+        for batch in normal_images(self.trainer, part):
+            batch = self.transfer_batch_to_device(batch, self.device, 0)
+            transform = getattr(self.pre_processor, "transform", None)  # anomalib accepts any module
+            batch.image = transform(batch.image) if transform else batch.image
+            check_one_size(batch.image, self.name)
+            yield batch.image.as_subclass(Tensor)
+
+    def total(self, value: Tensor) -> Tensor:
         """Add a tensor up over all processes."""
         return cast(Tensor, self.trainer.strategy.reduce(value, reduce_op="sum"))
 

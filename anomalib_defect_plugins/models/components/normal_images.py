@@ -12,11 +12,12 @@ from anomalib_defect_plugins.data.loading import keep_sizes
 from anomalib_defect_plugins.models.components.checks import datamodule_of
 
 
-def normal_images(trainer: Trainer) -> "DataLoader[Any]":
+def normal_images(trainer: Trainer, part: slice = slice(None)) -> "DataLoader[Any]":
     """Return a loader of the normal training images, in order and with the augmentations of evaluation images.
 
     Args:
         trainer: Trainer whose data module is set up. In distributed training each process gets different images.
+        part: Which of the images to load.
     """
     datamodule = cast(AnomalibDataModule, datamodule_of(trainer))
     dataset = copy.copy(datamodule.train_data)
@@ -24,7 +25,7 @@ def normal_images(trainer: Trainer) -> "DataLoader[Any]":
     dataset.augmentations = getattr(evaluation, "augmentations", None)
     normal = (dataset.samples.label_index == LabelName.NORMAL).to_numpy().nonzero()[0].tolist()
     return DataLoader(
-        Subset(dataset, normal[trainer.global_rank :: trainer.world_size]),
+        Subset(dataset, normal[part][trainer.global_rank :: trainer.world_size]),
         batch_size=datamodule.eval_batch_size,
         num_workers=datamodule.num_workers,
         collate_fn=keep_sizes(dataset.collate_fn),

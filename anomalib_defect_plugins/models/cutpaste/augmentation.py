@@ -1,6 +1,7 @@
 """Training images of CutPaste: randomly varied normal images, and the classes of its pretext task."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 
 import torch
 from torch import Tensor
@@ -8,8 +9,17 @@ from torch.nn import functional
 
 from anomalib_defect_plugins.core.defect_generator import DefectGenerator
 from anomalib_defect_plugins.core.rng import numpy_rng
-from anomalib_defect_plugins.generators.cutpaste import jitter_colours
+from anomalib_defect_plugins.generators.cutpaste import CutPasteDefects, CutPasteScarDefects, jitter_colours
 from anomalib_defect_plugins.generators.geometry import image_size, random_position
+
+TASKS: Mapping[str, tuple[type[DefectGenerator], ...]] = MappingProxyType(
+    {
+        "two_way": (CutPasteDefects,),
+        "scar": (CutPasteScarDefects,),
+        "three_way": (CutPasteDefects, CutPasteScarDefects),
+    }
+)
+"""Generators of the classes other than normal, by task."""
 
 
 def vary(

@@ -14,13 +14,19 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from anomalib_defect_plugins.core.image_io import Size
-from anomalib_defect_plugins.layers.density import GaussianDensity
+from anomalib_defect_plugins.layers import top_mean
+from anomalib_defect_plugins.layers.density import GaussianDensity, Moments
 
 Extract = Callable[[Tensor], list[Tensor]]
 """Backbone: images (B, 3, H, W) to feature maps (B, C, h, w), the last of which is the input of the classifier."""
 
 MAX_WINDOWS = 256
 """Maximum windows of an image in one pass of the network: more need more memory, fewer make a larger graph."""
+
+SCORES = ("features", "positions", "both")
+
+TOP_SHARE = 0.01
+"""Fraction of the pixels of an anomaly map whose mean is the score of its positions."""
 
 FIT_STEP = 4
 """Step between the rows and columns of windows that the density is fitted to, since neighbours overlap almost fully."""
@@ -32,37 +38,68 @@ def pool(features: Tensor) -> Tensor:
 
 
 class DenseLocalizer(nn.Module):
-    """Score images by their pooled features, and each position by the feature maps there.
+    """Score images by their pooled features and by their positions, and each position by the feature maps there.
 
-    All positions share one Gaussian, because the texture of a surface is the same everywhere.
+    All positions share one Gaussian, because the texture of a surface is the same everywhere. The pooled features of
+    each map have one, and are independent of those of the others.
 
     Args:
-        channels: Channels of the feature maps; the last map is pooled for the image score.
+        channels: Channels of the feature maps.
         layers: Indices of the maps that positions are scored by.
+        image_maps: Indices of the maps that are pooled for the image score.
         sigma: Standard deviation of the smoothing of the anomaly map, in pixels.
+        score: Image score: ``features``, the distance of the pooled features; ``positions``, the mean of the highest
+            pixels of the anomaly map; ``both``, the mean of the two, each divided by its standard deviation on
+            normal images.
     """
 
-    def __init__(self, channels: Sequence[int], layers: Sequence[int], sigma: float) -> None:
+    deviations: Tensor
+
+    def __init__(
+        self,
+        channels: Sequence[int],
+        layers: Sequence[int],
+        image_maps: Sequence[int],
+        sigma: float,
+        score: str = "features",
+    ) -> None:
         super().__init__()
+        self.image_maps = tuple(image_maps)
         self.layers = tuple(layers)
-        sizes = (channels[-1], sum(channels[layer] for layer in self.layers))
+        self.score = score
+        sizes = (*(channels[index] for index in self.image_maps), sum(channels[index] for index in self.layers))
         self.densities = nn.ModuleList(GaussianDensity(size) for size in sizes)
         self.blur = GaussianBlur2d(sigma)
+        self.register_buffer("deviations", torch.ones(2))
+
+    def fit(self, scores: Moments) -> None:
+        """Fit the standard deviations to the scores (..., 2) of normal images."""
+        variances = scores.products.diagonal() / scores.count - (scores.sum / scores.count).square()
+        self.deviations.copy_(variances.clamp(min=1e-12).sqrt())
 
     def describe(self, extract: Extract, image: Tensor, fitting: bool = False) -> list[Tensor]:
-        """Compute the pooled features (B, C), and features of positions (B, h, w, C') at the size of the finest map."""
+        """Compute pooled features (B, C) of each map, and those of positions (B, h, w, C'), as fine as the finest."""
         del fitting
         maps = extract(image)
         selected = [maps[layer] for layer in self.layers]
         size = max((features.shape[-2:] for features in selected), key=lambda shape: shape[0])
         fine = [functional.interpolate(features, size, mode="bilinear", align_corners=False) for features in selected]
-        return [pool(maps[-1]), torch.cat(fine, dim=1).permute(0, 2, 3, 1)]
+        positions = torch.cat(fine, dim=1).permute(0, 2, 3, 1)
+        return [*(pool(maps[index]) for index in self.image_maps), positions]
 
     def forward(self, distances: Sequence[Tensor], size: Size) -> InferenceBatch:
-        """Convert distances (B,) and (B, h, w) to scores (B,) and smoothed maps (B, 1, *size)."""
-        score, positions = distances
-        fine = functional.interpolate(positions[:, None], size, mode="bilinear", align_corners=False)
-        return InferenceBatch(pred_score=score, anomaly_map=self.blur(fine))
+        """Convert distances (B,) of each map and (B, h, w) to scores (B,) and smoothed maps (B, 1, *size)."""
+        scores, anomaly_map = self.scores(distances, size)
+        selected = {"features": scores[0], "positions": scores[1], "both": (scores / self.deviations[:, None]).mean(0)}
+        return InferenceBatch(pred_score=selected[self.score], anomaly_map=anomaly_map)
+
+    def scores(self, distances: Sequence[Tensor], size: Sequence[int]) -> tuple[Tensor, Tensor]:
+        """Compute the scores of features and of positions, shape (2, B), and smoothed maps (B, 1, *size)."""
+        *features, positions = distances
+        fine = functional.interpolate(positions[:, None], list(size), mode="bilinear", align_corners=False)
+        anomaly_map = self.blur(fine)
+        distance = torch.stack(features).square().sum(0).sqrt()  # the maps are independent
+        return torch.stack([distance, top_mean(anomaly_map, TOP_SHARE)]), anomaly_map
 
 
 class WindowLocalizer(nn.Module):
@@ -73,7 +110,7 @@ class WindowLocalizer(nn.Module):
         image_size: Height and width of the images, in pixels.
         window: Side of a window, in pixels.
         stride: Pixels from one window to the next; the last windows touch the borders.
-        sigma: Standard deviation of the Gaussian that spreads a window's distance around its centre, in pixels.
+        sigma: Standard deviation of the Gaussian that spreads a window's distance over its pixels, in pixels.
     """
 
     rows: Tensor
@@ -143,11 +180,12 @@ def _unflatten(tensor: Tensor, dim: int, sizes: tuple[int, ...]) -> Tensor:
 def spread_matrix(starts: Sequence[int], window: int, side: int, sigma: float) -> Tensor:
     """Compute the weights of the windows in the mean of each pixel along a side.
 
-    The weight of a window is a Gaussian of the distance from its centre to the pixel.
+    The weight of a window is a Gaussian of the distance from its centre to the pixel, and 0 outside the window, which
+    is the receptive field of its score.
 
     Args:
         starts: First pixels of the windows.
-        window: Side of a window, in pixels.
+        window: Side of a window, in pixels; the windows leave no pixel out.
         side: Length of the side, in pixels.
         sigma: Standard deviation of the Gaussian, in pixels.
 
@@ -156,4 +194,5 @@ def spread_matrix(starts: Sequence[int], window: int, side: int, sigma: float) -
     """
     centers = torch.tensor(starts) + (window - 1) / 2
     distance = torch.arange(side)[:, None] - centers
-    return (-(distance**2) / (2 * sigma**2)).softmax(1)  # softmax, since far Gaussians are all 0 in single precision
+    logits = (-(distance**2) / (2 * sigma**2)).masked_fill(distance.abs() > window / 2, -torch.inf)
+    return logits.softmax(1)  # softmax, since far Gaussians are all 0 in single precision

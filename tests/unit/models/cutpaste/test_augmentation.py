@@ -5,7 +5,7 @@ import torch
 from torch.nn import functional
 
 from anomalib_defect_plugins.generators import CutPasteDefects, CutPasteScarDefects
-from anomalib_defect_plugins.models.cutpaste.augmentation import classes, vary
+from anomalib_defect_plugins.models.cutpaste.augmentation import TASKS, classes, vary
 
 
 def textures(count: int = 4, size: tuple[int, int] = (64, 80)) -> torch.Tensor:
@@ -16,14 +16,25 @@ def rng(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-def test_each_image_appears_unchanged_with_a_patch_and_with_a_scar():
+@pytest.mark.parametrize(
+    ("task", "generators"),
+    [
+        ("two_way", [CutPasteDefects]),
+        ("scar", [CutPasteScarDefects]),
+        ("three_way", [CutPasteDefects, CutPasteScarDefects]),
+    ],
+)
+def test_each_image_appears_unchanged_and_with_the_patch_of_each_other_class_of_the_task(task, generators):
     normal = textures()
-    images, labels = classes(normal, (CutPasteDefects(), CutPasteScarDefects()), rng())
-    assert labels.tolist() == [0] * 4 + [1] * 4 + [2] * 4
+    images, labels = classes(normal, [generator() for generator in TASKS[task]], rng())
+    assert labels.tolist() == [0] * 4 + [label for label, _ in enumerate(generators, 1) for _ in range(4)]
     assert torch.equal(images[:4], normal)
-    changed = [(part != normal).any(1).float().mean((1, 2)) for part in images[4:].split(4)]
-    assert (changed[0] > 0.01).all()  # 2 to 15 % of an image, less if a patch is cut to fit
-    assert ((changed[1] > 0) & (changed[1] < 0.01)).all()  # at 64 pixels a scar is 2 to 4 wide and 2.5 to 6 long
+    for generator, part in zip(generators, images[4:].split(4), strict=True):
+        changed = (part != normal).any(1).float().mean((1, 2))
+        if generator is CutPasteDefects:
+            assert (changed > 0.01).all()  # 2 to 15 % of an image, less if a patch is cut to fit
+        else:
+            assert ((changed > 0) & (changed < 0.01)).all()  # at 64 pixels a scar is 2 to 4 wide and 2.5 to 6 long
 
 
 def test_without_shift_and_jitter_images_stay_unchanged():

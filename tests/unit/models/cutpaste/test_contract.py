@@ -1,4 +1,4 @@
-"""Model contract of both localisers and of the null model."""
+"""Model contract of both localisers, fine-tuned and from random weights, and of the null model."""
 
 from anomalib.models import AnomalibModule
 
@@ -9,8 +9,10 @@ TINY = "test_resnet.r160_in1k"
 
 
 class TestCutPasteDense(TrainingContract):
+    """Fine-tuned: the last stage of the backbone starts in the third of four steps, after the resumed checkpoint."""
+
     def make_model(self, image_size: tuple[int, int]) -> AnomalibModule:
-        return CutPaste(image_size=image_size, backbone=TINY, pre_trained=False, iterations=4)
+        return CutPaste(image_size=image_size, backbone=TINY, iterations=4, freeze=0.75)
 
 
 class TestCutPastePatch(TrainingContract):

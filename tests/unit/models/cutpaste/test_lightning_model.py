@@ -1,5 +1,6 @@
 """CutPaste as an anomalib model: schedule, density, null model, and rejected arguments."""
 
+import copy
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -76,7 +77,7 @@ class Rates(Callback):
 
 def test_learning_rate_falls_along_a_cosine_and_ends_at_0(train):
     recorder = Rates()
-    train(recorder)
+    train(recorder, learning_rate=0.003)
     # 0.003 (1 + cos(pi step / 3)) / 2
     assert recorder.rates == pytest.approx([0.003, 0.00225, 0.00075, 0.0])
 
@@ -84,6 +85,81 @@ def test_learning_rate_falls_along_a_cosine_and_ends_at_0(train):
 def test_the_optimiser_is_the_papers(train):
     (group,) = train(learning_rate=0.03).engine.trainer.optimizers[0].param_groups
     assert (group["initial_lr"], group["momentum"], group["weight_decay"]) == (0.03, 0.9, 3e-5)
+
+
+class Weights(Callback):
+    """Records the learning rates and whether weights differ from those before training, by step."""
+
+    def __init__(self) -> None:
+        self.rates: list[list[float]] = []
+        self.changed: list[list[bool]] = []
+
+    def on_train_start(self, trainer, pl_module) -> None:
+        """Keep the weights."""
+        self.before = [value.clone() for value in self.parts(pl_module.model)]
+
+    def on_train_batch_start(self, trainer, *_) -> None:
+        """Record the rates."""
+        self.rates.append([group["lr"] for group in trainer.optimizers[0].param_groups])
+
+    def on_train_batch_end(self, trainer, pl_module, *_) -> None:
+        """Compare the weights."""
+        pairs = zip(self.parts(pl_module.model), self.before, strict=True)
+        self.changed.append([not torch.equal(*pair) for pair in pairs])
+
+    @staticmethod
+    def parts(network) -> list[Tensor]:
+        """Return the weights of the head, of the last stage and of the stages before it."""
+        groups: list[list[Tensor]] = [[], [], []]
+        for name, weight in network.named_parameters():
+            groups[0 if name.startswith("head") else 1 if "layer4" in name else 2].append(weight.detach().flatten())
+        return [torch.cat(group) for group in groups]
+
+
+FACTORS = (1, (1 + 0.5**0.5) / 2, 0.5, (1 - 0.5**0.5) / 2)
+"""(1 + cos(pi step / 4)) / 2"""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "start", "rate", "early"),
+    [
+        ({"pre_trained": True, "freeze": 0.5}, 2, 0.002, False),
+        ({"pre_trained": True, "freeze": 0.75, "encoder_rate": 0.5}, 3, 0.01, False),
+        ({"pre_trained": True, "freeze": 0}, 0, 0.002, False),
+        ({"pre_trained": True, "freeze": 1}, 4, 0.002, False),
+        ({"pre_trained": True, "freeze": 0.5, "localization": "patch", "window": 32, "stride": 8}, 2, 0.002, False),
+        ({"pre_trained": True, "freeze": 0.5, "encoder_rate": 0}, 4, None, False),
+        ({"pre_trained": True, "freeze": None}, 0, None, True),
+        ({"pre_trained": False, "freeze": 0.5}, 0, None, True),
+    ],
+    ids=str,
+)
+def test_the_head_is_trained_first_then_the_last_stage_at_its_rate_and_never_those_before(
+    train, arguments, start, rate, early
+):
+    recorder = Weights()
+    train(recorder, **{"iterations": 4, "learning_rate": 0.02, "encoder_rate": 0.1, "score": "features"} | arguments)
+    assert recorder.changed == [[True, step >= start, early] for step in range(4)]
+    expected = [[0.02 * factor] for factor in FACTORS]
+    if rate is not None:
+        expected = [[0.02 * f, rate * f if step >= start else 0] for step, f in enumerate(FACTORS)]
+    for found, rates in zip(recorder.rates, expected, strict=True):
+        assert found == pytest.approx(rates)
+
+
+def test_fine_tuning_changes_the_features_of_images_and_not_the_positions_of_the_null_model(train):
+    settings = {"pre_trained": True, "freeze": 0, "learning_rate": 1.0}  # equal seeds give equal random weights
+    null, tuned = (train(iterations=iterations, **settings) for iterations in (0, 3))
+    images = null.model.pre_processor.transform(null.images())
+    results = []
+    for run in (null, tuned):
+        network = run.model.model.eval()
+        with torch.no_grad():
+            distances = network.distances(network.normal_features(images))
+            results.append([*distances[:-1], *network.localizer.scores(distances, (64, 64))])
+    equal = [torch.equal(*pair) for pair in zip(*results, strict=True)]
+    assert equal == [True, True, False, False, True]  # three pooled maps, the scores and the map
+    assert torch.equal(results[0][3][1], results[1][3][1])
 
 
 def test_training_takes_the_requested_number_of_steps(train):
@@ -119,7 +195,7 @@ def test_normalised_images_are_rejected(train):
 @pytest.mark.parametrize("iterations", [0, 3])
 def test_image_score_is_the_mahalanobis_distance_to_the_normal_training_images(train, datamodule, iterations):
     datamodule.train_augmentations = RandomInvert(p=1.0)  # must not affect the density
-    run = train(iterations=iterations, post_processor=False)
+    run = train(iterations=iterations, post_processor=False, image_layers=[], score="features")
     features = normal_features(run).double().numpy()
     image = run.model.pre_processor.transform(run.images()[:2])
     with torch.no_grad():
@@ -127,6 +203,29 @@ def test_image_score_is_the_mahalanobis_distance_to_the_normal_training_images(t
         score = run.model.model(image).pred_score
     expected = LedoitWolf().fit(features).mahalanobis(tested.double().numpy()) ** 0.5
     assert score.tolist() == pytest.approx(expected.tolist(), rel=5e-3)
+
+
+def test_scores_are_divided_by_their_deviations_on_half_of_the_images_by_the_densities_of_the_other(train):
+    run = train(post_processor=False)
+    paths = run.datamodule.train_data.samples.image_path
+    images = torch.stack([run.model.pre_processor.transform(read_image(path, as_tensor=True)) for path in paths])
+    network = copy.deepcopy(run.model.model.eval())
+    moments = network.new_moments()
+    network.observe(images[:3], moments)
+    network.fit(moments)
+    with torch.no_grad():
+        descriptions = network.normal_features(images[3:])
+        scores = network.localizer.scores(network.distances(descriptions), (64, 64))[0]
+    assert run.model.model.localizer.deviations.tolist() == pytest.approx(
+        scores.std(1, correction=0).tolist(), rel=1e-3
+    )
+
+
+def test_fewer_than_four_normal_images_have_a_density_and_no_deviations(tmp_path):
+    write_folder_data(tmp_path / "data", normal=3, normal_test=2, defective=2)
+    run = fit(tiny(iterations=0), folder_datamodule(tmp_path / "data", batch_size=3), tmp_path / "results", {})
+    assert run.model.density_step >= 0
+    assert run.model.model.localizer.deviations.tolist() == [1, 1]
 
 
 def test_the_null_model_leaves_the_backbone_unchanged(train):
@@ -207,13 +306,24 @@ def test_fitting_needs_a_data_module(datamodule, tmp_path):
 # Arguments and checkpoints
 
 
-def test_loading_a_checkpoint_downloads_no_weights(train):
-    run = train()
-    run.model.hparams["pre_trained"] = True
-    path = Path(run.engine.best_model_path).with_name("saved.ckpt")
-    run.engine.trainer.save_checkpoint(path)
-    assert CutPaste.load_from_checkpoint(path, map_location="cpu").hparams["pre_trained"] is False
-    assert run.model.hparams["pre_trained"] is True
+def test_loading_a_checkpoint_needs_no_pretrained_weights_and_keeps_the_schedule(train, tmp_path):
+    run = train(pre_trained=tmp_path / "missing.pth")
+    loaded = CutPaste.load_from_checkpoint(run.engine.best_model_path, map_location="cpu")
+    assert loaded.hparams["pre_trained"] == str(tmp_path / "missing.pth")
+    assert not differences(loaded.state_dict(), run.model.state_dict())
+    assert len(loaded.configure_optimizers()["optimizer"].param_groups) == 2
+
+
+def test_the_score_can_be_changed_after_training(train):
+    run = train(score="both")
+    images = torch.rand(2, 3, 64, 64)
+    scores = []
+    for score in ("features", "positions", "both"):
+        loaded = CutPaste.load_from_checkpoint(run.engine.best_model_path, map_location="cpu", score=score)
+        with torch.no_grad():
+            scores.append(loaded.eval().model(images).pred_score)
+    features, positions = loaded.model.localizer.deviations
+    assert torch.allclose(scores[2], (scores[0] / features + scores[1] / positions) / 2)
 
 
 def test_a_custom_pre_processor_sets_the_size():
@@ -229,6 +339,9 @@ def test_a_custom_pre_processor_sets_the_size():
         ({"head_layers": -1}, r"^head_layers is -1; it must be 0 or more$"),
         ({"learning_rate": 0.0}, r"^learning_rate is 0.0; it must be more than 0$"),
         ({"sigma": 0.0}, r"^sigma is 0.0; it must be more than 0$"),
+        ({"encoder_rate": -1.0}, r"^encoder_rate is -1.0; it must be 0 or more$"),
+        ({"freeze": 1.5}, r"^freeze is 1.5; it must be from 0 to 1$"),
+        ({"task": "four_way"}, r"^task is 'four_way'; it must be one of two_way, scar, three_way$"),
         ({"jitter": 0.7}, r"^jitter is 0.7; it must be from 0 to 0.5$"),
         ({"translation": 1.0}, r"^translation is 1.0; it must be from 0 to 0.5$"),
         ({"image_size": (24, 64)}, r"^image_size is \(24, 64\); the sides must be 32 or more$"),

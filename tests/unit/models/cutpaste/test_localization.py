@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from anomalib_defect_plugins.layers.density import Moments
 from anomalib_defect_plugins.models.cutpaste import localization
 from anomalib_defect_plugins.models.cutpaste.localization import (
     DenseLocalizer,
@@ -22,7 +23,9 @@ def corners(images):
 
 
 def test_a_position_five_standard_deviations_away_scores_five_and_the_others_zero():
-    localizer = DenseLocalizer(channels=[2], layers=[0], sigma=0.1)  # no smoothing; the densities are standard normal
+    localizer = DenseLocalizer(
+        channels=[2], layers=[0], image_maps=[0], sigma=0.1
+    )  # no smoothing; the densities are standard normal
     features = torch.zeros(1, 2, 8, 8)
     features[0, :, 3, 5] = torch.tensor([3.0, 4.0])
     pooled, positions = localizer.describe(lambda image: [image], features)
@@ -35,7 +38,7 @@ def test_a_position_five_standard_deviations_away_scores_five_and_the_others_zer
 
 
 def test_smoothing_spreads_a_score_and_keeps_its_sum():
-    localizer = DenseLocalizer(channels=[1], layers=[0], sigma=2.0)
+    localizer = DenseLocalizer(channels=[1], layers=[0], image_maps=[0], sigma=2.0)
     distances = torch.zeros(1, 64, 64)
     distances[0, 32, 32] = 1
     smooth = localizer([torch.zeros(1), distances], (64, 64)).anomaly_map
@@ -45,13 +48,31 @@ def test_smoothing_spreads_a_score_and_keeps_its_sum():
 
 
 def test_maps_of_two_sizes_are_concatenated_at_the_finer_one():
-    localizer = DenseLocalizer(channels=[2, 3, 5], layers=[0, 1], sigma=1.0)
+    localizer = DenseLocalizer(channels=[2, 3, 5], layers=[0, 1], image_maps=[0, 2], sigma=1.0)
     maps = [torch.rand(2, 2, 8, 6), torch.full((2, 3, 4, 3), 0.25), torch.rand(2, 5, 2, 2)]
-    pooled, positions = localizer.describe(lambda image: maps, torch.zeros(2, 3, 32, 24))
-    assert torch.allclose(pooled, maps[2].mean((2, 3)))
+    first, last, positions = localizer.describe(lambda image: maps, torch.zeros(2, 3, 32, 24))
+    assert torch.allclose(first, maps[0].mean((2, 3)))
+    assert torch.allclose(last, maps[2].mean((2, 3)))
     assert positions.shape == (2, 8, 6, 5)
     assert torch.equal(positions[..., :2], maps[0].permute(0, 2, 3, 1))
     assert torch.allclose(positions[..., 2:], torch.tensor(0.25))
+
+
+@pytest.mark.parametrize(("score", "expected"), [("features", 5.0), ("positions", 9.0), ("both", (5 / 2 + 9 / 3) / 2)])
+def test_the_image_score_is_that_of_features_of_positions_or_of_both(score, expected):
+    localizer = DenseLocalizer(channels=[1, 1], layers=[0], image_maps=[0, 1], sigma=0.1, score=score)
+    localizer.deviations.copy_(torch.tensor([2.0, 3.0]))
+    positions = torch.zeros(1, 10, 10)
+    positions[0, 4, 4] = 9  # the highest 1 % of 100 pixels
+    assert localizer([torch.tensor([3.0]), torch.tensor([4.0]), positions], (10, 10)).pred_score.tolist() == [expected]
+
+
+def test_the_deviations_are_those_of_the_scores():
+    localizer = DenseLocalizer(channels=[1], layers=[0], image_maps=[0], sigma=0.1)
+    scores = Moments(2)
+    scores.update(torch.tensor([[1.0, 10.0], [3.0, 10.0], [5.0, 40.0], [7.0, 40.0]]))
+    localizer.fit(scores)
+    assert localizer.deviations.tolist() == pytest.approx([5**0.5, 15.0])
 
 
 # Windows
@@ -110,8 +131,13 @@ def test_equal_distances_of_windows_give_a_constant_map():
     assert torch.allclose(anomaly_map, torch.tensor(3.0))
 
 
-def test_a_pixel_between_two_windows_is_their_gaussian_weighted_mean():
-    # Centres at 1.5 and 5.5; pixel 3 is 1.5 and 2.5 away: weights exp(-2.25/8) and exp(-6.25/8), ratio exp(1/2).
-    weights = spread_matrix([0, 4], window=4, side=8, sigma=2.0)
-    ratio = float(torch.tensor(0.5).exp())
-    assert weights[3].tolist() == pytest.approx([ratio / (1 + ratio), 1 / (1 + ratio)])
+def test_a_pixel_in_two_windows_is_their_gaussian_weighted_mean():
+    # Centres at 1.5 and 3.5; pixel 2 is 0.5 and 1.5 away: weights exp(-0.25/8) and exp(-2.25/8), ratio exp(1/4).
+    weights = spread_matrix([0, 2], window=4, side=6, sigma=2.0)
+    ratio = float(torch.tensor(0.25).exp())
+    assert weights[2].tolist() == pytest.approx([ratio / (1 + ratio), 1 / (1 + ratio)])
+
+
+def test_a_window_has_no_weight_outside_its_pixels():
+    weights = spread_matrix([0, 2, 4], window=4, side=8, sigma=100.0)
+    assert (weights > 0).tolist() == [[start <= pixel < start + 4 for start in (0, 2, 4)] for pixel in range(8)]

@@ -3,6 +3,7 @@
 import pytest
 import timm
 import torch
+from sklearn.covariance import LedoitWolf
 from torchvision.transforms.v2.functional import normalize
 
 from anomalib_defect_plugins.core.errors import InvalidInputError
@@ -11,9 +12,33 @@ from anomalib_defect_plugins.models.cutpaste.torch_model import CutPasteModel, m
 TINY = "test_resnet.r160_in1k"
 
 
-def test_feature_maps_default_to_strides_8_and_16():
-    assert select_maps("resnet18") == ([2, 3], 4)  # indices into act1, layer1 ... layer4
-    assert select_maps("resnet18", ["layer3", "layer1"]) == ([1, 3], 4)
+@pytest.mark.parametrize(
+    ("arguments", "positions", "image"),  # indices into act1, layer1 ... layer4
+    [
+        ({}, [2, 3], [4]),
+        ({"image_layers": None}, [2, 3], [2, 3, 4]),
+        ({"image_layers": ["layer4", "act1"]}, [2, 3], [0, 4]),
+        ({"layers": ["layer3", "layer1"], "image_layers": None}, [1, 3], [1, 3, 4]),
+        ({"layers": ["layer4"]}, [4], [4]),
+        ({"fine_tuned": True}, [2, 3], [4]),
+    ],
+)
+def test_feature_maps_default_to_strides_8_and_16_for_positions_and_to_the_last_for_images(arguments, positions, image):
+    assert select_maps("resnet18", **arguments) == (positions, image)
+
+
+def test_the_score_of_several_maps_is_the_distance_of_their_features_together():
+    model = CutPasteModel(TINY, image_layers=None, score="features").eval()
+    images = torch.rand(8, 3, 64, 64)
+    moments = model.new_moments()
+    with torch.no_grad():
+        model.observe(images, moments)
+        model.fit(moments)
+        pooled = model.normal_features(images)[:-1]
+        score = model(images).pred_score
+    squares = [LedoitWolf().fit(one.double().numpy()).mahalanobis(one.double().numpy()) for one in pooled]
+    assert len(squares) == 3
+    assert score.tolist() == pytest.approx(sum(squares) ** 0.5, rel=5e-3)
 
 
 def test_pooled_features_match_the_backbone_on_normalised_images():
@@ -26,9 +51,10 @@ def test_pooled_features_match_the_backbone_on_normalised_images():
 
 
 @pytest.mark.parametrize("localization", ["dense", "patch"])
-def test_training_returns_logits_of_three_classes(localization):
-    model = CutPasteModel(TINY, localization=localization, image_size=(64, 64), window=32).train()
-    assert model(torch.rand(6, 3, 32, 32)).shape == (6, 3)
+@pytest.mark.parametrize("classes", [2, 3])
+def test_training_returns_logits_of_the_classes(localization, classes):
+    model = CutPasteModel(TINY, localization=localization, image_size=(64, 64), window=32, classes=classes).train()
+    assert model(torch.rand(6, 3, 32, 32)).shape == (6, classes)
 
 
 def test_the_head_has_the_requested_hidden_layers():
@@ -55,6 +81,13 @@ def test_other_convolutional_backbones_work(backbone):
         ({"backbone": "resnet19"}, r"^backbone is 'resnet19', .*choose a convolutional model of timm$"),
         ({"layers": ["layer9"]}, r"^layers is \['layer9'\]; resnet18 has act1, layer1, layer2, layer3, layer4$"),
         ({"layers": []}, r"^layers is \[\]"),
+        ({"image_layers": ["layer9"]}, r"^image_layers is \['layer9'\]; resnet18 has act1, .*layer4$"),
+        (
+            {"layers": ["layer4"], "fine_tuned": True},
+            r"^layers is \['layer4'\], but fine-tuning changes layer4: .*layer3, or set freeze to null$",
+        ),
+        ({"score": "mean"}, r"^score is 'mean'; it must be one of features, positions, both$"),
+        ({"localization": "patch", "stride": 65}, r"^stride is 65; it must be the window, 64, or less$"),
         ({"localization": "map"}, r"^localization is 'map'; it must be one of dense, patch$"),
         ({"localization": "patch", "window": 300}, r"^window is 300; .* fit into images of \(256, 256\)$"),
         ({"localization": "patch", "window": 16}, r"^window is 16; it must be 32 or more"),
