@@ -8,7 +8,7 @@ III-D; each block documents the details that the paper leaves open.
 from collections.abc import Sequence
 from itertools import zip_longest
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import torch
 from anomalib.data import InferenceBatch
@@ -22,8 +22,8 @@ from anomalib_defect_plugins.models.components.fitted_density import DensityNetw
 STRIDES = (4, 8, 16)
 """Strides of the features after each halving of the FSEM, to which the encoder's maps are added."""
 
-PRIOR_LOGIT = 3.0
-"""Initial logit of texture, a probability of 0.95."""
+PRIOR = 3.0
+"""Logit of texture at the start of training, a probability of 0.95, as in focal loss (https://arxiv.org/abs/1708.02002)."""
 
 
 class SidnOutput(NamedTuple):
@@ -87,13 +87,15 @@ def make_fsem(channels: int, norm: str) -> nn.Sequential:
     return nn.Sequential(*(ResidualBlock(width, 2 * width, norm, stride=2) for width in widths))
 
 
-def make_sm(channels: int, norm: str) -> nn.Sequential:
-    """Build the segmentation module of one branch: Z' (B, 16C, H/16, W/16) to logits (B, 1, H, W)."""
+def make_sm(channels: int, norm: str, prior: float = 0.0) -> nn.Sequential:
+    """Build the segmentation module of a branch: Z' (B, 16C, H/16, W/16) to logits (B, 1, H, W), first about ``prior``."""
     blocks: list[nn.Module] = []
     for factor in (16, 8, 4, 2):
         half = factor * channels // 2
         blocks += [nn.ConvTranspose2d(2 * half, half, 4, 2, 1, bias=False), NORMS[norm](half), nn.ReLU(inplace=True)]
-    return nn.Sequential(*blocks, nn.ConvTranspose2d(channels, 1, 3, 1, 1))
+    last = nn.ConvTranspose2d(channels, 1, 3, 1, 1)
+    nn.init.constant_(cast(Tensor, last.bias), prior)
+    return nn.Sequential(*blocks, last)
 
 
 class GlobalSemanticRelation(nn.Module):
@@ -142,6 +144,7 @@ class Branch(nn.Module):
         encoder_channels: Channels of the encoder's maps at strides 4, 8 and 16; none without an encoder.
         skips: Whether the features at strides 8 and 4 are added to those of the SM.
         standardize: Whether features are standardised, and the centres have their length in the GSRM.
+        prior: Mean of the logits at the start of training.
     """
 
     def __init__(
@@ -153,6 +156,7 @@ class Branch(nn.Module):
         encoder_channels: Sequence[int] = (),
         skips: bool = False,
         standardize: bool = True,
+        prior: float = 0.0,
     ) -> None:
         super().__init__()
         dimension = 16 * channels
@@ -163,7 +167,7 @@ class Branch(nn.Module):
         )
         self.centers = nn.Parameter(functional.normalize(torch.randn(clusters, dimension), dim=1))
         self.gsrm = GlobalSemanticRelation(dimension, dimension**0.5 if standardize else 1.0) if gsrm else None
-        self.sm = make_sm(channels, norm)
+        self.sm = make_sm(channels, norm, prior)
         self.skips = skips
         self.standardize = standardize
 
@@ -248,11 +252,8 @@ class SidnModel(DensityNetwork):
         indices = [] if backbone is None else maps_at(backbone, STRIDES)
         self.encoder = None if backbone is None else Encoder(backbone, pre_trained, indices)
         widths = [] if self.encoder is None else [one.channels for one in self.encoder.maps]
-        self.texture = Branch(channels, clusters, gsrm, norm, widths, skips, standardize)
-        self.defect = Branch(channels, clusters, gsrm, norm, widths, skips, standardize)
-        # Nearly all pixels are texture: as in focal loss (https://arxiv.org/abs/1708.02002), training starts from there.
-        nn.init.constant_(self.texture.sm[-1].bias, PRIOR_LOGIT)
-        nn.init.constant_(self.defect.sm[-1].bias, -PRIOR_LOGIT)
+        self.texture = Branch(channels, clusters, gsrm, norm, widths, skips, standardize, PRIOR)
+        self.defect = Branch(channels, clusters, gsrm, norm, widths, skips, standardize, -PRIOR)
         self.density = TextureDensity(widths) if density_weight else None
         self.density_weight = density_weight
         self.fusion_weight = fusion_weight
