@@ -129,23 +129,28 @@ class GaussianDensity(nn.Module):
 class TextureDensity(nn.Module):
     """Density of the features of all positions of normal images, for textures, which look alike everywhere.
 
-    A position is described by three feature maps at the resolution of the second, as in PaDiM
-    (https://arxiv.org/abs/2011.08785), which has a density for each position instead.
+    A position is described by several feature maps, as in PaDiM (https://arxiv.org/abs/2011.08785), which has a density
+    for each position instead.
 
     Args:
-        channels: Channels of the three maps, each of half the resolution of the one before.
+        channels: Channels of the maps, fine to coarse.
+        at: Index of the map at whose resolution positions are described.
     """
 
-    def __init__(self, channels: Sequence[int]) -> None:
+    def __init__(self, channels: Sequence[int], at: int = 1) -> None:
         super().__init__()
+        self.at = at
         self.density = GaussianDensity(sum(channels))
 
-    @staticmethod
-    def describe(maps: Sequence[Tensor]) -> Tensor:
-        """Compute features, shape (B, h, w, C), of three maps (B, C1, 2h, 2w), (B, C2, h, w) and (B, C3, h/2, w/2)."""
-        fine, middle, coarse = maps
-        coarse = functional.interpolate(coarse, scale_factor=2.0, mode="bilinear")
-        return torch.cat([functional.avg_pool2d(fine, 2), middle, coarse], 1).permute(0, 2, 3, 1)
+    def describe(self, maps: Sequence[Tensor]) -> Tensor:
+        """Compute features (B, h, w, C) of maps (B, C_k, h_k, w_k), each of half the resolution of the one before.
+
+        Finer maps than the one at ``at`` are averaged, coarser ones enlarged bilinearly.
+        """
+        size = maps[self.at].shape[-2:]
+        finer = [functional.avg_pool2d(one, 2 ** (self.at - k)) for k, one in enumerate(maps[: self.at])]
+        coarser = [functional.interpolate(one, size, mode="bilinear") for one in maps[self.at + 1 :]]
+        return torch.cat([*finer, maps[self.at], *coarser], 1).permute(0, 2, 3, 1)
 
     def forward(self, maps: Sequence[Tensor], size: Sequence[int]) -> Tensor:
         """Compute Mahalanobis distances, scaled to a mean square of 1 on the normal images.

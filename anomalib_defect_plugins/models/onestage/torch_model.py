@@ -191,7 +191,7 @@ class OneStageModel(DensityNetwork):
 
     def normal_features(self, image: Tensor) -> list[Tensor]:
         """Compute the features (B, H/8, W/8, C) that the density is fitted to."""
-        return [TextureDensity.describe(self.encoder(image)[1:])]
+        return [] if self.density is None else [self.density.describe(self.encoder(image)[1:])]
 
     def maps(self, encoded: Sequence[Tensor]) -> dict[str, Tensor]:
         """Compute the logits f_k in use, each (B, 1, H, W), of the encoder's maps, fine to coarse."""

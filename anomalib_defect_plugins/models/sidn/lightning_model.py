@@ -30,7 +30,6 @@ from anomalib_defect_plugins.generators.mixed import build_generator
 from anomalib_defect_plugins.layers import NORMS
 from anomalib_defect_plugins.models.components.augmentation import Augmentation
 from anomalib_defect_plugins.models.components.defect_model import DefectModel
-from anomalib_defect_plugins.models.components.encoder_rate import rates
 from anomalib_defect_plugins.models.components.fitted_density import FittedDensity
 from anomalib_defect_plugins.models.components.iterative_training import IterativeTraining
 from anomalib_defect_plugins.models.sidn.loss import (
@@ -53,13 +52,12 @@ class Sidn(FittedDensity, DefectModel, IterativeTraining, AnomalibModule):
         image_size: Height and width that images are resized to, in pixels, multiples of 16; ``None`` selects those of
             the training images, scaled down to 640 x 256 pixels if they have more. The paper's is (256, 256). Images
             are converted to grey where there is no backbone.
-        backbone: Name of a convolutional timm model whose maps at strides 4, 8 and 16 both branches use; ``None`` for
-            the paper's network.
+        backbone: Name of a convolutional timm model with maps at strides 4 to 32, which is not trained. Both branches
+            use the first three; ``None`` for the paper's network.
         pre_trained: Whether to load timm's weights into the backbone, which are downloaded once; or a file with them.
-        encoder_rate: Learning rate of the backbone, as a multiple of ``learning_rate``; 0 freezes it.
-        density_weight: Weight, in the texture branch, of the Mahalanobis distance of the backbone's features to those
-            of the normal training images, fitted after the last step; 0, or no backbone, for the paper's branch. Maps
-            are otherwise not limited to [0, 1].
+        density_weight: Weight, in the texture branch, of the Mahalanobis distances of the backbone's features to those
+            of the normal training images, fitted after the last step: one of strides 4, 8 and 16, and one of 16 and
+            32. 0, or no backbone, selects the paper's branch. Maps are otherwise not limited to [0, 1].
         skips: Whether each branch adds its features at strides 8 and 4 to those of its segmentation module.
         channels: Channels C of the first layer.
         clusters: Cluster centres K of each branch.
@@ -126,8 +124,7 @@ class Sidn(FittedDensity, DefectModel, IterativeTraining, AnomalibModule):
         image_size: tuple[int, int] | None = None,
         backbone: str | None = "mobilenetv2_100",
         pre_trained: bool | str | Path = True,
-        encoder_rate: float = 0.1,
-        density_weight: float = 10.0,
+        density_weight: float = 3.0,
         skips: bool = True,
         channels: int = 16,
         clusters: int = 12,
@@ -150,7 +147,7 @@ class Sidn(FittedDensity, DefectModel, IterativeTraining, AnomalibModule):
         center_weight: float = 0.01,
         fusion_weight: float = 0.5,
         median_size: int = 3,
-        score_share: float = 0.05,
+        score_share: float = 0.01,
         standardize: bool = True,
         mask_opening: int = 1,
         pre_processor: PreProcessor | bool = True,
@@ -200,15 +197,12 @@ class Sidn(FittedDensity, DefectModel, IterativeTraining, AnomalibModule):
             density_weight if backbone else 0.0,
             standardize,
         )
-        if self.model.encoder is not None:
-            self.model.encoder.requires_grad_(encoder_rate > 0)
         for branch in (self.model.texture, self.model.defect):
             branch.centers.requires_grad_(clustering)  # distributed training requires a gradient for every weight
         self.defect_share = defect_share
         self.iterations = iterations
         self.augmentation = Augmentation(None if crop_size is None else (crop_size, crop_size), augment)
         self.learning_rate = learning_rate
-        self.encoder_rate = encoder_rate
         self.hard_ratio = hard_ratio
         self.printed_losses = printed_losses
         self.annealing = annealing
@@ -219,7 +213,7 @@ class Sidn(FittedDensity, DefectModel, IterativeTraining, AnomalibModule):
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Create Adam, as in section III-E."""
-        optimizer = Adam(rates(self.model, self.learning_rate, self.encoder_rate), lr=self.learning_rate)
+        optimizer = Adam([one for one in self.parameters() if one.requires_grad], lr=self.learning_rate)
         return self.cosine_schedule(optimizer) if self.annealing else optimizer
 
     def training_step(self, batch: Batch[Any], batch_idx: int) -> Tensor | None:

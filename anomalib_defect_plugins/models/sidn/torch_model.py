@@ -6,7 +6,6 @@ III-D; each block documents the details that the paper leaves open.
 """
 
 from collections.abc import Sequence
-from itertools import zip_longest
 from pathlib import Path
 from typing import NamedTuple, cast
 
@@ -19,8 +18,8 @@ from anomalib_defect_plugins.layers import NORMS, Encoder, MedianFilter, maps_at
 from anomalib_defect_plugins.layers.density import GaussianDensity, TextureDensity
 from anomalib_defect_plugins.models.components.fitted_density import DensityNetwork
 
-STRIDES = (4, 8, 16)
-"""Strides of the features after each halving of the FSEM, to which the encoder's maps are added."""
+STRIDES = (4, 8, 16, 32)
+"""Strides of the encoder's maps: the first three are added to the features after each halving of the FSEM."""
 
 PRIOR = 3.0
 """Logit of texture at the start of training, a probability of 0.95, as in focal loss (https://arxiv.org/abs/1708.02002)."""
@@ -88,7 +87,7 @@ def make_fsem(channels: int, norm: str) -> nn.Sequential:
 
 
 def make_sm(channels: int, norm: str, prior: float = 0.0) -> nn.Sequential:
-    """Build the segmentation module of a branch: Z' (B, 16C, H/16, W/16) to logits (B, 1, H, W), first about ``prior``."""
+    """Build the segmentation module of a branch: Z' (B, 16C, H/16, W/16) to logits (B, 1, H, W) with the mean prior."""
     blocks: list[nn.Module] = []
     for factor in (16, 8, 4, 2):
         half = factor * channels // 2
@@ -176,13 +175,13 @@ class Branch(nn.Module):
 
         Args:
             z: Z, shape (B, 2C, H/2, W/2).
-            maps: Maps of the encoder at strides 4, 8 and 16.
+            maps: Maps of the encoder at strides 4, 8 and 16; further ones have no effect.
         """
         levels = []
-        for block, projection, encoded in zip_longest(self.fsem, self.projections, maps):
+        for index, block in enumerate(self.fsem):
             z = block(z)
-            if projection is not None:
-                z = functional.relu(z + projection(encoded))
+            if self.projections:
+                z = functional.relu(z + self.projections[index](maps[index]))
             levels.append(z)
         if self.standardize:
             # What all positions of an image share would dominate the features, and all centres end in that direction.
@@ -223,8 +222,8 @@ class SidnModel(DensityNetwork):
         backbone: Name of a convolutional timm model whose maps are added to the features; ``None`` for the paper's.
         pre_trained: Whether to load timm's weights, or a file with them.
         skips: Whether the features at strides 8 and 4 are added to those of the SM.
-        density_weight: Weight of the density of normal features in the texture branch; 0 for the paper's. The map is
-            then a log-odds, and not limited to [0, 1].
+        density_weight: Weight of the densities of normal features in the texture branch; 0 for the paper's. The map is
+            otherwise a log-odds, and not limited to [0, 1].
         standardize: Whether features are standardised, and the centres have their length in the GSRM.
 
     Raises:
@@ -250,11 +249,13 @@ class SidnModel(DensityNetwork):
         super().__init__()
         self.fem = make_fem(channels, norm)
         indices = [] if backbone is None else maps_at(backbone, STRIDES)
-        self.encoder = None if backbone is None else Encoder(backbone, pre_trained, indices)
+        self.encoder = None if backbone is None else Encoder(backbone, pre_trained, indices, frozen=True)
         widths = [] if self.encoder is None else [one.channels for one in self.encoder.maps]
-        self.texture = Branch(channels, clusters, gsrm, norm, widths, skips, standardize, PRIOR)
-        self.defect = Branch(channels, clusters, gsrm, norm, widths, skips, standardize, -PRIOR)
-        self.density = TextureDensity(widths) if density_weight else None
+        self.texture = Branch(channels, clusters, gsrm, norm, widths[:3], skips, standardize, PRIOR)
+        self.defect = Branch(channels, clusters, gsrm, norm, widths[:3], skips, standardize, -PRIOR)
+        # One of strides 4, 8 and 16 at 8, and one of 16 and 32 at 16, which sees large, shallow defects.
+        self.fine_density = TextureDensity(widths[:3], 1) if density_weight else None
+        self.coarse_density = TextureDensity(widths[2:], 0) if density_weight else None
         self.density_weight = density_weight
         self.fusion_weight = fusion_weight
         self.median = MedianFilter(median_size)
@@ -279,21 +280,24 @@ class SidnModel(DensityNetwork):
         defect_logits, defect_features = self.defect(z, maps)
         if self.training:
             return SidnOutput(texture_logits, defect_logits, texture_features, defect_features)
-        if self.density is None:
+        if self.fine_density is None or self.coarse_density is None:
             fused = fuse(texture_logits.sigmoid(), defect_logits.sigmoid(), self.fusion_weight)
         else:
             fused = (1 - self.fusion_weight) * -texture_logits + self.fusion_weight * defect_logits
-            fused = fused + self.density_weight * self.density(maps, image.shape[-2:])
+            distance = self.fine_density(maps[:3], image.shape[-2:]) + self.coarse_density(maps[2:], image.shape[-2:])
+            fused = fused + self.density_weight * distance
         anomaly_map = self.median(fused)
         return InferenceBatch(pred_score=top_mean(anomaly_map, self.score_share), anomaly_map=anomaly_map)
 
     def densities(self) -> list[GaussianDensity]:
-        """Return the density of the texture branch, if there is one."""
-        return [] if self.density is None else [self.density.density]
+        """Return the two densities of the texture branch, if it has them."""
+        return [one.density for one in (self.fine_density, self.coarse_density) if one is not None]
 
     def normal_features(self, image: Tensor) -> list[Tensor]:
-        """Compute the features (B, H/8, W/8, C) that the density is fitted to."""
-        return [TextureDensity.describe(self.extract(image)[1])]
+        """Compute the features (B, H/8, W/8, C) and (B, H/16, W/16, C) that the densities are fitted to."""
+        _, maps = self.extract(image)
+        parts = ((self.fine_density, maps[:3]), (self.coarse_density, maps[2:]))
+        return [density.describe(part) for density, part in parts if density is not None]
 
 
 def fuse(texture: Tensor, defect: Tensor, weight: float) -> Tensor:

@@ -101,22 +101,29 @@ def random_maps(seed: int, images: int = 4) -> list[torch.Tensor]:
 def fitted(maps: list[torch.Tensor]) -> TextureDensity:
     texture = TextureDensity([2, 3, 4])
     moments = Moments(9)
-    moments.update(TextureDensity.describe(maps))
+    moments.update(texture.describe(maps))
     texture.density.fit(moments)
     return texture
 
 
 def test_a_position_is_described_by_all_maps_at_the_resolution_of_the_second():
     maps = random_maps(0)
-    features = TextureDensity.describe(maps)
+    features = TextureDensity([2, 3, 4]).describe(maps)
     assert features.shape == (4, 8, 8, 9)
     assert torch.equal(features[..., 2:5], maps[1].permute(0, 2, 3, 1))
     assert torch.allclose(features[0, 2, 3, :2], maps[0][0, :, 4:6, 6:8].mean((1, 2)))
 
 
+def test_the_resolution_of_the_positions_can_be_that_of_the_first_map():
+    maps = random_maps(0)[1:]
+    features = TextureDensity([3, 4], at=0).describe(maps)
+    assert features.shape == (4, 8, 8, 7)
+    assert torch.equal(features[..., :3], maps[0].permute(0, 2, 3, 1))
+
+
 def test_the_mean_square_of_the_distances_of_normal_images_is_one():
     maps = random_maps(0, images=64)
-    features = TextureDensity.describe(maps)
+    features = TextureDensity([2, 3, 4]).describe(maps)
     distances = fitted(maps).density(features) / 9**0.5
     assert float(distances.square().mean()) == pytest.approx(1, abs=0.02)
 

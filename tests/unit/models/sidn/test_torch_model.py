@@ -100,11 +100,12 @@ def encoded() -> SidnModel:
 def test_both_branches_read_the_maps_of_the_encoder(encoded):
     images = torch.rand(1, 3, 64, 64)
     z, maps = encoded.extract(images)
-    assert [one.shape[-1] for one in maps] == [16, 8, 4]
+    assert [one.shape[-1] for one in maps] == [16, 8, 4, 2]
+    other = [torch.rand_like(one) for one in maps]
     for branch in (encoded.texture, encoded.defect):
         plain = branch(z, maps)[0]
         for index in range(3):
-            changed = [one + (number == index) for number, one in enumerate(maps)]
+            changed = [*maps[:index], other[index], *maps[index + 1 :]]
             assert not torch.allclose(branch(z, changed)[0], plain, atol=1e-4)
 
 
@@ -122,7 +123,8 @@ def test_the_map_is_the_fused_log_odds_and_the_weighted_distance(encoded):
     with torch.inference_mode():
         z, maps = model.extract(images)
         odds = (model.defect(z, maps)[0] - model.texture(z, maps)[0]) / 2
-        expected = odds + 2 * model.density(maps, (64, 64))
+        distance = model.fine_density(maps[:3], (64, 64)) + model.coarse_density(maps[2:], (64, 64))
+        expected = odds + 2 * distance
         assert torch.allclose(model(images).anomaly_map, model.median(expected), atol=1e-5)
 
 
