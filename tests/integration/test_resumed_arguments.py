@@ -152,7 +152,7 @@ def test_another_batch_size_completes_the_iterations(root, started, tmp_path, ba
     rates = Rates()
     run = train(root, tmp_path, "sidn", rates, started("sidn", iterations=6), batch_size=batch_size, iterations=7)
     assert run.engine.trainer.global_step == 7
-    assert rates.rates == pytest.approx([cosine(step, 7, 2e-4) for step in range(DONE, 7)], rel=1e-9)
+    assert rates.rates == pytest.approx([cosine(step, 7, 1e-3) for step in range(DONE, 7)], rel=1e-9)
 
 
 @pytest.mark.parametrize("method", ["cutpaste", "defectgan", "sidn"])

@@ -160,8 +160,8 @@ def test_a_model_that_is_fitted_again_continues_where_it_stopped(root, tmp_path,
     assert not differences(model.state_dict(), before)
     model.iterations = 8
     assert fit(engine, model, datamodule)[0] == 8
-    # 2e-4 * (1 + cos(pi * step / 8)) / 2 for the steps 4 to 7
-    assert rates.rates[4:] == pytest.approx([1e-4, 6.17317e-5, 2.92893e-5, 7.61205e-6], rel=1e-5)
+    # 1e-3 * (1 + cos(pi * step / 8)) / 2 for the steps 4 to 7
+    assert rates.rates[4:] == pytest.approx([5e-4, 3.086583e-4, 1.464466e-4, 3.806023e-5], rel=1e-5)
 
 
 def test_the_options_of_the_user_hold_for_every_model(root, tmp_path):

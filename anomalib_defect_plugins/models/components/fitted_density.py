@@ -75,6 +75,12 @@ class FittedDensity(TrainerOptions):
         super().__init__(*args, **kwargs)
         self.register_buffer("density_step", torch.tensor(-1))
 
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Restore components as anomalib does; version 0.1 of some models had no densities."""
+        super().on_load_checkpoint(checkpoint)
+        if not self.model.densities():
+            checkpoint["state_dict"].setdefault("density_step", self.density_step)
+
     def setup(self, stage: str) -> None:
         """Check the data before training starts.
 
