@@ -144,7 +144,7 @@ def test_clusters_are_alive_after_training(tmp_path):
     """The centres of a branch differ, most have features, and what the GSRM adds is seen in the map."""
     torch.manual_seed(0)
     data = TextureDefects(tmp_path / "data", category="gravel", image_size=64, train_batch_size=8, num_workers=0)
-    arguments = SMALL | {"backbone": "test_resnet.r160_in1k", "pre_trained": False, "clusters": 12, "iterations": 150}
+    arguments = SMALL | {"backbone": "test_resnet.r160_in1k", "pre_trained": False, "clusters": 12, "iterations": 80}
     model = fit(Sidn(**arguments, crop_size=64, visualizer=False), data, tmp_path, {"limit_val_batches": 0}).model
     network = model.model.eval()
     images = torch.stack([model.pre_processor.transform(data.train_data[n].image) for n in range(16)])
