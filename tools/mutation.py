@@ -30,7 +30,7 @@ MUTATIONS = [
     ("sidn", "similarity_loss", "(texture * defect).sum(-1).mean()", "(texture * defect).mean(-1).mean()"),
     ("sidn", "soft_assignment", "** (-(alpha + 1) / 2)", "** (-(alpha - 1) / 2)"),
     ("sidn", "target_distribution", "assignment.detach() ** 2 / ", "assignment.detach() / "),
-    ("sidn", "center_loss", "return cosine.mean()", "return -cosine.mean()"),
+    ("sidn", "center_loss", "return cosines(", "return -cosines("),
     ("onestage", "cross_entropy", "-weight * mean_where", "weight * mean_where"),
     ("onestage", "mean_where", "torch.where(region, values, 0)", "torch.where(region, 0, values)"),
     ("onestage", "stage_loss", "functional.logsigmoid(-logits)", "-functional.logsigmoid(logits)"),

@@ -21,7 +21,11 @@ SIDE = 64
 
 MODELS: dict[str, tuple[Callable[..., AnomalibModule], dict[str, Any], dict[str, Any] | None]] = {
     "htpgan": (HtpGan, {"num_scales": 3, "min_size": 32, "width": 4, "iterations_per_scale": 5}, None),
-    "sidn": (Sidn, {"channels": 4, "clusters": 3, "iterations": 15}, None),
+    "sidn": (
+        Sidn,
+        {"backbone": "test_resnet.r160_in1k", "pre_trained": False, "channels": 4, "clusters": 3, "iterations": 15},
+        None,
+    ),
     "cutpaste": (
         CutPaste,
         {"backbone": "test_efficientnet_gn.r160_in1k", "pre_trained": False, "iterations": 15},
