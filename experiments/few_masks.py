@@ -26,7 +26,6 @@ from torchmetrics.functional.classification import binary_average_precision
 
 from anomalib_defect_plugins import MagneticTile, OneStage, WithDefects
 from anomalib_defect_plugins.data.original_masks import OriginalMasks
-from anomalib_defect_plugins.generators import MixedDefects
 
 COLUMNS = ["pixel AP", "pixel AUROC", "AUPRO", "image AUROC", "image F1", "train s"]
 
@@ -34,8 +33,7 @@ COLUMNS = ["pixel AP", "pixel AUROC", "AUPRO", "image AUROC", "image F1", "train
 def create_data(options: Namespace, seed: int) -> WithDefects:
     """Create the data of a seed."""
     base = MagneticTile(data_root("magnetic_tile"), train_batch_size=options.batch, num_workers=options.workers)
-    synthetic = MixedDefects(options.synthetic) if options.synthetic else None
-    return WithDefects(base, real=options.masks, per_object=1, synthetic=synthetic, seed=seed)
+    return WithDefects(base, real=options.masks, per_object=1, synthetic=options.synthetic or None, seed=seed)
 
 
 def predict(model: OneStage, data: WithDefects) -> tuple[Tensor, list[Tensor], list[Tensor]]:

@@ -244,8 +244,10 @@ class CheckpointErrors(_Module):
         return f"{trained}pass the --model arguments that they were trained with, or another --ckpt_path"
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Save as anomalib does, and the name of the class."""
+        """Save as anomalib does, and the name of the class; paths become text, since checkpoints hold plain values."""
         super().on_save_checkpoint(checkpoint)
+        arguments = checkpoint.get("hyper_parameters", {})
+        arguments.update({name: str(value) for name, value in arguments.items() if isinstance(value, Path)})
         checkpoint[MODEL_KEY] = type(self).__name__
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:

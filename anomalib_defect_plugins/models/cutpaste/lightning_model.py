@@ -141,7 +141,6 @@ class CutPaste(FittedDensity, DefectModel, IterativeTraining, AnomalibModule):
         if localization == "patch":
             self.fix_image_size()
         _check_size(self.image_size)
-        self.hparams["pre_trained"] = pre_trained if isinstance(pre_trained, bool) else str(pre_trained)  # plain values
         self.generators = tuple(generator() for generator in TASKS[task])
         self.model = CutPasteModel(
             backbone,

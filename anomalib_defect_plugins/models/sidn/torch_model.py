@@ -295,7 +295,7 @@ class SidnModel(DensityNetwork):
 
     def normal_features(self, image: Tensor) -> list[Tensor]:
         """Compute the features (B, H/8, W/8, C) and (B, H/16, W/16, C) that the densities are fitted to."""
-        _, maps = self.extract(image)
+        maps = [] if self.encoder is None else self.encoder(image)
         parts = ((self.fine_density, maps[:3]), (self.coarse_density, maps[2:]))
         return [density.describe(part) for density, part in parts if density is not None]
 

@@ -280,3 +280,9 @@ def test_an_invalid_size_of_a_custom_pre_processor_is_named(datamodule, tmp_path
     custom = AntialiasedPreProcessor(Compose([Resize((30, 40))]))
     with pytest.raises(InvalidInputError, match="the image size is 30 x 40 pixels"):
         trained(datamodule, tmp_path, pre_processor=custom)
+
+
+def test_a_path_to_weights_is_text_in_checkpoints():
+    checkpoint = {"hyper_parameters": {"pre_trained": Path("weights.pth"), "iterations": 4}}
+    OneStage(image_size=(32, 32), backbone=BACKBONE, pre_trained=False).on_save_checkpoint(checkpoint)
+    assert checkpoint["hyper_parameters"] == {"pre_trained": "weights.pth", "iterations": 4}
