@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from anomalib_defect_plugins.core.errors import InvalidInputError
+from anomalib_defect_plugins.layers.nearest_center import NearestCenter
 
 RIDGE = 1e-6
 """Fraction of the mean variance that is added to each variance, for features that hardly vary."""
@@ -49,10 +50,14 @@ class Moments:
         self.cubes += length @ x
         self.fourths += length @ length
 
-    def reduce(self, total: Callable[[Tensor], Tensor]) -> None:
-        """Apply ``total`` to each sum, which adds a tensor up over the processes of a distributed training run."""
+    def reduce(self, gather: Callable[[Tensor], Tensor]) -> None:
+        """Add the sums of the processes of a distributed training run.
+
+        Args:
+            gather: Function that stacks the tensors of all processes along a new first axis.
+        """
         for name, value in vars(self).items():
-            setattr(self, name, total(value))
+            setattr(self, name, gather(value).sum(0))
 
     def ledoit_wolf(self) -> tuple[Tensor, Tensor, float]:
         """Compute the mean (C,), the shrunk covariance (C, C) and the shrinkage, in [0, 1].
@@ -107,6 +112,11 @@ class GaussianDensity(nn.Module):
         super().__init__()
         self.register_buffer("mean", torch.zeros(dimension))
         self.register_buffer("whitening", torch.eye(dimension))
+        self.scale = dimension**0.5  # root mean square of the distances of the features that it is fitted to
+
+    def collector(self, device: torch.device | str) -> Moments:
+        """Create empty sums."""
+        return Moments(len(self.mean), device)
 
     def fit(self, moments: Moments) -> None:
         """Fit mean and covariance to the features in ``moments``.
@@ -135,18 +145,29 @@ class TextureDensity(nn.Module):
     Args:
         channels: Channels of the maps, fine to coarse.
         at: Index of the map at whose resolution positions are described.
+        density: Class of the density.
+        pool: Whether each map is averaged over 3x3 positions, as in PatchCore (https://arxiv.org/abs/2106.08265).
     """
 
-    def __init__(self, channels: Sequence[int], at: int = 1) -> None:
+    def __init__(
+        self,
+        channels: Sequence[int],
+        at: int = 1,
+        density: type[GaussianDensity | NearestCenter] = GaussianDensity,
+        pool: bool = False,
+    ) -> None:
         super().__init__()
         self.at = at
-        self.density = GaussianDensity(sum(channels))
+        self.density = density(sum(channels))
+        self.pool = pool
 
     def describe(self, maps: Sequence[Tensor]) -> Tensor:
         """Compute features (B, h, w, C) of maps (B, C_k, h_k, w_k), each of half the resolution of the one before.
 
         Finer maps than the one at ``at`` are averaged, coarser ones enlarged bilinearly.
         """
+        if self.pool:
+            maps = [functional.avg_pool2d(one, 3, 1, 1, count_include_pad=False) for one in maps]
         size = maps[self.at].shape[-2:]
         finer = [functional.avg_pool2d(one, 2 ** (self.at - k)) for k, one in enumerate(maps[: self.at])]
         coarser = [functional.interpolate(one, size, mode="bilinear") for one in maps[self.at + 1 :]]
@@ -162,6 +183,5 @@ class TextureDensity(nn.Module):
         Returns:
             Distances, shape (B, 1, H, W), 0 or greater.
         """
-        features = self.describe(maps)
-        distances = self.density(features)[:, None] / features.shape[-1] ** 0.5
+        distances = self.density(self.describe(maps))[:, None] / self.density.scale
         return functional.interpolate(distances, list(size), mode="bilinear")

@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 from anomalib_defect_plugins.core.errors import ConfigurationError
 from anomalib_defect_plugins.data.loading import check_one_size
-from anomalib_defect_plugins.layers.density import GaussianDensity, Moments
+from anomalib_defect_plugins.layers.density import GaussianDensity
+from anomalib_defect_plugins.layers.nearest_center import NearestCenter
 from anomalib_defect_plugins.models.components.checks import datamodule_of
 from anomalib_defect_plugins.models.components.normal_images import normal_images
 from anomalib_defect_plugins.models.components.trainer_options import TrainerOptions
@@ -19,43 +20,42 @@ class DensityNetwork(nn.Module):
     """Network with densities of its features."""
 
     @abstractmethod
-    def densities(self) -> list[GaussianDensity]:
+    def densities(self) -> Sequence[GaussianDensity | NearestCenter]:
         """Return the densities that are fitted to normal images; none if the network has none."""
 
     @abstractmethod
     def normal_features(self, image: Tensor) -> Sequence[Tensor]:
         """Compute the features (..., C) that each density is fitted to, of images (B, C, H, W), float in [0, 1]."""
 
-    def new_moments(self) -> list[Moments]:
-        """Create empty sums for each density, on the device of the model if it supports double precision."""
-        densities = self.densities()
-        device = densities[0].mean.device if densities else torch.device("cpu")
+    def new_moments(self) -> list[Any]:
+        """Create what each density is fitted to, empty, on the device of the model if it supports double precision."""
+        device = next(self.buffers(), torch.empty(0)).device
         device = torch.device("cpu") if device.type == "mps" else device
-        return [Moments(len(density.mean), device) for density in densities]
+        return [density.collector(device) for density in self.densities()]
 
     @torch.no_grad()
-    def observe(self, image: Tensor, moments: Sequence[Moments]) -> None:
+    def observe(self, image: Tensor, moments: Sequence[Any]) -> None:
         """Add the features of normal images to ``moments``; the model must be in evaluation mode.
 
         Args:
             image: Images, shape (B, 3, H, W), float in [0, 1].
-            moments: Sums, one for each density.
+            moments: As in :meth:`new_moments`.
         """
         for sums, features in zip(moments, self.normal_features(image), strict=True):
             sums.update(features)
 
-    def fit(self, moments: Sequence[Moments], total: Callable[[Tensor], Tensor] = lambda value: value) -> None:
+    def fit(self, moments: Sequence[Any], gather: Callable[[Tensor], Tensor] = lambda value: value[None]) -> None:
         """Fit the densities to the observed features.
 
         Args:
-            moments: Sums, one for each density.
-            total: Function that adds a tensor up over the processes of a distributed training run.
+            moments: As in :meth:`new_moments`.
+            gather: Function that stacks the tensors of the processes of a distributed training run along a new axis.
 
         Raises:
             InvalidInputError: If there were fewer than two normal images, or if the features are not finite.
         """
         for density, sums in zip(self.densities(), moments, strict=True):
-            sums.reduce(total)
+            sums.reduce(gather)
             density.fit(sums)
 
 
@@ -126,7 +126,7 @@ class FittedDensity(TrainerOptions):
         moments = self.model.new_moments()
         for image in self.normal_batches():
             self.model.observe(image, moments)
-        self.model.fit(moments, self.total)
+        self.model.fit(moments, self.gather)
 
     def normal_batches(self, part: slice = slice(None)) -> Iterator[Tensor]:
         """Yield the normal training images that this process reads, shape (B, C, H, W), as the network expects them.
@@ -141,9 +141,9 @@ class FittedDensity(TrainerOptions):
             check_one_size(batch.image, self.name)
             yield batch.image.as_subclass(Tensor)
 
-    def total(self, value: Tensor) -> Tensor:
-        """Add a tensor up over all processes."""
-        return cast(Tensor, self.trainer.strategy.reduce(value, reduce_op="sum"))
+    def gather(self, value: Tensor) -> Tensor:
+        """Stack the tensors of all processes along a new first axis."""
+        return cast(Tensor, self.all_gather(value)).reshape(-1, *value.shape)
 
     def _share_buffers(self) -> None:
         """Copy the buffers of the first process, whose batch statistics its checkpoint holds, to all processes."""

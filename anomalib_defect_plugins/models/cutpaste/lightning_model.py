@@ -237,11 +237,11 @@ class CutPaste(FittedDensity, DefectModel, IterativeTraining, AnomalibModule):
         scores = Moments(2, moments[0].sum.device)
         for image in self.normal_batches(slice(count // 2)):
             self.model.observe(image, moments)
-        self.model.fit(deepcopy(moments), self.total)
+        self.model.fit(deepcopy(moments), self.gather)
         for image in self.normal_batches(slice(count // 2, None)):
             scores.update(self.model.score_both(image, moments).T)
-        self.model.fit(moments, self.total)
-        scores.reduce(self.total)
+        self.model.fit(moments, self.gather)
+        scores.reduce(self.gather)
         localizer.fit(scores)
 
     def _count_normal(self) -> int:

@@ -19,6 +19,7 @@ from anomalib_defect_plugins.core.checks import check_fraction, check_not_negati
 from anomalib_defect_plugins.core.errors import InvalidInputError
 from anomalib_defect_plugins.layers import NORMS, top_mean
 from anomalib_defect_plugins.layers.density import GaussianDensity, TextureDensity
+from anomalib_defect_plugins.layers.nearest_center import NearestCenter
 from anomalib_defect_plugins.models.components.fitted_density import DensityNetwork
 from anomalib_defect_plugins.models.components.renamed_weights import rename_weights
 from anomalib_defect_plugins.models.onestage.encoder import WIDTHS, SegDecEncoder, TimmEncoder, blocks
@@ -185,7 +186,7 @@ class OneStageModel(DensityNetwork):
             anomaly_map = odds + self.density_weight * self.density(encoded[1:], image.shape[-2:])
         return InferenceBatch(pred_score=SCORES[self.score](anomaly_map), anomaly_map=anomaly_map)
 
-    def densities(self) -> list[GaussianDensity]:
+    def densities(self) -> list[GaussianDensity | NearestCenter]:
         """Return the density of normal features, if there is one."""
         return [] if self.density is None else [self.density.density]
 

@@ -55,9 +55,10 @@ class Sidn(FittedDensity, DefectModel, IterativeTraining, AnomalibModule):
         backbone: Name of a convolutional timm model with maps at strides 4 to 32, which is not trained. Both branches
             use the first three; ``None`` for the paper's network.
         pre_trained: Whether to load timm's weights into the backbone, which are downloaded once; or a file with them.
-        density_weight: Weight, in the texture branch, of the Mahalanobis distances of the backbone's features to those
-            of the normal training images, fitted after the last step: one of strides 4, 8 and 16, and one of 16 and
-            32. 0, or no backbone, selects the paper's branch. Maps are otherwise not limited to [0, 1].
+        density_weight: Weight, in the texture branch, of the distances of the backbone's features to those of the
+            normal training images, fitted after the last step: to the nearest of 512 centres at strides 8 and 16, and
+            the Mahalanobis distance at strides 16 and 32. Maps are then not limited to [0, 1], and the image score is
+            the standard deviation of the distances. 0, or no backbone, selects the paper's branch and score.
         skips: Whether each branch adds its features at strides 8 and 4 to those of its segmentation module.
         channels: Channels C of the first layer.
         clusters: Cluster centres K of each branch.
@@ -89,7 +90,8 @@ class Sidn(FittedDensity, DefectModel, IterativeTraining, AnomalibModule):
         center_weight: Weight of L_td, lambda_4.
         fusion_weight: Weight of the defect branch in the fusion, lambda_f, in [0, 1].
         median_size: Side of the median filter in pixels, odd; 1 disables it.
-        score_share: Share of the highest pixels of an anomaly map whose mean is the image score, in (0, 1].
+        score_share: Share of the highest pixels of an anomaly map whose mean is the image score without
+            ``density_weight``, in (0, 1].
         standardize: Whether the FSEM's features are standardised by image and channel before its last ReLU, and the
             centres have their length in the GSRM. The paper specifies neither; without, as in version 0.1, the centres
             of a branch become equal, and what the GSRM adds is negligible.

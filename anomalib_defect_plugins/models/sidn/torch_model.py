@@ -16,6 +16,7 @@ from torch.nn import functional
 
 from anomalib_defect_plugins.layers import NORMS, Encoder, MedianFilter, maps_at, top_mean
 from anomalib_defect_plugins.layers.density import GaussianDensity, TextureDensity
+from anomalib_defect_plugins.layers.nearest_center import NearestCenter
 from anomalib_defect_plugins.models.components.fitted_density import DensityNetwork
 
 STRIDES = (4, 8, 16, 32)
@@ -217,12 +218,13 @@ class SidnModel(DensityNetwork):
         gsrm: Whether to use the global semantic relation module.
         fusion_weight: Weight of the defect branch in the fusion, lambda_f of eq. 26, in [0, 1].
         median_size: Side of the median filter in pixels, odd; 1 disables it.
-        score_share: Share of the highest pixels whose mean is the image score, in (0, 1].
+        score_share: Share of the highest pixels whose mean is the image score, in (0, 1]; with densities, the score is
+            the standard deviation of the distances.
         norm: Name of the norm, see ``NORMS``; the paper does not specify it.
         backbone: Name of a convolutional timm model whose maps are added to the features; ``None`` for the paper's.
         pre_trained: Whether to load timm's weights, or a file with them.
         skips: Whether the features at strides 8 and 4 are added to those of the SM.
-        density_weight: Weight of the densities of normal features in the texture branch; 0 for the paper's. The map is
+        density_weight: Weight of the distances to normal features in the texture branch; 0 for the paper's. The map is
             otherwise a log-odds, and not limited to [0, 1].
         standardize: Whether features are standardised, and the centres have their length in the GSRM.
 
@@ -253,8 +255,8 @@ class SidnModel(DensityNetwork):
         widths = [] if self.encoder is None else [one.channels for one in self.encoder.maps]
         self.texture = Branch(channels, clusters, gsrm, norm, widths[:3], skips, standardize, PRIOR)
         self.defect = Branch(channels, clusters, gsrm, norm, widths[:3], skips, standardize, -PRIOR)
-        # One of strides 4, 8 and 16 at 8, and one of 16 and 32 at 16, which sees large, shallow defects.
-        self.fine_density = TextureDensity(widths[:3], 1) if density_weight else None
+        # One of strides 8 and 16 at 8, and one of 16 and 32 at 16, which sees large, shallow defects.
+        self.fine_density = TextureDensity(widths[1:3], 0, NearestCenter, pool=True) if density_weight else None
         self.coarse_density = TextureDensity(widths[2:], 0) if density_weight else None
         self.density_weight = density_weight
         self.fusion_weight = fusion_weight
@@ -281,22 +283,22 @@ class SidnModel(DensityNetwork):
         if self.training:
             return SidnOutput(texture_logits, defect_logits, texture_features, defect_features)
         if self.fine_density is None or self.coarse_density is None:
-            fused = fuse(texture_logits.sigmoid(), defect_logits.sigmoid(), self.fusion_weight)
-        else:
-            fused = (1 - self.fusion_weight) * -texture_logits + self.fusion_weight * defect_logits
-            distance = self.fine_density(maps[:3], image.shape[-2:]) + self.coarse_density(maps[2:], image.shape[-2:])
-            fused = fused + self.density_weight * distance
-        anomaly_map = self.median(fused)
-        return InferenceBatch(pred_score=top_mean(anomaly_map, self.score_share), anomaly_map=anomaly_map)
+            anomaly_map = self.median(fuse(texture_logits.sigmoid(), defect_logits.sigmoid(), self.fusion_weight))
+            return InferenceBatch(pred_score=top_mean(anomaly_map, self.score_share), anomaly_map=anomaly_map)
+        odds = (1 - self.fusion_weight) * -texture_logits + self.fusion_weight * defect_logits
+        distance = self.fine_density(maps[1:3], image.shape[-2:]) + self.coarse_density(maps[2:], image.shape[-2:])
+        anomaly_map = self.median(odds + self.density_weight * distance)
+        # Images differ in their mean distance, defective or not, and less in how much it varies within an image.
+        return InferenceBatch(pred_score=distance.flatten(1).std(1, correction=0), anomaly_map=anomaly_map)
 
-    def densities(self) -> list[GaussianDensity]:
+    def densities(self) -> list[GaussianDensity | NearestCenter]:
         """Return the two densities of the texture branch, if it has them."""
         return [one.density for one in (self.fine_density, self.coarse_density) if one is not None]
 
     def normal_features(self, image: Tensor) -> list[Tensor]:
-        """Compute the features (B, H/8, W/8, C) and (B, H/16, W/16, C) that the densities are fitted to."""
+        """Compute the features, (B, H/8, W/8, C) and (B, H/16, W/16, C), that the densities are fitted to."""
         maps = [] if self.encoder is None else self.encoder(image)
-        parts = ((self.fine_density, maps[:3]), (self.coarse_density, maps[2:]))
+        parts = ((self.fine_density, maps[1:3]), (self.coarse_density, maps[2:]))
         return [density.describe(part) for density, part in parts if density is not None]
 
 

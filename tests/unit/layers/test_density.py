@@ -9,6 +9,7 @@ from sklearn.covariance import LedoitWolf
 
 from anomalib_defect_plugins.core.errors import InvalidInputError
 from anomalib_defect_plugins.layers.density import GaussianDensity, Moments, TextureDensity
+from anomalib_defect_plugins.layers.nearest_center import NearestCenter
 
 
 def observed(*parts: torch.Tensor) -> Moments:
@@ -69,7 +70,7 @@ def test_sums_of_several_processes_add_up_to_the_density_of_all_features():
     features = correlated(30, 4)
     parts = [observed(features[:7]), observed(features[7:])]
     others = {id(value): getattr(parts[1], name) for name, value in vars(parts[0]).items()}
-    parts[0].reduce(lambda value: value + others[id(value)])
+    parts[0].reduce(lambda value: torch.stack([value, others[id(value)]]))
     for result, expected in zip(parts[0].ledoit_wolf(), observed(features).ledoit_wolf(), strict=True):
         assert torch.allclose(torch.as_tensor(result), torch.as_tensor(expected))
 
@@ -119,6 +120,21 @@ def test_the_resolution_of_the_positions_can_be_that_of_the_first_map():
     features = TextureDensity([3, 4], at=0).describe(maps)
     assert features.shape == (4, 8, 8, 7)
     assert torch.equal(features[..., :3], maps[0].permute(0, 2, 3, 1))
+
+
+def test_pooled_maps_are_means_of_three_by_three_positions_that_are_fewer_at_borders():
+    (features,) = TextureDensity([1], at=0, pool=True).describe([torch.arange(9.0).reshape(1, 1, 3, 3)])
+    assert features[..., 0].tolist() == [[2.0, 2.5, 3.0], [3.5, 4.0, 4.5], [5.0, 5.5, 6.0]]
+
+
+@pytest.mark.parametrize("density", [GaussianDensity, NearestCenter])
+def test_distances_of_a_texture_are_in_units_of_those_of_normal_images(density):
+    maps = random_maps(0, images=64)
+    texture = TextureDensity([2, 3, 4], density=density)
+    collector = texture.density.collector("cpu")
+    collector.update(texture.describe(maps))
+    texture.density.fit(collector)
+    assert float(texture(maps, (8, 8)).square().mean()) == pytest.approx(1, abs=0.05)
 
 
 def test_the_mean_square_of_the_distances_of_normal_images_is_one():

@@ -123,9 +123,10 @@ def test_the_map_is_the_fused_log_odds_and_the_weighted_distance(encoded):
     with torch.inference_mode():
         z, maps = model.extract(images)
         odds = (model.defect(z, maps)[0] - model.texture(z, maps)[0]) / 2
-        distance = model.fine_density(maps[:3], (64, 64)) + model.coarse_density(maps[2:], (64, 64))
-        expected = odds + 2 * distance
-        assert torch.allclose(model(images).anomaly_map, model.median(expected), atol=1e-5)
+        distance = model.fine_density(maps[1:3], (64, 64)) + model.coarse_density(maps[2:], (64, 64))
+        result = model(images)
+    assert torch.allclose(result.anomaly_map, model.median(odds + 2 * distance), atol=1e-5)
+    assert torch.allclose(result.pred_score, distance.flatten(1).std(1, correction=0), atol=1e-5)
 
 
 def test_centres_have_the_length_of_the_features_in_the_relation_module():
