@@ -16,7 +16,7 @@ import torch
 from PIL import Image
 from scipy.ndimage import label as label_regions
 from torch.nn.functional import interpolate
-from torchmetrics.functional.classification import binary_f1_score, binary_precision, binary_recall
+from torchmetrics.functional.classification import binary_accuracy, binary_f1_score, binary_precision, binary_recall
 
 from anomalib_defect_plugins.benchmark.recorder import ImagePrediction, Mask, Plane, Recorder
 from anomalib_defect_plugins.core.image_io import Size, read_size
@@ -31,7 +31,12 @@ FPR_LIMIT = 0.3
 NEIGHBOURS = np.ones((3, 3))
 """Pixels that touch at a corner belong to one region, as in anomalib."""
 
-IMAGE_METRICS = {"F1Score": binary_f1_score, "Precision": binary_precision, "Recall": binary_recall}
+IMAGE_METRICS = {
+    "F1Score": binary_f1_score,
+    "Precision": binary_precision,
+    "Recall": binary_recall,
+    "Accuracy": binary_accuracy,
+}
 MASK_METRICS = {"IoU": DefectIoU(), "MeanIoU": MeanIoU(), "Accuracy": PixelAccuracy()}
 
 GROUND_TRUTH = "ground_truth.bin"

@@ -57,3 +57,8 @@ def build_generator(given: DefectGenerator | str | Sequence[DefectGenerator | st
     if isinstance(given, Sequence) and not isinstance(given, str):
         return MixedDefects(given)
     return build(DefectGenerator, given, what)  # type: ignore[type-abstract]
+
+
+def generator_names(generator: DefectGenerator) -> str | list[str]:
+    """Return the name of a generator, or those of a mixture, which checkpoints store instead of the object."""
+    return [one.name for one in generator.generators] if isinstance(generator, MixedDefects) else generator.name

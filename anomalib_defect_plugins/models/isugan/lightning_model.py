@@ -4,13 +4,15 @@ Paper: Using ISU-GAN for unsupervised small sample defect detection, Scientific 
 https://doi.org/10.1038/s41598-022-15855-7.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from types import MappingProxyType
 from typing import Any, cast
 
 import torch
 from anomalib.data import Batch
-from anomalib.metrics import Evaluator
+from anomalib.data.utils import LabelName
+from anomalib.metrics import AnomalibMetric, Evaluator
 from anomalib.models.components import AnomalibModule
 from anomalib.post_processing import PostProcessor
 from anomalib.pre_processing import PreProcessor
@@ -19,16 +21,20 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torch.optim import Adam
 from torch.optim.lr_scheduler import LambdaLR
+from torchmetrics import MeanMetric
+from torchmetrics.classification import BinaryAccuracy
 
 from anomalib_defect_plugins.core.checks import check_fraction, check_not_negative, check_one_of, check_positive
+from anomalib_defect_plugins.core.defect_generator import DefectGenerator
 from anomalib_defect_plugins.core.errors import ConfigurationError, InvalidInputError
 from anomalib_defect_plugins.core.supervision import Supervision
+from anomalib_defect_plugins.generators.mixed import build_generator, generator_names
 from anomalib_defect_plugins.models.components.checks import datamodule_of
 from anomalib_defect_plugins.models.components.custom_train_loader import CustomTrainLoader
 from anomalib_defect_plugins.models.components.defect_model import DefectModel
 from anomalib_defect_plugins.models.components.iterative_training import IterativeTraining
 from anomalib_defect_plugins.models.components.unpaired_loader import flip, paired_loader
-from anomalib_defect_plugins.models.isugan.dataclasses import add_repaired
+from anomalib_defect_plugins.models.isugan.dataclasses import RepairedBatch, add_repaired
 from anomalib_defect_plugins.models.isugan.image_pool import ImagePool
 from anomalib_defect_plugins.models.isugan.loss import adversarial_loss, difference, discriminator_loss
 from anomalib_defect_plugins.models.isugan.post_processing import ImageOtsuPostProcessor
@@ -48,6 +54,10 @@ MIN_SIDE = 16
 """Minimum height and width of images in pixels."""
 
 
+class Accuracy(AnomalibMetric, BinaryAccuracy):  # type: ignore[misc]
+    """Share of correct image labels, eq. 12."""
+
+
 class IsuGan(CustomTrainLoader, DefectModel, IterativeTraining, AnomalibModule):
     """ISU-GAN: learns to repair defects from unpaired images without masks, and detects them by what a repair changes.
 
@@ -64,6 +74,8 @@ class IsuGan(CustomTrainLoader, DefectModel, IterativeTraining, AnomalibModule):
         skip: Whether generators have skip connections.
         involution: Whether generators have involutions.
         squeeze_excitation: Whether generators have SE blocks; without all three they are the plain ones of Table 3.
+        layers: Whether generators compose their output of the image and a foreground by a map, instead of painting all
+            of it; not in the paper.
         iterations: Number of training steps. The paper's 100 epochs of 100 normal images are 10,000.
         batch_size: Number of normal images per step, and of defective ones.
         learning_rate: Learning rate of Adam, which falls linearly to 0 over the second half of the steps.
@@ -71,6 +83,13 @@ class IsuGan(CustomTrainLoader, DefectModel, IterativeTraining, AnomalibModule):
             [0, 1]; afterwards they are L1. The paper's k = 10 of 100 epochs is 0.1.
         cycle_weight: Weight of L_cycle.
         identity_weight: Weight of L_identity.
+        paired_weight: Weight of the difference between a normal image and the repair of the same image with a synthetic
+            defect, whose result is known; 0 disables it, as in the paper.
+        paired_content: Generator of these defects: a registered name, an instance, a mapping with ``class_path`` and
+            ``init_args``, or several of them.
+        cycle_noise: Standard deviation of the noise on repaired images within the cycle, in units of the image range
+            [-1, 1]: without it, a cycle may hide the defect in the repaired image
+            (https://papers.nips.cc/paper/8343). 0 in the paper.
         pool_size: Capacity of the image pool of each discriminator; 0 disables the pools.
         window_size: Side of the SSIM window in pixels, odd, for the losses and for inspection.
         score_share: Fraction of highest pixels of an anomaly map whose mean is the score, in (0, 1].
@@ -87,6 +106,7 @@ class IsuGan(CustomTrainLoader, DefectModel, IterativeTraining, AnomalibModule):
 
     supervision = Supervision.IMAGE_LABELS
     paper = "https://doi.org/10.1038/s41598-022-15855-7"
+    former_arguments = MappingProxyType({"layers": False, "paired_weight": 0.0, "cycle_noise": 0.0})
     grey = True
     default_image_size = (128, 128)
     size_multiple = 8  # of the generators
@@ -103,12 +123,16 @@ class IsuGan(CustomTrainLoader, DefectModel, IterativeTraining, AnomalibModule):
         skip: bool = True,
         involution: bool = True,
         squeeze_excitation: bool = True,
+        layers: bool = False,
         iterations: int = 1000,
         batch_size: int = 1,
         learning_rate: float = 2e-4,
         ssim_share: float = 0.1,
         cycle_weight: float = 10.0,
         identity_weight: float = 5.0,
+        paired_weight: float = 0.0,
+        paired_content: DefectGenerator | str | Sequence[DefectGenerator | str] = "perturb",
+        cycle_noise: float = 0.0,
         pool_size: int = 50,
         window_size: int = 9,
         score_share: float = 0.001,
@@ -119,7 +143,9 @@ class IsuGan(CustomTrainLoader, DefectModel, IterativeTraining, AnomalibModule):
         visualizer: Visualizer | bool = True,
     ) -> None:
         check_positive(iterations=iterations, batch_size=batch_size, learning_rate=learning_rate)
-        check_not_negative(residual_blocks=residual_blocks, pool_size=pool_size)
+        check_not_negative(
+            residual_blocks=residual_blocks, pool_size=pool_size, paired_weight=paired_weight, cycle_noise=cycle_noise
+        )
         check_fraction("ssim_share", ssim_share, zero=True, one=True)
         check_fraction("score_share", score_share, one=True)
         _check_networks(self.min_side if image_size is None else min(image_size), width, window_size)
@@ -132,7 +158,7 @@ class IsuGan(CustomTrainLoader, DefectModel, IterativeTraining, AnomalibModule):
             visualizer,
             grey,
         )
-        shape = (width, residual_blocks, skip, involution, squeeze_excitation)
+        shape = (width, residual_blocks, skip, involution, squeeze_excitation, layers)
         self.model = IsuGanModel(grey, *shape, window_size=window_size, score_share=score_share)
         # These three are used in training only: checkpoints contain them, but the exported graph is self.model.
         self.g_p2n = Generator(self.model.channels, *shape)
@@ -145,7 +171,19 @@ class IsuGan(CustomTrainLoader, DefectModel, IterativeTraining, AnomalibModule):
         self.ssim_share = ssim_share
         self.cycle_weight = cycle_weight
         self.identity_weight = identity_weight
+        self.paired_weight = paired_weight
+        self.paired_content = build_generator(paired_content, "the generator paired_content")
+        self.hparams["paired_content"] = generator_names(self.paired_content)
+        self.cycle_noise = cycle_noise
+        self.repair_error = MeanMetric()
         self.window_size = window_size
+
+    @staticmethod
+    def configure_evaluator() -> Evaluator:
+        """Return the default metrics, and the accuracy of image labels, eq. 12."""
+        evaluator = DefectModel.configure_evaluator()
+        evaluator.test_metrics.append(Accuracy(fields=["pred_label", "gt_label"], prefix="image_", strict=False))
+        return evaluator
 
     @classmethod
     def configure_visualizer(cls) -> RepairVisualizer:
@@ -206,13 +244,32 @@ class IsuGan(CustomTrainLoader, DefectModel, IterativeTraining, AnomalibModule):
         same_p = self.model.generator(p)
         with frozen(self.d_p, self.d_n):
             adversarial = adversarial_loss(self.d_n(fake_n)) + adversarial_loss(self.d_p(fake_p))  # eq. 8
-        cycle = self._difference(p, self.model.generator(fake_n)) + self._difference(n, self.g_p2n(fake_p))  # eq. 10
-        return {
+        rebuilt = self.g_p2n(self._with_noise(fake_p, rng))
+        cycle = self._difference(p, self.model.generator(fake_n)) + self._difference(n, rebuilt)  # eq. 10
+        losses = {
             "adversarial_loss": adversarial,
             "cycle_loss": self.cycle_weight * cycle,
             "identity_loss": self.identity_weight * self._difference(p, same_p),  # eq. 11
             "discriminator_loss": 0.5 * self._discriminator_loss(p, n, fake_p, fake_n, rng),
         }
+        if self.paired_weight:
+            losses["paired_loss"] = self.paired_weight * self.paired_loss(p, rng)
+        return losses
+
+    def paired_loss(self, p: Tensor, rng: torch.Generator) -> Tensor:
+        """Compute the mean absolute difference between normal images and the repair of synthetic defects on them.
+
+        Args:
+            p: Normal images, shape (B, C, H, W), float in [-1, 1].
+            rng: CPU generator for the defects.
+        """
+        defective, _ = self.paired_content(((p + 1) / 2).clamp(0, 1).float(), rng)
+        return (self.model.generator(2 * defective - 1) - p).abs().mean()
+
+    def _with_noise(self, images: Tensor, rng: torch.Generator) -> Tensor:
+        if not self.cycle_noise:
+            return images
+        return images + self.cycle_noise * torch.randn(images.shape, generator=rng).to(images)
 
     def _difference(self, image: Tensor, other: Tensor) -> Tensor:
         return difference(image, other, self.structural, self.window_size)
@@ -234,9 +291,24 @@ class IsuGan(CustomTrainLoader, DefectModel, IterativeTraining, AnomalibModule):
             self.pools[name].images = list(images)
 
     def test_step(self, batch: Batch[Any], batch_idx: int) -> Batch[Any]:  # type: ignore[override]
-        """Predict anomaly maps, scores and, as ``repaired``, the repaired images."""
+        """Predict anomaly maps, scores and, as ``repaired``, the repaired images.
+
+        The mean square error of repaired normal images, eq. 16 with images in [0, 1], is logged as ``RepairMSE``.
+        """
         del batch_idx
-        return self._inspect(batch)
+        batch = self._inspect(batch)
+        normal = batch.gt_label == LabelName.NORMAL
+        image = cast(Tensor, batch.image)[normal, : self.model.channels]
+        self.repair_error.update((cast(RepairedBatch, batch).repaired[normal] - image).square())
+        return batch
+
+    def on_test_epoch_end(self) -> None:
+        """Log the error of repaired normal images, if there are any."""
+        super().on_test_epoch_end()
+        error = self.repair_error.compute()
+        self.repair_error.reset()
+        if error.isfinite():
+            self.log("RepairMSE", error)
 
     def predict_step(  # type: ignore[override]
         self, batch: Batch[Any], batch_idx: int, dataloader_idx: int = 0

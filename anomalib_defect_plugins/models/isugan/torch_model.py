@@ -20,6 +20,9 @@ from anomalib_defect_plugins.models.isugan.similarity import anomaly_map_of
 SE_REDUCTION = 16
 """alpha of Fig. 3, which the paper leaves open; the value of the SE paper."""
 
+MAP_BIAS = -3.0
+"""Logit of the map of layers at the start of training: 5 % of each pixel is painted."""
+
 Conv = TypeVar("Conv", bound=nn.Conv2d | nn.ConvTranspose2d)
 
 
@@ -110,6 +113,8 @@ class Generator(nn.Module):
         skip: Whether the maps of ``width`` and ``2 * width`` channels have skip connections.
         involution: Whether there is an involution before and after the residual blocks.
         squeeze_excitation: Whether there are SE blocks: two in the middle, and one in each skip connection.
+        layers: Whether the output is composed of the image and a foreground f by a map m in [0, 1], x (1 - m) + f m, as
+            in Fixed-Point GAN (https://arxiv.org/abs/1908.06965), instead of painted as a whole.
     """
 
     def __init__(
@@ -120,8 +125,10 @@ class Generator(nn.Module):
         skip: bool = True,
         involution: bool = True,
         squeeze_excitation: bool = True,
+        layers: bool = False,
     ) -> None:
         super().__init__()
+        self.layers = layers
         deep = 4 * width
         self.down = nn.ModuleList([down(channels, width), down(width, 2 * width), down(2 * width, deep)])
         self.middle = nn.Sequential(
@@ -133,7 +140,10 @@ class Generator(nn.Module):
         )
         self.up = nn.ModuleList([up(deep, 2 * width), up(2 * width, width)])
         self.skips = nn.ModuleList([Skip(part, squeeze_excitation) for part in (2 * width, width) if skip])
-        self.last = nn.Sequential(nn.ReflectionPad2d(1), initialised(nn.ConvTranspose2d(width, channels, 4, 2, 3)))
+        last = initialised(nn.ConvTranspose2d(width, channels + layers, 4, 2, 3))
+        if layers:
+            nn.init.constant_(cast(Tensor, last.bias)[-1:], MAP_BIAS)
+        self.last = nn.Sequential(nn.ReflectionPad2d(1), last)
 
     def forward(self, image: Tensor) -> Tensor:
         """Map images (B, C, H, W) in [-1, 1], sides of 16 or more, to images of the same shape and range."""
@@ -143,8 +153,11 @@ class Generator(nn.Module):
         for number, shallow in enumerate((second, first)):
             x = self.up[number](x)
             x = self.skips[number](x, shallow) if len(self.skips) else x
-        output: Tensor = self.last(x)
-        return output[..., : image.shape[-2], : image.shape[-1]].tanh()
+        output: Tensor = self.last(x)[..., : image.shape[-2], : image.shape[-1]]
+        if not self.layers:
+            return output.tanh()
+        opacity = output[:, -1:].sigmoid()
+        return image * (1 - opacity) + output[:, :-1].tanh() * opacity
 
 
 def make_discriminator(channels: int = 1, width: int = 64) -> nn.Sequential:
@@ -172,6 +185,7 @@ class IsuGanModel(nn.Module):
         skip: As in :class:`Generator`.
         involution: As in :class:`Generator`.
         squeeze_excitation: As in :class:`Generator`.
+        layers: As in :class:`Generator`.
         window_size: Side of the SSIM window in pixels, odd.
         score_share: Fraction of highest pixels whose mean is the image score, in (0, 1].
     """
@@ -184,12 +198,13 @@ class IsuGanModel(nn.Module):
         skip: bool = True,
         involution: bool = True,
         squeeze_excitation: bool = True,
+        layers: bool = False,
         window_size: int = 9,
         score_share: float = 0.001,
     ) -> None:
         super().__init__()
         self.channels = 1 if grey else 3
-        self.generator = Generator(self.channels, width, residual_blocks, skip, involution, squeeze_excitation)
+        self.generator = Generator(self.channels, width, residual_blocks, skip, involution, squeeze_excitation, layers)
         self.window_size = window_size
         self.score_share = score_share
 

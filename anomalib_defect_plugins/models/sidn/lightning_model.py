@@ -25,8 +25,7 @@ from anomalib_defect_plugins.core.checks import check_fraction, check_one_of, ch
 from anomalib_defect_plugins.core.defect_generator import DefectGenerator
 from anomalib_defect_plugins.core.errors import InvalidInputError
 from anomalib_defect_plugins.core.supervision import Supervision
-from anomalib_defect_plugins.generators import MixedDefects
-from anomalib_defect_plugins.generators.mixed import build_generator
+from anomalib_defect_plugins.generators.mixed import build_generator, generator_names
 from anomalib_defect_plugins.layers import NORMS
 from anomalib_defect_plugins.models.components.augmentation import Augmentation
 from anomalib_defect_plugins.models.components.defect_model import DefectModel
@@ -178,11 +177,7 @@ class Sidn(FittedDensity, DefectModel, IterativeTraining, AnomalibModule):
         )
         self.defect_content = build_generator(defect_content, "the generator defect_content")
         # Checkpoints hold plain values only. The name suffices, because a generator is passed again to resume training.
-        self.hparams["defect_content"] = (
-            [one.name for one in self.defect_content.generators]
-            if isinstance(self.defect_content, MixedDefects)
-            else self.defect_content.name
-        )
+        self.hparams["defect_content"] = generator_names(self.defect_content)
         self.clustering = clustering
         self.center_separation = center_separation and clustering
         self.model = SidnModel(

@@ -152,6 +152,7 @@ def test_without_masks_or_maps_there_are_only_image_metrics(tmp_path: Path) -> N
             "image_F1Score",
             "image_Precision",
             "image_Recall",
+            "image_Accuracy",
         }
 
 

@@ -82,6 +82,22 @@ def test_a_step_reaches_every_weight_with_one_backward_pass(tiny, monkeypatch):
     assert all(weight.grad is not None for weight in model.parameters())
 
 
+def test_the_paired_loss_has_gradients_for_the_repairing_generator_only(tiny, monkeypatch):
+    model = tiny(paired_weight=1.0)
+    model.paired_content = lambda images, rng: (images.flip(-1), images > 0)  # generators need images of 32 pixels
+    monkeypatch.setattr(type(model), "global_step", 3)
+    assert gradients(model, "paired_loss") == {"g_n2p"}
+
+
+def test_noise_in_the_cycle_changes_the_cycle_loss_only(tiny, monkeypatch):
+    plain, noisy = tiny(), tiny(cycle_noise=0.5)
+    noisy.load_state_dict(plain.state_dict())
+    monkeypatch.setattr(type(plain), "global_step", 3)
+    results = [model.losses(*pair(), torch.Generator().manual_seed(0)) for model in (plain, noisy)]
+    changed = {name for name, value in results[0].items() if not torch.equal(value, results[1][name])}
+    assert changed == {"cycle_loss"}
+
+
 class Constant(nn.Module):
     """Generator that adds a constant to an image."""
 
@@ -116,6 +132,24 @@ def test_the_losses_are_those_of_equations_8_to_11_with_their_weights(model):
         },
         rel=1e-5,
     )
+
+
+def test_the_paired_loss_compares_the_repair_of_a_synthetic_defect_with_its_source(tiny):
+    model = tiny(paired_weight=1.0)
+    model.model.generator = Constant(-0.3)
+    model.paired_content = lambda images, rng: (images + 0.1, images > 0)  # 0.5 to 0.6, which is 0.2 in [-1, 1]
+    loss = model.paired_loss(torch.zeros(2, 1, 16, 16), torch.Generator())
+    assert loss.item() == pytest.approx(0.1)  # 0.2 - 0.3 against 0
+
+
+def test_the_error_of_repaired_normal_images_is_that_of_equation_16(tiny):
+    model = tiny()
+    model.model.generator = Constant(0.2)  # 0.1 in [0, 1]
+    image = torch.full((3, 3, 24, 32), 0.5)
+    image[2] = 0.0
+    batch = ImageBatch(image=image, gt_label=torch.tensor([0, 0, 1]))
+    model.test_step(batch, 0)
+    assert model.repair_error.compute().item() == pytest.approx(0.01)
 
 
 def test_the_switch_from_ssim_to_l1_happens_at_its_step_and_rates_fall_over_the_second_half(tiny, folder, tmp_path):

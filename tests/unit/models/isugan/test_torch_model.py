@@ -152,3 +152,14 @@ def test_grey_models_see_the_first_channel_and_colour_models_all():
         assert torch.equal(model(image).anomaly_map, model(other).anomaly_map) == grey
         assert model.repair(image).shape == (1, 1 if grey else 3, 16, 16)
         assert 0 <= model.repair(image).min() < model.repair(image).max() <= 1
+
+
+def test_layers_keep_the_image_where_their_map_is_0():
+    torch.manual_seed(0)
+    generator, image = Generator(width=4, residual_blocks=1, layers=True), torch.rand(1, 1, 24, 32) * 2 - 1
+    assert (generator(image) - image).abs().mean() < 0.1  # 5 % of each pixel is painted at the start
+    bias = generator.last[-1].bias
+    nn.init.constant_(bias[-1:], -100)
+    assert torch.equal(generator(image), image)
+    nn.init.constant_(bias[-1:], 100)
+    assert not torch.allclose(generator(image), image, atol=0.1)
