@@ -3,6 +3,7 @@
 from anomalib_defect_plugins.layers.conv_block import ConvBlock
 from anomalib_defect_plugins.layers.encoder import Encoder, feature_maps, maps_at, weights_from_checkpoint
 from anomalib_defect_plugins.layers.gradient_reversal import GradientReversal, reversal_weight
+from anomalib_defect_plugins.layers.image_scores import spread, top_mean
 from anomalib_defect_plugins.layers.involution import Involution
 from anomalib_defect_plugins.layers.median import MedianFilter
 from anomalib_defect_plugins.layers.noise_injection import NoiseInjection
@@ -10,7 +11,6 @@ from anomalib_defect_plugins.layers.norms import NORMS
 from anomalib_defect_plugins.layers.resize import FixedResize, Resize
 from anomalib_defect_plugins.layers.spade import Moments, Spade, at_size, blend, moments_of
 from anomalib_defect_plugins.layers.texture_perceiving import TexturePerceivingModule, directional_maps
-from anomalib_defect_plugins.layers.top_mean import top_mean
 
 __all__ = [
     "NORMS",
@@ -32,6 +32,7 @@ __all__ = [
     "maps_at",
     "moments_of",
     "reversal_weight",
+    "spread",
     "top_mean",
     "weights_from_checkpoint",
 ]

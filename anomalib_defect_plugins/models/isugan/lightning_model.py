@@ -264,7 +264,8 @@ class IsuGan(CustomTrainLoader, DefectModel, IterativeTraining, AnomalibModule):
             rng: CPU generator for the defects.
         """
         defective, _ = self.paired_content(((p + 1) / 2).clamp(0, 1).float(), rng)
-        return (self.model.generator(2 * defective - 1) - p).abs().mean()
+        repaired: Tensor = self.model.generator(2 * defective - 1)
+        return (repaired - p).abs().mean()
 
     def _with_noise(self, images: Tensor, rng: torch.Generator) -> Tensor:
         if not self.cycle_noise:
@@ -299,7 +300,8 @@ class IsuGan(CustomTrainLoader, DefectModel, IterativeTraining, AnomalibModule):
         batch = self._inspect(batch)
         normal = batch.gt_label == LabelName.NORMAL
         image = cast(Tensor, batch.image)[normal, : self.model.channels]
-        self.repair_error.update((cast(RepairedBatch, batch).repaired[normal] - image).square())
+        repaired = cast(Tensor, cast(RepairedBatch, batch).repaired)[normal]
+        self.repair_error.update((repaired - image).square())
         return batch
 
     def on_test_epoch_end(self) -> None:

@@ -14,7 +14,7 @@ from anomalib.data import InferenceBatch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from anomalib_defect_plugins.layers import NORMS, Encoder, MedianFilter, maps_at, top_mean
+from anomalib_defect_plugins.layers import NORMS, Encoder, MedianFilter, maps_at, spread, top_mean
 from anomalib_defect_plugins.layers.density import GaussianDensity, TextureDensity
 from anomalib_defect_plugins.layers.nearest_center import NearestCenter
 from anomalib_defect_plugins.models.components.fitted_density import DensityNetwork
@@ -219,7 +219,7 @@ class SidnModel(DensityNetwork):
         fusion_weight: Weight of the defect branch in the fusion, lambda_f of eq. 26, in [0, 1].
         median_size: Side of the median filter in pixels, odd; 1 disables it.
         score_share: Share of the highest pixels whose mean is the image score, in (0, 1]; with densities, the score is
-            the standard deviation of the distances.
+            the :func:`spread` of the distances.
         norm: Name of the norm, see ``NORMS``; the paper does not specify it.
         backbone: Name of a convolutional timm model whose maps are added to the features; ``None`` for the paper's.
         pre_trained: Whether to load timm's weights, or a file with them.
@@ -289,7 +289,7 @@ class SidnModel(DensityNetwork):
         distance = self.fine_density(maps[1:3], image.shape[-2:]) + self.coarse_density(maps[2:], image.shape[-2:])
         anomaly_map = self.median(odds + self.density_weight * distance)
         # Images differ in their mean distance, defective or not, and less in how much it varies within an image.
-        return InferenceBatch(pred_score=distance.flatten(1).std(1, correction=0), anomaly_map=anomaly_map)
+        return InferenceBatch(pred_score=spread(distance), anomaly_map=anomaly_map)
 
     def densities(self) -> list[GaussianDensity | NearestCenter]:
         """Return the two densities of the texture branch, if it has them."""

@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 
+from anomalib_defect_plugins.layers import spread
 from anomalib_defect_plugins.models.sidn.torch_model import GlobalSemanticRelation, SidnModel, fuse, make_fem
 
 C, K = 16, 12
@@ -126,7 +127,7 @@ def test_the_map_is_the_fused_log_odds_and_the_weighted_distance(encoded):
         distance = model.fine_density(maps[1:3], (64, 64)) + model.coarse_density(maps[2:], (64, 64))
         result = model(images)
     assert torch.allclose(result.anomaly_map, model.median(odds + 2 * distance), atol=1e-5)
-    assert torch.allclose(result.pred_score, distance.flatten(1).std(1, correction=0), atol=1e-5)
+    assert torch.allclose(result.pred_score, spread(distance), atol=1e-5)
 
 
 def test_centres_have_the_length_of_the_features_in_the_relation_module():

@@ -1,4 +1,4 @@
-"""Image score of an anomaly map."""
+"""Image scores computed from maps."""
 
 from torch import Tensor
 
@@ -15,3 +15,19 @@ def top_mean(anomaly_map: Tensor, share: float) -> Tensor:
     """
     count = max(1, int(share * anomaly_map.shape[-1] * anomaly_map.shape[-2]))
     return anomaly_map.flatten(1).topk(count, dim=1).values.mean(1)
+
+
+def spread(distances: Tensor) -> Tensor:
+    """Return the fourth root of the mean fourth power of the deviations from an image's mean.
+
+    A small defect changes it more than the standard deviation, and a grainy image less than the maximum.
+
+    Args:
+        distances: Maps, shape (B, 1, H, W).
+
+    Returns:
+        Scores, shape (B,), in the units of the maps.
+    """
+    values = distances.flatten(1)
+    squared = (values - values.mean(1, keepdim=True)).square()
+    return squared.square().mean(1).sqrt().sqrt()
