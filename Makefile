@@ -3,7 +3,12 @@ BIN := .venv/bin
 INSTALLED := .venv/.installed
 PROCESSES ?= 3
 
-.PHONY: train test coverage test-lowest drill campaign mutate docs dist release-check
+# Each process has one thread, and there is one process more than the two cores, because some tests wait for child processes.
+# On more cores, set PROCESSES, for example PROCESSES=9. The tests of a file share fixtures, so they run in one process; the
+# slow files come first. Warnings are disabled so that those of libraries do not push failures out of a truncated log.
+PYTEST = OMP_NUM_THREADS=1 $(BIN)/pytest -n $(PROCESSES) --dist loadfile --no-loadscope-reorder --disable-warnings
+
+.PHONY: train test test-all lint coverage test-lowest drill campaign mutate docs dist release-check
 
 # Train and test HTP-GAN on the embedded data; print the metrics and the folders of the heat maps.
 train: $(INSTALLED)
@@ -11,19 +16,22 @@ train: $(INSTALLED)
 	@echo "Heat maps:"
 	@cd results/HtpGan/TextureDefects && find -L */latest/images -mindepth 1 -type d | sed "s|^|$$PWD/|" | sort
 
-# Linter, type checker and all tests, including slow ones. Each process has one thread, and there is one process more than
-# the two cores, because some tests wait for child processes. On more cores, set PROCESSES, for example PROCESSES=9. Warnings
-# are disabled so that those of libraries do not push failures out of a truncated log.
-test: $(INSTALLED)
+# Linter, type checker and the fast tests.
+test: lint
+	$(PYTEST) -m "not slow and not faults"
+
+# Linter, type checker and all tests.
+test-all: lint
+	$(PYTEST)
+
+lint: $(INSTALLED)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n $(PROCESSES) --dist worksteal --disable-warnings
 
 # All tests with a coverage report, which does not include child processes; fails below 90 %.
 coverage: $(INSTALLED)
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n $(PROCESSES) --dist worksteal --disable-warnings \
-		--cov=anomalib_defect_plugins --cov-report=term:skip-covered --cov-fail-under=90
+	$(PYTEST) --cov=anomalib_defect_plugins --cov-report=term:skip-covered --cov-fail-under=90
 
 # Train each model under injected faults; update docs/fault-drill.md.
 drill: $(INSTALLED)
@@ -32,7 +40,8 @@ drill: $(INSTALLED)
 # Test thousands of invalid inputs; update their numbers in docs/fault-drill.md.
 campaign: $(INSTALLED)
 	BAD_INPUT_PROFILE=campaign BAD_INPUT_PAGE=docs/fault-drill.md OMP_NUM_THREADS=1 \
-		$(BIN)/pytest -s --disable-warnings tests/faults/test_bad_input_campaign.py tests/faults/test_checkpoint_campaign.py
+		$(BIN)/pytest -s --disable-warnings --timeout 0 \
+		tests/faults/test_bad_input_campaign.py tests/faults/test_checkpoint_campaign.py
 
 # Mutation tests of the losses; update docs/fault-drill.md.
 mutate: $(INSTALLED)

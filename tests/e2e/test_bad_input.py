@@ -219,10 +219,3 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Result]:
 @pytest.mark.parametrize("name", CASES)
 def test_bad_input_gets_one_line(results: dict[str, Result], name: str) -> None:
     check(results[name], CASES[name].line)
-
-
-def test_the_installed_command_prints_that_line_and_exits_with_one(tmp_path: Path) -> None:
-    case = CASES["a reference that is no image"]
-    arguments = [ANOMALIB, *command(case, tmp_path / "case")]
-    done = subprocess.run(arguments, capture_output=True, text=True, check=False, timeout=300, cwd=tmp_path)
-    check(Result(done.returncode, done.stdout + done.stderr), case.line)

@@ -30,8 +30,8 @@ SHORT: dict[str, dict[str, str]] = {
         "residual_blocks": "1",
         "image_size": "[64,64]",
     },
-    "htpgan": {"iterations_per_scale": "1", "num_scales": "2"},
-    "sidn": {"iterations": "2", "channels": "4", "pre_trained": "false"},
+    "htpgan": {"iterations_per_scale": "1", "num_scales": "2", "image_size": "[64,64]"},
+    "sidn": {"iterations": "2", "channels": "4", "pre_trained": "false", "image_size": "[64,64]"},
     "cutpaste": {"iterations": "2", "image_size": "[64,64]", "pre_trained": "false"},
     "isugan": {"iterations": "2", "width": "8", "residual_blocks": "1", "image_size": "[64,64]"},
     "onestage": {"iterations": "2", "width": "small", "pre_trained": "false", "image_size": "[64,64]"},
@@ -76,8 +76,14 @@ WRITERS = {
 pytestmark = pytest.mark.slow
 
 
+@pytest.fixture(scope="module")
+def textures(tmp_path_factory) -> Path:
+    """Folder of the embedded data, which is generated once."""
+    return tmp_path_factory.mktemp("textures")
+
+
 @pytest.mark.parametrize("config", CONFIGS, ids=lambda path: f"{path.parent.name}/{path.stem}")
-def test_a_configuration_trains_and_tests(config, tmp_path, monkeypatch, capsys):
+def test_a_configuration_trains_and_tests(config, textures, tmp_path, monkeypatch, capsys):
     data = yaml.safe_load(config.read_text())["data"]
     inner, base = "--data.init_args", data
     if "base" in data.get("init_args", {}):
@@ -90,7 +96,7 @@ def test_a_configuration_trains_and_tests(config, tmp_path, monkeypatch, capsys)
         "--trainer.logger": "false",
         "--trainer.enable_progress_bar": "false",
         f"{inner}.eval_batch_size": "2",
-        f"{inner}.root": str(tmp_path / "data"),
+        f"{inner}.root": str(tmp_path / "data" if base["class_path"] in WRITERS else textures),
         "--default_root_dir": str(tmp_path / "results"),
     }
     if base["class_path"] in WRITERS:

@@ -61,13 +61,13 @@ def words(folder: Path, out: Path, num: int, *more: str) -> list[str]:
     return [COMMAND, "synthesize", *given, "--threshold", threshold, *more]
 
 
-def run(arguments: list[str]) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(arguments, capture_output=True, text=True, check=False)
+def run(arguments: list[str]) -> int:
+    """Run the command in this process, which takes a tenth of the time."""
+    return main(arguments[1:])
 
 
 def test_a_killed_run_is_resumed_with_the_result_of_an_undisturbed_one(folder: Path, tmp_path: Path) -> None:
-    done = run(words(folder, tmp_path / "undisturbed", 60, "--restored"))
-    assert done.returncode == 0, done.stderr
+    assert run(words(folder, tmp_path / "undisturbed", 60, "--restored")) == 0
     assert len(read_table(tmp_path / "undisturbed")) > 30
     killed = subprocess.Popen(words(folder, tmp_path / "killed", 60, "--restored"), stderr=subprocess.DEVNULL)
     until = time.monotonic() + 120
@@ -75,8 +75,7 @@ def test_a_killed_run_is_resumed_with_the_result_of_an_undisturbed_one(folder: P
         time.sleep(0.01)
     os.kill(killed.pid, signal.SIGKILL)
     assert killed.wait() == -signal.SIGKILL
-    done = run(words(folder, tmp_path / "killed", 60, "--restored"))
-    assert done.returncode == 0, done.stderr
+    assert run(words(folder, tmp_path / "killed", 60, "--restored")) == 0
     assert contents(tmp_path / "killed") == contents(tmp_path / "undisturbed")
     data = DefectFolder(tmp_path / "killed", num_workers=0)
     data.setup()
@@ -104,7 +103,7 @@ def test_bad_input_is_one_line_and_leaves_nothing(
     Image.fromarray(np.zeros((SIDE, SIDE), np.uint8)).save(folder / "black.png")
     before = contents(folder / "data")
     given = words(folder, tmp_path / "out", 3, *(word.format(folder=folder) for word in more))
-    assert main(given[1:]) == 1  # in this process, which takes a tenth of the time
+    assert run(given) == 1
     errors = [text for text in capsys.readouterr().err.splitlines() if text.startswith("error: ")]
     assert len(errors) == 1
     assert line in errors[0]

@@ -41,7 +41,7 @@ from anomalib_defect_plugins.plugins import connect
 from anomalib_defect_plugins.plugins.instantiate import build
 from anomalib_defect_plugins.plugins.manager import descendants
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.faults
 
 # Images
 

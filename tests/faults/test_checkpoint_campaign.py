@@ -27,7 +27,7 @@ from anomalib_defect_plugins.models.components.checkpoint_io import AtomicCheckp
 from anomalib_defect_plugins.testing import folder_datamodule, write_folder_data
 from anomalib_defect_plugins.testing.runs import fit, seed_all
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.faults
 
 
 @pytest.fixture(scope="module")

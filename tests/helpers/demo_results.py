@@ -32,12 +32,18 @@ def write_demo(folder: Path, made: Layout) -> None:
     """
     write_results(folder / "results/made", made)
     # Both benchmarks use the same images.
-    _write_models(folder / "results/models", replace(WITH_MODELS, size=made.size))
+    write_models(folder / "results/models", made.size)
     _write_uploads(folder)
 
 
-def _write_models(root: Path, layout: Layout) -> None:
-    for path in write_results(root, layout).glob("runs/*/run.json"):
+def write_models(root: Path, size: tuple[int, int]) -> None:
+    """Write a benchmark of a model that scores the brightness of an image and a broken one.
+
+    Args:
+        root: Folder of the benchmark.
+        size: Width and height of the images, in pixels.
+    """
+    for path in write_results(root, replace(WITH_MODELS, size=size)).glob("runs/*/run.json"):
         graph = path.parent / "openvino/FP32/model.xml"
         graph.parent.mkdir(parents=True)
         openvino.save_model(bright_graph(), graph, compress_to_fp16=False)

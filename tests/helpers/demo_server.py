@@ -7,8 +7,7 @@ import socket
 import subprocess
 import sys
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +40,7 @@ CHROMIUM_FLAGS = [
 CLOSED_STREAM = "Method not implemented."
 """Console message of Gradio when it closes a stream of events that is not open yet."""
 
-VIEWPORTS = [(390, "light"), (390, "dark"), (1440, "light"), (1440, "dark")]
+VIEWPORTS = [(390, "light"), (1440, "dark")]
 """Widths of a phone and a desktop in CSS pixels, and colour schemes."""
 
 
@@ -96,30 +95,6 @@ def _read_output(process: "subprocess.Popen[str]", output: list[str], started: t
         if line.startswith("demo: "):
             started.set()
     started.set()
-
-
-def slowdown() -> float:
-    """Return by what factor computing currently takes longer than on an idle machine."""
-    wall, cpu = time.perf_counter(), time.process_time()
-    while time.process_time() - cpu < 0.05:
-        pass
-    return (time.perf_counter() - wall) / (time.process_time() - cpu)
-
-
-def best_time(measure: Callable[[], float], limit: float) -> float:
-    """Return the shortest of at most eight measurements, each divided by the slowdown of the machine.
-
-    Args:
-        measure: Returns the duration of one attempt in seconds.
-        limit: Limit in seconds; the first measurement below it ends the attempts.
-    """
-    shortest = float("inf")
-    for _ in range(8):
-        before = slowdown()
-        shortest = min(shortest, measure() / max(1.0, before, slowdown()))
-        if shortest < limit:
-            break
-    return shortest
 
 
 def _free_port() -> str:

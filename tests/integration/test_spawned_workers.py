@@ -9,6 +9,9 @@ from anomalib_defect_plugins.models.isugan import IsuGan
 from anomalib_defect_plugins.testing import folder_datamodule, write_folder_data
 from anomalib_defect_plugins.testing.runs import fit
 
+NO_VALIDATION = {"limit_val_batches": 0}
+"""Starts no worker for validation; each imports everything, which takes seconds."""
+
 
 @pytest.fixture
 def _spawning():
@@ -26,5 +29,7 @@ def test_a_model_with_batches_of_its_own_trains_with_spawned_workers(tmp_path):
     folder = folder_datamodule(tmp_path / "data")
     folder.num_workers = 1
     settings = {"width": 4, "residual_blocks": 1, "involution": False, "iterations": 2, "batch_size": 1}
-    run = fit(IsuGan((24, 32), **settings), WithDefects(folder, real=1, masks=False), tmp_path / "results", {})
+    run = fit(
+        IsuGan((24, 32), **settings), WithDefects(folder, real=1, masks=False), tmp_path / "results", NO_VALIDATION
+    )
     assert run.model.global_step >= 2

@@ -104,11 +104,21 @@ def test_in_strict_mode_a_bad_plugin_is_a_one_line_error(plugin_packages: Plugin
     assert result.stderr == f"error: plugin 'raises' of raises 1.0 is skipped: {REASONS['raises']}\n"
 
 
-def test_the_list_shows_the_state_of_every_plugin(mixed_packages: PluginPackages) -> None:
+LIST_TWICE = """
+    from anomalib_defect_plugins.cli import main
+
+    raise SystemExit(main(["list", "--json"]) or main(["list"]))
+"""
+
+
+def test_the_list_shows_the_state_of_every_plugin_and_is_a_table_with_one_line_per_row(
+    mixed_packages: PluginPackages,
+) -> None:
     disabled = "takes-padim,Takes-HtpGan,nobody"
-    result = mixed_packages.command("anomalib-defects", "list", "--json", ANOMALIB_DEFECT_PLUGINS_DISABLE=disabled)
+    result = mixed_packages.python(LIST_TWICE, ANOMALIB_DEFECT_PLUGINS_DISABLE=disabled)
     assert result.returncode == 0, result.stderr
-    rows = {row["name"]: row for row in json.loads(result.stdout)}
+    listed, table = result.stdout.split("\n]\n")
+    rows = {row["name"]: row for row in json.loads(listed + "]")}
     assert (rows["goodnet"]["kind"], rows["goodnet"]["state"]) == ("model", "loaded")
     assert (rows["GoodData"]["kind"], rows["GoodData"]["plugin"], rows["GoodData"]["version"]) == (
         "data",
@@ -124,30 +134,21 @@ def test_the_list_shows_the_state_of_every_plugin(mixed_packages: PluginPackages
         assert rows[name]["state"] == "failed"
         assert rows[name]["reason"].startswith(REASONS[name])
     assert "ANOMALIB_DEFECT_PLUGINS_DISABLE names no plugin: nobody" in result.stderr
-
-
-def test_the_list_is_a_table_with_one_line_per_row(plugin_packages: PluginPackages) -> None:
-    plugin_packages.install("good", GOOD)
-    result = plugin_packages.command("anomalib-defects", "list")
-    assert result.returncode == 0, result.stderr
     for column in ("name", "kind", "supervision", "paper", "distribution", "version", "state"):
-        assert column in result.stdout.splitlines()[1]
-    (row,) = [line for line in result.stdout.splitlines() if "goodnet" in line]
-    assert [cell.strip() for cell in row.strip("│").split("│")] == [
-        "goodnet",
-        "model",
-        "-",
-        "-",
-        "good",
-        "1.0",
-        "loaded",
-    ]
+        assert column in table.splitlines()[1]
+    (line,) = [line for line in table.splitlines() if "goodnet" in line]
+    cells = ["goodnet", "model", "-", "-", "good", "1.0", "loaded"]
+    assert [cell.strip() for cell in line.strip("│").split("│")] == cells
 
 
 def test_the_whole_package_can_be_disabled(mixed_packages: PluginPackages) -> None:
-    result = mixed_packages.command("anomalib-defects", "list", "--json", ANOMALIB_DEFECT_PLUGINS_DISABLE="all")
-    assert {row["state"] for row in json.loads(result.stdout)} == {"disabled"}
-    assert result.stderr == ""
-    code = "import anomalib.models; assert not hasattr(anomalib.models, 'HtpGan')"
+    code = """
+        import anomalib.models
+        from anomalib_defect_plugins.cli import main
+
+        assert not hasattr(anomalib.models, "HtpGan")
+        main(["list", "--json"])
+    """
     result = mixed_packages.python(code, ANOMALIB_DEFECT_PLUGINS_DISABLE="all")
     assert (result.returncode, result.stderr) == (0, "")
+    assert {row["state"] for row in json.loads(result.stdout)} == {"disabled"}

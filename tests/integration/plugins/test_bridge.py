@@ -2,26 +2,57 @@
 
 import json
 import sys
+from typing import Any
 
 import pytest
 from plugin_packages import GOOD, PluginPackages
 
 pytestmark = pytest.mark.slow
 
-FIND_BY_EVERY_NAME = """
+USE_GOOD_NET = """
     import contextlib
     import io
     import json
+    import pathlib
+    import sys
 
-    from anomalib.cli.cli import AnomalibCLI
-    from anomalib.data import get_datamodule
+    sys.argv = ["anomalib"]  # errors are one line in this program only
+
+    import anomalib.data
+    from anomalib.cli.cli import AnomalibCLI, main
+    from anomalib.data import get_datamodule, transforms
     from anomalib.models import get_model, list_models
 
 
     def configuration(*arguments):
         with contextlib.redirect_stdout(io.StringIO()) as printed, contextlib.suppress(SystemExit):
             AnomalibCLI(["train", *arguments, "--print_config"])
-        return [line.strip() for line in printed.getvalue().splitlines()]
+        return printed.getvalue()
+
+
+    def unknown():
+        try:
+            anomalib.data.Nothing
+        except AttributeError as error:
+            return [str(error), hasattr(anomalib.data, "Nothing"), transforms.__name__]
+
+
+    def error_line(*arguments):
+        sys.argv = ["anomalib", *arguments]
+        with contextlib.redirect_stderr(io.StringIO()) as printed, contextlib.redirect_stdout(printed):
+            try:
+                main()
+            except BaseException:
+                sys.excepthook(*sys.exc_info())  # as the interpreter does
+        return printed.getvalue()
+
+
+    def dumped():
+        text = configuration("--model", "goodnet", "--model.width", "4", "--data", "GoodData")
+        pathlib.Path("dumped.yaml").write_text(text)
+        pathlib.Path("again.yaml").write_text(configuration("--config", "dumped.yaml"))
+        cli = AnomalibCLI(["train", "--config", "again.yaml"], run=False)
+        return [type(cli.model).__name__, cli.model.name, cli.model.width, cli.datamodule.name]
 
 
     print(json.dumps({
@@ -31,48 +62,50 @@ FIND_BY_EVERY_NAME = """
         "by dumped path": get_model({"class_path": "anomalib.models.goodnet"}).name,
         "listed": sorted(name for name in list_models() if "good" in name),
         "data": get_datamodule({"class_path": "GoodData"}).name,
-        "goodnet": configuration("--model", "goodnet", "--model.width", "4", "--data", "GoodData"),
         "GoodNet": configuration("--model", "GoodNet", "--model.width", "5"),
         "full path": configuration("--model", "good.GoodNet", "--model.width", "6"),
+        "dumped": dumped(),
+        "first dump": pathlib.Path("dumped.yaml").read_text(),
+        "unknown": unknown(),
+        "Padim": configuration("--model", "Padim", "--data", "MVTecAD"),
+        "error": error_line("predict", "--model", "goodnet", "--data", "GoodData", "--data.root", ""),
     }))
 """
+"""Program that uses a plugin in every way that needs no new process, because imports take seconds."""
 
 
-def test_every_way_to_name_a_class_finds_it(plugin_packages: PluginPackages) -> None:
-    plugin_packages.install("good", GOOD)
-    result = plugin_packages.python(FIND_BY_EVERY_NAME)
+@pytest.fixture(scope="module")
+def used(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """What the program found, and its standard error as ``stderr``."""
+    site = tmp_path_factory.mktemp("used") / "site"
+    site.mkdir()
+    packages = PluginPackages(site)
+    packages.install("good", GOOD)
+    result = packages.python(USE_GOOD_NET)
     assert result.returncode == 0, result.stderr
-    assert "skipped" not in result.stderr
-    found = json.loads(result.stdout.splitlines()[-1])
-    assert found["by name"] == 3
-    assert found["by class path"] == 4
-    assert found["by registered name"] == "GoodNet"
-    assert found["by dumped path"] == "GoodNet"
-    assert found["listed"] == ["good_net"]
-    assert found["data"] == "good"
-    assert {"class_path: anomalib.models.goodnet", "width: 4", "class_path: good.GoodData"} <= set(found["goodnet"])
-    assert {"class_path: good.GoodNet", "width: 5"} <= set(found["GoodNet"])
-    assert {"class_path: good.GoodNet", "width: 6"} <= set(found["full path"])
+    return {**json.loads(result.stdout.splitlines()[-1]), "stderr": result.stderr}
 
 
-def test_a_dumped_configuration_can_be_read_again(plugin_packages: PluginPackages) -> None:
-    plugin_packages.install("good", GOOD)
-    again = """
-        import contextlib, io, pathlib
-        from anomalib.cli.cli import AnomalibCLI
-        for _ in range(2):
-            with contextlib.redirect_stdout(io.StringIO()) as printed, contextlib.suppress(SystemExit):
-                AnomalibCLI(["train", *arguments, "--print_config"])
-            pathlib.Path("dumped.yaml").write_text(printed.getvalue())
-            arguments = ["--config", "dumped.yaml"]
-        cli = AnomalibCLI(["train", "--config", "dumped.yaml"], run=False)
-        print(type(cli.model).__name__, cli.model.name, cli.model.width, cli.datamodule.name)
-    """
-    arguments = ["--model", "goodnet", "--model.width", "4", "--data", "GoodData"]
-    result = plugin_packages.python(
-        again.replace("import contextlib", f"arguments = {arguments}\n        import contextlib")
-    )
-    assert result.stdout.splitlines()[-1:] == ["GoodNet GoodNet 4 good"], result.stderr
+def stripped(text: str) -> set[str]:
+    return {line.strip() for line in text.splitlines()}
+
+
+def test_every_way_to_name_a_class_finds_it(used: dict[str, Any]) -> None:
+    assert "skipped" not in used["stderr"]
+    assert used["by name"] == 3
+    assert used["by class path"] == 4
+    assert used["by registered name"] == "GoodNet"
+    assert used["by dumped path"] == "GoodNet"
+    assert used["listed"] == ["good_net"]
+    assert used["data"] == "good"
+    expected = {"class_path: anomalib.models.goodnet", "width: 4", "class_path: good.GoodData"}
+    assert expected <= stripped(used["first dump"])
+    assert {"class_path: good.GoodNet", "width: 5"} <= stripped(used["GoodNet"])
+    assert {"class_path: good.GoodNet", "width: 6"} <= stripped(used["full path"])
+
+
+def test_a_dumped_configuration_can_be_read_again(used: dict[str, Any]) -> None:
+    assert used["dumped"] == ["GoodNet", "GoodNet", 4, "good"]
 
 
 ORDERS = {
@@ -93,68 +126,49 @@ def test_names_are_available_whatever_is_imported_first(plugin_packages: PluginP
     assert result.stderr == ""
 
 
-def test_an_unknown_name_is_an_ordinary_attribute_error(plugin_packages: PluginPackages) -> None:
-    code = """
-        import anomalib.data
-        try:
-            anomalib.data.Nothing
-        except AttributeError as error:
-            print(error)
-        from anomalib.data import transforms
-        print(hasattr(anomalib.data, "Nothing"), transforms.__name__)
-    """
-    result = plugin_packages.python(code)
-    assert result.stdout.splitlines() == [
-        "module 'anomalib.data' has no attribute 'Nothing'",
-        "False anomalib.data.transforms",
-    ], result.stderr
+def test_an_unknown_name_is_an_ordinary_attribute_error(used: dict[str, Any]) -> None:
+    message = "module 'anomalib.data' has no attribute 'Nothing'"
+    assert used["unknown"] == [message, False, "anomalib.data.transforms"]
 
 
-def test_full_class_paths_work_without_autoloading(plugin_packages: PluginPackages) -> None:
-    plugin_packages.install("good", GOOD)
-    result = plugin_packages.command(
-        "anomalib",
-        "train",
-        "--model=anomalib_defect_plugins.HtpGan",
-        "--data=good.GoodData",
-        "--print_config",
-        TORCH_DEVICE_BACKEND_AUTOLOAD="0",
-    )
-    assert result.returncode == 0, result.stderr
-    assert "class_path: anomalib_defect_plugins.HtpGan" in result.stdout
-    assert "class_path: good.GoodData" in result.stdout
+CONFIGURE_WITHOUT_AUTOLOADING = """
+    import contextlib, io, json
+    from anomalib.cli.cli import AnomalibCLI
+
+    texts = []
+    for arguments in (
+        ["--model=Padim", "--data=MVTecAD"], ["--model=anomalib_defect_plugins.HtpGan", "--data=good.GoodData"]
+    ):
+        with contextlib.redirect_stdout(io.StringIO()) as printed, contextlib.suppress(SystemExit):
+            AnomalibCLI(["train", *arguments, "--print_config"])
+        texts.append(printed.getvalue())
+    print(json.dumps(texts))
+"""
 
 
-def test_a_model_of_anomalib_is_configured_as_without_this_package(plugin_packages: PluginPackages) -> None:
-    plugin_packages.install("good", GOOD)
-    arguments = ["train", "--model", "Padim", "--data", "MVTecAD", "--print_config"]
-    with_plugins = plugin_packages.command("anomalib", *arguments)
-    without_plugins = plugin_packages.command("anomalib", *arguments, TORCH_DEVICE_BACKEND_AUTOLOAD="0")
-    assert "class_path: anomalib.models.Padim" in with_plugins.stdout
-    assert (with_plugins.returncode, with_plugins.stdout, with_plugins.stderr) == (
-        0,
-        without_plugins.stdout,
-        without_plugins.stderr,
-    )
-
-
-@pytest.mark.parametrize(
-    ("arguments", "line"),
-    [
-        (
-            ["train", "--model", "goodnet", "--model.width", "0", "--data", "GoodData"],
-            "width is 0; it must be 1 or more",
-        ),
-        (["predict", "--model", "goodnet", "--data", "GoodData", "--data.root", ""], "root is empty; name a folder"),
-    ],
-)
-def test_bad_input_on_the_command_line_is_one_line(
-    plugin_packages: PluginPackages, arguments: list[str], line: str
+def test_without_autoloading_full_class_paths_work_and_models_of_anomalib_are_configured_alike(
+    plugin_packages: PluginPackages, used: dict[str, Any]
 ) -> None:
     plugin_packages.install("good", GOOD)
-    result = plugin_packages.command("anomalib", *arguments)
+    result = plugin_packages.python(CONFIGURE_WITHOUT_AUTOLOADING, TORCH_DEVICE_BACKEND_AUTOLOAD="0")
+    assert result.returncode == 0, result.stderr
+    padim, own = json.loads(result.stdout.splitlines()[-1])
+    assert "class_path: anomalib.models.Padim" in padim
+    assert padim == used["Padim"]
+    assert {"class_path: anomalib_defect_plugins.HtpGan", "class_path: good.GoodData"} <= stripped(own)
+
+
+def test_bad_input_for_data_is_one_line(used: dict[str, Any]) -> None:
+    assert used["error"].splitlines()[-1] == "error: root is empty; name a folder"
+    assert "Traceback" not in used["error"]
+
+
+def test_the_installed_command_prints_bad_input_in_one_line_and_exits_with_one(plugin_packages: PluginPackages) -> None:
+    plugin_packages.install("good", GOOD)
+    arguments = ["--model", "goodnet", "--model.width", "0", "--data", "GoodData"]
+    result = plugin_packages.command("anomalib", "train", *arguments)
     assert result.returncode == 1
-    assert result.stderr.splitlines()[-1] == f"error: {line}"
+    assert result.stderr.splitlines()[-1] == "error: width is 0; it must be 1 or more"
     assert "Traceback" not in result.stderr + result.stdout
 
 

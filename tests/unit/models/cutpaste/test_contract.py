@@ -16,6 +16,10 @@ class TestCutPasteDense(TrainingContract):
 
 
 class TestCutPastePatch(TrainingContract):
+    # The windows of the graph of any size are those of one of fixed size.
+    test_onnx_graph_of_fixed_size_agrees_with_pytorch = None
+    test_quantised_graph_gives_each_image_a_finite_score_and_map = None
+
     def make_model(self, image_size: tuple[int, int]) -> AnomalibModule:
         return CutPaste(
             image_size=image_size,
@@ -29,7 +33,11 @@ class TestCutPastePatch(TrainingContract):
 
 
 class TestCutPasteNullModel(ModelContract):
-    test_quantised_graph_gives_each_image_a_finite_score_and_map = None  # the graph is that of TestCutPaste
+    # The graph is that of TestCutPasteDense.
+    test_openvino_graph_agrees_with_pytorch = None
+    test_openvino_inferencer_predicts_from_an_image_file = None
+    test_onnx_graph_of_fixed_size_agrees_with_pytorch = None
+    test_quantised_graph_gives_each_image_a_finite_score_and_map = None
 
     def make_model(self, image_size: tuple[int, int]) -> AnomalibModule:
         return CutPaste(image_size=image_size, backbone=TINY, pre_trained=False, iterations=0)

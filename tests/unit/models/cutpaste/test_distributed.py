@@ -22,8 +22,7 @@ from anomalib_defect_plugins.models.cutpaste import CutPaste
 from anomalib_defect_plugins.testing import folder_datamodule
 
 seed_everything(0)
-weights = sys.argv[3] if len(sys.argv) > 3 else False
-model = CutPaste((64, 64), "test_resnet.r160_in1k", weights, iterations=4, evaluator=False, visualizer=False)
+model = CutPaste((64, 64), "test_resnet.r160_in1k", sys.argv[3], iterations=4, evaluator=False, visualizer=False)
 arguments = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False}
 engine = Engine(default_root_dir=sys.argv[2], accelerator="cpu", devices=2, strategy="ddp", **arguments)
 engine.fit(model, datamodule=folder_datamodule(sys.argv[1], batch_size=2))
@@ -42,14 +41,12 @@ def test_processes_share_the_images_without_overlap(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("pre_trained", [False, True])
-def test_two_processes_fit_the_density_of_all_images(tmp_path, pre_trained):
+def test_two_processes_fit_the_density_of_all_images(tmp_path):
     write_folder_data(tmp_path / "data", normal=7)
     (tmp_path / "train.py").write_text(SCRIPT)
-    words = [sys.executable, str(tmp_path / "train.py"), str(tmp_path / "data"), str(tmp_path / "results")]
-    if pre_trained:  # the last stage of the backbone is trained in the second half of the steps
-        torch.save(timm.create_model("test_resnet.r160_in1k").state_dict(), tmp_path / "weights.pth")
-        words.append(str(tmp_path / "weights.pth"))
+    weights = tmp_path / "weights.pth"  # with weights, the last stage is trained in the second half of the steps
+    torch.save(timm.create_model("test_resnet.r160_in1k").state_dict(), weights)
+    words = [sys.executable, *map(str, (tmp_path / "train.py", tmp_path / "data", tmp_path / "results", weights))]
     subprocess.run(words, check=True, timeout=300, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True)
     (path,) = (tmp_path / "results").rglob("model.ckpt")
     model = CutPaste.load_from_checkpoint(path, map_location="cpu").eval()

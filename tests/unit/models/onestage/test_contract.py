@@ -28,6 +28,7 @@ class TestPaper(TestOneStage):
     # The variants of this network are exported in test_lightning_model.py.
     test_quantised_graph_gives_each_image_a_finite_score_and_map = None
     test_openvino_graph_agrees_with_pytorch = None
+    test_openvino_inferencer_predicts_from_an_image_file = None
     test_onnx_graph_of_fixed_size_agrees_with_pytorch = None
 
     def make_model(self, image_size: tuple[int, int]) -> AnomalibModule:
