@@ -57,7 +57,8 @@ class DefectBatch(ImageBatch):
 
     ``image`` and ``gt_mask`` of images of different sizes are lists until the model's pre-processor has resized each of
     them as it would alone; assigning images of one size stacks them. anomalib's ``ImageBatch`` resizes them to the size
-    of the largest instead, so that the result for an image depends on its neighbours and thin defects vanish.
+    of the largest instead, so that the result for an image depends on its neighbours and thin defects vanish. A batch
+    with a defective image whose mask is not known has no ``gt_mask``.
 
     Attributes:
         defect_type: Defect type of each image, ``good`` for a normal one; several types are joined by ``+``.
@@ -72,7 +73,9 @@ class DefectBatch(ImageBatch):
 
     @classmethod
     def collate(cls, items: list[ImageItem]) -> "DefectBatch":
-        """Collate items; see the class for images of different sizes."""
+        """Collate items; see the class for images of different sizes, and without masks."""
+        if any(item.gt_mask is None for item in items):
+            items = [replace(item, gt_mask=None) for item in items]
         images, masks = ([getattr(item, name) for item in items] for name in ("image", "gt_mask"))
         if not is_mixed(images):
             return cast(DefectBatch, super().collate(items))

@@ -75,7 +75,8 @@ class CheckedDataset(AnomalibDataset):
             image: Its image, shape (C, H, W).
 
         Returns:
-            Mask, shape (H, W), uint8; ``None`` for unlabelled images and for classification.
+            Mask, shape (H, W), uint8; ``None`` for unlabelled images, defective ones without a mask, and for
+            classification.
 
         Raises:
             MissingDataError: If the mask does not exist.
@@ -85,6 +86,8 @@ class CheckedDataset(AnomalibDataset):
             return None
         if sample.label_index == LabelName.NORMAL:
             return Mask(torch.zeros(image.shape[-2:], dtype=torch.uint8))
+        if not sample.mask_path:
+            return None
         mask = load_checked_mask(self, sample.mask_path)
         _check_size(sample, image_size=tuple(image.shape[:-3:-1]), mask_size=tuple(mask.shape[::-1]))
         return mask

@@ -6,6 +6,7 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from anomalib_defect_plugins.core.errors import ConfigurationError
 from anomalib_defect_plugins.data.loading import check_one_size
@@ -34,15 +35,17 @@ class DensityNetwork(nn.Module):
         return [Moments(len(density.mean), device) for density in densities]
 
     @torch.no_grad()
-    def observe(self, image: Tensor, moments: Sequence[Moments]) -> None:
+    def observe(self, image: Tensor, moments: Sequence[Moments], defect: Tensor | None = None) -> None:
         """Add the features of normal images to ``moments``; the model must be in evaluation mode.
 
         Args:
             image: Images, shape (B, 3, H, W), float in [0, 1].
             moments: Sums, one for each density.
+            defect: Defects to leave out, shape (B, H, W), bool, for features that are maps, shape (B, h, w, C). Those
+                next to a position that a defect touches are left out, too.
         """
         for sums, features in zip(moments, self.normal_features(image), strict=True):
-            sums.update(features)
+            sums.update(features if defect is None else features[background(defect, features.shape[1:3])])
 
     def fit(self, moments: Sequence[Moments], total: Callable[[Tensor], Tensor] = lambda value: value) -> None:
         """Fit the densities to the observed features.
@@ -124,8 +127,9 @@ class FittedDensity(TrainerOptions):
     def fit_to_normal(self) -> None:
         """Fit the densities to the normal training images; the model is in evaluation mode."""
         moments = self.model.new_moments()
-        for image in self.normal_batches():
-            self.model.observe(image, moments)
+        for batch in self._batches(slice(None)):
+            has_defects = batch.gt_label is not None and batch.gt_label.any()
+            self.model.observe(batch.image.as_subclass(Tensor), moments, batch.gt_mask if has_defects else None)
         self.model.fit(moments, self.total)
 
     def normal_batches(self, part: slice = slice(None)) -> Iterator[Tensor]:
@@ -134,12 +138,16 @@ class FittedDensity(TrainerOptions):
         Args:
             part: Which of the normal training images to read, in their order.
         """
+        for batch in self._batches(part):
+            yield batch.image.as_subclass(Tensor)
+
+    def _batches(self, part: slice) -> Iterator[Any]:
         for batch in normal_images(self.trainer, part):
             batch = self.transfer_batch_to_device(batch, self.device, 0)
             transform = getattr(self.pre_processor, "transform", None)  # anomalib accepts any module
             batch.image = transform(batch.image) if transform else batch.image
             check_one_size(batch.image, self.name)
-            yield batch.image.as_subclass(Tensor)
+            yield batch
 
     def total(self, value: Tensor) -> Tensor:
         """Add a tensor up over all processes."""
@@ -164,3 +172,14 @@ class FittedDensity(TrainerOptions):
         if self.density_step < 0 and self.model.densities():
             msg = f"{self.name} has no density of normal images yet: "
             raise ConfigurationError(msg + "train it first, or pass --ckpt_path of a trained one")
+
+
+def background(defect: Tensor, size: Sequence[int]) -> Tensor:
+    """Return the positions of a feature map, shape (B, h, w), bool, with no defect at or next to them.
+
+    Args:
+        defect: Defects, shape (B, H, W), bool.
+        size: Height h and width w of the map.
+    """
+    touched = functional.adaptive_max_pool2d(defect.as_subclass(Tensor)[:, None].float(), tuple(size))
+    return functional.max_pool2d(touched, 3, stride=1, padding=1)[:, 0] == 0
