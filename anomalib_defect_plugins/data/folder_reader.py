@@ -29,6 +29,9 @@ logger = logging.getLogger(__name__)
 MASKS = "masks"
 """Default folder of the masks, the only one that is optional."""
 
+IGNORE = "ignore"
+"""Default folder of masks of what is neither defective nor normal, which is optional."""
+
 FIXED_SPLITS = (Split.TRAIN.value, Split.TEST.value)
 """Folders of a fixed split, as in MVTec AD."""
 
@@ -65,6 +68,7 @@ class FolderReader:
             ``None`` if there are no normal images.
         defect_dirs: Folders of the defect types; by default all others that are none of masks or programs.
         mask_dir: Folder of the masks; ``None`` to ignore masks.
+        ignore_dir: Folder of masks of what is neither defective nor normal, which is no defect type.
         advice: What to do if a folder is missing or empty, for messages.
         written: Folders that the present run writes to.
     """
@@ -75,6 +79,7 @@ class FolderReader:
         normal_dir: str | None,
         defect_dirs: Sequence[str] | None,
         mask_dir: str | None,
+        ignore_dir: str | None,
         advice: str,
         written: Sequence[Path] = (),
     ) -> None:
@@ -82,6 +87,7 @@ class FolderReader:
         self.normal_dir = normal_dir
         self.defect_dirs = defect_dirs
         self.mask_dir = mask_dir
+        self.ignore_dir = ignore_dir
         self.advice = advice
         self.written = written
         self.faults = Faults(root)
@@ -131,7 +137,8 @@ class FolderReader:
         root = self.root / split
         normal = self._normal(root, is_optional=bool(split))
         masks = root / (self.mask_dir or MASKS)
-        excluded = (masks,) if normal is None else (normal, *normal.parents, masks)
+        excluded = [masks] if normal is None else [normal, *normal.parents, masks]
+        excluded += [] if self.ignore_dir is None else [root / self.ignore_dir]
         listed = [path for path in subfolders(root) if not _is_one_of(path, excluded)]
         types, candidates = type_folders(listed, masks, self.written)
         if self.defect_dirs is not None:
@@ -202,7 +209,9 @@ class FolderReader:
             outside = [path for path in subfolders(self.root) if path not in (given, *(part.root for part in parts))]
             candidates += [path for path in outside if MASK_FOLDER.fullmatch(path.name)]
         found = self.mask_dir is not None and given.is_dir()
-        usable = len(candidates) == 1 and not found and are_masks(candidates[0], *_expected(candidates[0], parts, files))
+        usable = (
+            len(candidates) == 1 and not found and are_masks(candidates[0], *_expected(candidates[0], parts, files))
+        )
         if candidates and not usable and self.defect_dirs is None:
             name = candidates[0].relative_to(self.root)
             msg = f"the folder {candidates[0]} may hold masks or images of a defect type; pass --data.mask_dir {name}, "
@@ -231,6 +240,30 @@ class FolderReader:
                     raise InvalidInputError(msg + "type, or rename the file if it is an image")
 
 
+def ignored_files(folder: Path, samples: Sequence[Sample]) -> dict[str, Path]:
+    """Find masks of what is neither defective nor normal.
+
+    Args:
+        folder: Their folder, which may not exist.
+        samples: The images.
+
+    Returns:
+        Masks by image path.
+
+    Raises:
+        InvalidInputError: If a mask belongs to no image, or names conflict.
+    """
+    if not folder.is_dir():
+        return {}
+    images: dict[Path, list[Path]] = {}
+    for path in (Path(sample.image_path) for sample in samples):
+        images.setdefault(folder / path.parent.name, []).append(path)
+    faults = Faults(folder)
+    found = match_folder(folder, images, (), faults)
+    faults.raise_all()
+    return {str(image): mask for image, mask in found.items()}
+
+
 def _samples(parts: Sequence[Part], images: dict[Path, list[Path]], masks: dict[Path, Path]) -> Iterator[Sample]:
     for part in parts:
         for folder in part.folders:
@@ -240,9 +273,7 @@ def _samples(parts: Sequence[Part], images: dict[Path, list[Path]], masks: dict[
                 yield Sample(str(path), part.split, defect_type, mask)
 
 
-def _expected(
-    masks: Path, parts: Sequence[Part], images: dict[Path, list[Path]]
-) -> tuple[ImagesOfFolder, set[Path]]:
+def _expected(masks: Path, parts: Sequence[Part], images: dict[Path, list[Path]]) -> tuple[ImagesOfFolder, set[Path]]:
     """Return the defective images by the subfolder that their masks would be in, and subfolders that are not needed."""
     types = [(part, folder) for part in parts for folder in part.types]
     expected: dict[Path, list[Path]] = {}

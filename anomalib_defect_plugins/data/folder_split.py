@@ -168,7 +168,7 @@ def warn_of_groups(samples: Sequence[Sample]) -> None:
     several = [name for name, count in counts.items() if count > 1]
     share = sum(counts[name] for name in several) / len(stems)
     # Endings of views and tiles repeat for each object, unlike numbers or seconds.
-    if len(several) > 1 and share >= MIN_SHARE_GROUPED and len(endings) <= max(counts.values()):
+    if len(several) > 1 and share >= MIN_SHARE_GROUPED and len(endings) <= 2 * max(counts.values()):
         example = next(sample.image_path for sample in samples if Path(sample.image_path).stem.startswith(several[0]))
         logger.warning(
             "names such as %s suggest that several images show one object: if so, pass --data.group_by with a pattern "

@@ -26,26 +26,31 @@ def resize_mask(mask: Mask, size: tuple[int, int]) -> Mask:
     return Mask(F.interpolate(marked, size, mode="nearest-exact")[0, 0], dtype=torch.uint8)
 
 
-def augment(augmentations: Transform, image: Image, mask: Mask | None) -> tuple[Image, Mask | None]:
+def augment(augmentations: Transform, image: Image, *masks: Mask | None) -> tuple[Any, ...]:
     """Apply augmentations, the last of which usually resizes to the size of the model.
 
     Masks are resized to the nearest pixels as in anomalib, except for defects that would vanish between these pixels.
 
     Args:
-        augmentations: Augmentations of an image and its mask.
+        augmentations: Augmentations of an image and its masks.
         image: Image, shape (3, H, W).
-        mask: Its mask, shape (H, W), or ``None``.
+        masks: Its masks, shape (H, W), or ``None``.
 
     Returns:
-        Augmented image and mask.
+        Augmented image and masks.
     """
-    if mask is None:
-        return augmentations(image), None
+    given = {index: mask for index, mask in enumerate(masks) if mask is not None}
+    if not given:
+        return augmentations(image), *masks
     *steps, last = flat_steps(augmentations)
+    moved: tuple[Any, ...] = (image, *given.values())
     for step in steps:
-        image, mask = step(image, mask)
-    augmented: tuple[Image, Mask] = last(image, mask)
-    return (augmented[0], keep_thin(mask, augmented[1])) if isinstance(last, Resize) else augmented
+        moved = step(*moved)
+    result, *last_masks = last(*moved)
+    if isinstance(last, Resize):
+        last_masks = [keep_thin(mask, resized) for mask, resized in zip(moved[1:], last_masks, strict=True)]
+    of_index = dict(zip(given, last_masks, strict=True))
+    return result, *(of_index.get(index) for index in range(len(masks)))
 
 
 def keep_thin(mask: Mask, resized: Mask) -> Mask:

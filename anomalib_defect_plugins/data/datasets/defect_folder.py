@@ -1,21 +1,29 @@
 """``DefectFolder``: user data in folders, with what there is of normal images, masks, and a fixed split."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
+import numpy as np
+import pandas as pd
+import torch
 from anomalib import TaskType
 from anomalib.data.utils import LabelName
 from torchvision.transforms.v2 import Transform
 from torchvision.tv_tensors import Mask
 
 from anomalib_defect_plugins.core.checks import check_fraction, check_not_negative, check_positive
+from anomalib_defect_plugins.core.errors import InvalidInputError
 from anomalib_defect_plugins.core.faults import Faults
+from anomalib_defect_plugins.core.image_io import read_size
+from anomalib_defect_plugins.core.mask_io import read_mask
+from anomalib_defect_plugins.data.annotations.reader import annotated_samples, read_annotations
+from anomalib_defect_plugins.data.annotations.regions import AnnotatedImage
 from anomalib_defect_plugins.data.dataclasses import GOOD
 from anomalib_defect_plugins.data.datamodule import DefectDataModule
-from anomalib_defect_plugins.data.dataset import CheckedDataset, check_not_empty
-from anomalib_defect_plugins.data.folder_reader import MASKS, FolderReader
+from anomalib_defect_plugins.data.dataset import CheckedDataset, check_not_empty, check_size, reading
+from anomalib_defect_plugins.data.folder_reader import IGNORE, MASKS, FolderReader, ignored_files
 from anomalib_defect_plugins.data.folder_split import (
     compile_groups,
     split_samples,
@@ -60,6 +68,13 @@ class DefectFolder(DefectDataModule):
         group_by: Regular expression that finds the name of the object in the name of an image, by its first group or as
             a whole, such as ``(part\\d+)_``. Images of one object are in one split.
         mm_per_pixel: Size of a pixel in mm, if known: column ``mm_per_pixel`` of the table.
+        annotations: File or folder that a labelling tool has exported, in ``root`` or elsewhere, instead of folders of
+            types and masks: COCO, LabelMe, CVAT for images, YOLO segmentation, Pascal VOC or Label Studio. ``root`` is
+            searched for the images that it names; images without annotations are normal. A rectangle, or a label of the
+            whole image, is an image label without a mask.
+        ignore_dir: Folder with masks of what is neither defective nor normal, in subfolders named as those of the
+            images; optional. Models of this package that train on masks leave these pixels out, as they do regions
+            annotated as ``ignore``.
         name: Name of the data in the results folder; by default the name of ``root``.
         seed: Seed of the splits.
         kwargs: Batch sizes, workers, augmentations and validation split, as in ``DefectDataModule``.
@@ -82,6 +97,8 @@ class DefectFolder(DefectDataModule):
         test_ratio: float = 0.2,
         group_by: str | None = None,
         mm_per_pixel: float | None = None,
+        annotations: Path | str | None = None,
+        ignore_dir: str | None = IGNORE,
         name: str | None = None,
         seed: int = 0,
         **kwargs: Any,
@@ -99,7 +116,11 @@ class DefectFolder(DefectDataModule):
         self.test_ratio = test_ratio
         self.group_by = group_by
         self.mm_per_pixel = mm_per_pixel
+        self.annotations = annotations
+        self.ignore_dir = ignore_dir
         self._name = name
+        self._of_tool: dict[str, AnnotatedImage] = {}
+        self._ignored: dict[str, Path] = {}
 
     @property
     def name(self) -> str:  # type: ignore[override]
@@ -119,9 +140,7 @@ class DefectFolder(DefectDataModule):
 
     def _read_samples(self) -> list[Sample]:
         """Return the images, with the objects that they show."""
-        written = () if self.trainer is None else (Path(self.trainer.default_root_dir),)
-        reader = FolderReader(self.root, self.normal_dir, self.defect_dirs, self.mask_dir, self.advice, written)
-        samples = reader.read()
+        samples = self._read_folders() if self.annotations is None else self._read_annotations(Path(self.annotations))
         warn_of_missing(samples)
         if self.group_by is None:
             warn_of_groups(samples)
@@ -131,8 +150,30 @@ class DefectFolder(DefectDataModule):
         faults.raise_all()
         return samples
 
+    def _read_folders(self) -> list[Sample]:
+        written = () if self.trainer is None else (Path(self.trainer.default_root_dir),)
+        folders = (self.normal_dir, self.defect_dirs, self.mask_dir, self.ignore_dir)
+        samples = FolderReader(self.root, *folders, self.advice, written).read()
+        if self.ignore_dir is not None:
+            self._ignored = ignored_files(self.root / self.ignore_dir, samples)
+        return samples
+
+    def _read_annotations(self, path: Path) -> list[Sample]:
+        """Read the annotations of a labelling tool, relative to ``root`` or the working directory."""
+        inside = self.root / path
+        faults = Faults(path)
+        images = read_annotations(inside if inside.exists() else path, faults)
+        samples, self._of_tool = annotated_samples(images, self.root, faults)
+        faults.raise_all()
+        if not samples:
+            msg = f"{path} has no annotated images; export annotations of images"
+            raise InvalidInputError(msg)
+        return [sample._replace(mask_path="") for sample in samples] if self.mask_dir is None else samples
+
     def _dataset(self, samples: Sequence[Sample], task: TaskType) -> "DefectFolderDataset":
-        return DefectFolderDataset(samples, task, mm_per_pixel=self.mm_per_pixel)
+        return DefectFolderDataset(
+            samples, task, mm_per_pixel=self.mm_per_pixel, annotations=self._of_tool, ignored=self._ignored
+        )
 
 
 class DefectFolderDataset(CheckedDataset):
@@ -145,6 +186,8 @@ class DefectFolderDataset(CheckedDataset):
         task: ``segmentation`` if defective images have masks, else ``classification``.
         augmentations: Augmentations of images and masks.
         mm_per_pixel: Size of a pixel in mm, if known.
+        annotations: Annotations of a labelling tool by image path.
+        ignored: Masks of what is neither defective nor normal by image path.
     """
 
     def __init__(
@@ -153,6 +196,8 @@ class DefectFolderDataset(CheckedDataset):
         task: TaskType,
         augmentations: Transform | None = None,
         mm_per_pixel: float | None = None,
+        annotations: Mapping[str, AnnotatedImage] | None = None,
+        ignored: Mapping[str, Path] | None = None,
     ) -> None:
         super().__init__(augmentations=augmentations)
         table = make_table(samples, task)
@@ -162,12 +207,38 @@ class DefectFolderDataset(CheckedDataset):
         if mm_per_pixel is not None:
             table["mm_per_pixel"] = mm_per_pixel
         self.samples = table
+        annotations = annotations or {}
+        self._annotations = {path: annotations[path] for path in table.image_path if path in annotations}
+        self._image_of = {s.mask_path: s.image_path for s in samples if s.image_path in annotations and s.mask_path}
+        self._ignored = dict(ignored or {})
+        self._has_ignored = bool(self._ignored) or any(image.has_ignored for image in annotations.values())
 
     def load_mask(self, path: str) -> Mask:
-        """Load a mask, shape (H, W), uint8, 1 on the defect.
+        """Load a mask, or draw annotations: shape (H, W), uint8, 1 on the defect.
 
         Raises:
             InvalidInputError: If it marks nothing.
         """
         advice = "mark the defect, or move its image to the normal images and remove the mask"
-        return check_not_empty(super().load_mask(path), f"mask {path}", advice)
+        image_path = self._image_of.get(path)
+        if image_path is None:
+            return check_not_empty(super().load_mask(path), f"mask {path}", advice)
+        width, height = read_size(image_path)
+        drawn = self._annotations[image_path].mask((height, width))
+        mask = Mask(torch.from_numpy(drawn), dtype=torch.uint8)
+        return check_not_empty(mask, f"annotation {path}", "annotate the defect, or remove the annotation")
+
+    def load_ignored(self, sample: pd.Series, image: torch.Tensor) -> Mask | None:
+        """Load what is neither defective nor normal, shape (H, W), uint8; ``None`` if that is known of no image."""
+        if not self._has_ignored:
+            return None
+        size = (image.shape[-2], image.shape[-1])
+        marks = np.zeros(size, bool)
+        if sample.image_path in self._annotations:
+            marks = self._annotations[sample.image_path].ignored(size)
+        elif sample.image_path in self._ignored:
+            path = str(self._ignored[sample.image_path])
+            with reading("mask", path):
+                marks = read_mask(path)
+            check_size(path, marks.shape[::-1], sample.image_path, size[::-1])
+        return Mask(torch.from_numpy(marks), dtype=torch.uint8)
