@@ -90,7 +90,7 @@ class DefectBatch(ImageBatch):
         batch = cast(DefectBatch, super().collate([_first_pixel(item) for item in items]))
         batch.image = images
         batch.gt_mask = None if batch.gt_mask is None else masks
-        batch.ignore_mask = None if batch.ignore_mask is None else ignored
+        batch.ignore_mask = None if batch.ignore_mask is None else cast("list[Tensor]", ignored)
         return batch
 
     def __getitem__(self, key: str) -> Any:

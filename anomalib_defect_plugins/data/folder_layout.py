@@ -19,7 +19,7 @@ MASK_FOLDER = re.compile(
 """Names of folders that usually hold masks."""
 
 NORMAL_FOLDER = re.compile(
-    r"good|ok|normals?|(?:defect|flaw|anomaly)[ _-]?free|non?[ _-]?defect(?:s|ive)?|healthy|clean|pass(?:ed)?|intact|gut",
+    r"good|ok|normals?|(?:defect|flaw|anomaly)[ _-]?free|non?[ _-]?defect(?:s|ive)?|healthy|clean|pass(?:ed)?|intact",
     re.IGNORECASE,
 )
 """Names of folders that usually hold normal images."""

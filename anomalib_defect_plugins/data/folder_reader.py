@@ -119,12 +119,14 @@ class FolderReader:
         self.faults.raise_all()
         samples = list(_samples(parts, images, {} if self.mask_dir is None else masks))
         if not samples:
-            raise MissingDataError(f"the folder {self.root} has no images in its subfolders; {self.advice}")
+            msg = f"the folder {self.root} has no images in its subfolders; {self.advice}"
+            raise MissingDataError(msg)
         return samples
 
     def _existing(self, folder: Path, what: str) -> Path:
         if not folder.is_dir():
-            raise MissingDataError(f"the folder {what} {folder} does not exist; {self.advice}")
+            msg = f"the folder {what} {folder} does not exist; {self.advice}"
+            raise MissingDataError(msg)
         return folder
 
     def _splits(self) -> Sequence[str]:

@@ -124,7 +124,7 @@ def check_normal_images(model: Any, datamodule: AnomalibDataModule) -> None:
     if needs is Supervision.PIXEL_MASKS or (datamodule.train_data.samples.label_index == LabelName.NORMAL).any():
         return
     msg = (
-        f"{model.name} trains on normal images, of which the training split of {datamodule.name} has none: add some, or "
-        "choose a model that trains on pixel masks alone; 'anomalib-defects list' shows what each model needs"
+        f"{model.name} trains on normal images, of which the training split of {datamodule.name} has none: add some, "
+        "or choose a model that trains on pixel masks alone; 'anomalib-defects list' shows what each model needs"
     )
     raise ConfigurationError(msg)

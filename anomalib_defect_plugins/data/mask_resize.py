@@ -1,5 +1,6 @@
 """Resizing of masks that keeps thin defects."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ from torchvision.transforms.v2 import Compose, Resize, Transform
 from torchvision.tv_tensors import Image, Mask
 
 
-def resize_mask(mask: Mask, size: tuple[int, int]) -> Mask:
+def resize_mask(mask: torch.Tensor, size: tuple[int, int]) -> Mask:
     """Resize a mask without losing marked pixels.
 
     Args:
@@ -70,6 +71,27 @@ def keep_thin(mask: Mask, resized: Mask) -> Mask:
         return resized
     vanished = (regions > 0) & ~np.isin(regions, left)
     return Mask(resized | torch.from_numpy(vanished), dtype=resized.dtype)
+
+
+def ignored_pixels(batch: Any, size: Sequence[int]) -> torch.Tensor | None:
+    """Return the pixels of a batch that are neither defective nor normal.
+
+    Args:
+        batch: Batch, whose ``ignore_mask`` may have the size of its files.
+        size: Height and width of the images.
+
+    Returns:
+        Pixels, shape (B, 1, H, W), bool; ``None`` if none are known.
+    """
+    masks = getattr(batch, "ignore_mask", None)
+    if masks is None:
+        return None
+    height, width = size
+    resized = [
+        mask if mask.shape == (height, width) else resize_mask(mask.as_subclass(torch.Tensor), (height, width))
+        for mask in masks
+    ]
+    return torch.stack([mask.as_subclass(torch.Tensor).bool() for mask in resized])[:, None]
 
 
 def flat_steps(augmentations: Transform | None) -> list[Any]:

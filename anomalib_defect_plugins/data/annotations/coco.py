@@ -68,5 +68,5 @@ def _shapes(annotation: dict[str, Any], size: Size | None) -> Iterator[Shape]:
         for points in outline:
             yield Polygon(np.asarray(points, float).reshape(-1, 2))
     else:
-        left, top, width, height = (float(value) for value in annotation["bbox"])
-        yield Box(left, top, left + width, top + height)
+        left, top, across, down = (float(value) for value in annotation["bbox"])
+        yield Box(left, top, left + across, top + down)

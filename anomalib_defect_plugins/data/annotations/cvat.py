@@ -67,8 +67,8 @@ def _shape(element: ET.Element) -> Shape:
         marks = from_runs([int(count) for count in value["rle"].split(",")], size, "C")
         return Bitmap.of(marks, int(value["left"]), int(value["top"]))
     if element.tag == "ellipse":
-        numbers = [float(value[name]) for name in ("cx", "cy", "rx", "ry")]
-        return ellipse(*numbers, angle=float(value.get("rotation", 0)))
+        x, y, radius_x, radius_y = (float(value[name]) for name in ("cx", "cy", "rx", "ry"))
+        return ellipse(x, y, radius_x, radius_y, float(value.get("rotation", 0)))
     if element.tag == "box":
         corners = np.array([[float(value["xtl"]), float(value["ytl"])], [float(value["xbr"]), float(value["ybr"])]])
         return Box(*corners.ravel().tolist())

@@ -1,6 +1,8 @@
 """Polygons to masks as the COCO tools draw them, and masks to polygons; the adapter of pycocotools, an extra."""
 
 from dataclasses import dataclass
+from types import ModuleType
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -37,19 +39,19 @@ class Polygon(Shape):
 
     def draw(self, marks: Marks) -> None:
         """Mark the pixels inside."""
-        coco = _pycocotools()
+        coco: Any = _pycocotools()
         height, width = marks.shape
         (rle,) = coco.frPyObjects([np.asarray(self.points, float).ravel().tolist()], height, width)
         marks |= coco.decode(rle).astype(bool)
 
 
-def _pycocotools():  # type: ignore[no-untyped-def]
+def _pycocotools() -> ModuleType:
     try:
-        from pycocotools import mask
+        from pycocotools import mask  # type: ignore[import-untyped]
     except ModuleNotFoundError as error:
         msg = "polygons need pycocotools; install it with pip install 'anomalib-defect-plugins[annotations]'"
         raise InvalidInputError(msg) from error
-    return mask
+    return cast(ModuleType, mask)
 
 
 def outlines(marks: Marks, tolerance: float = 0.0) -> list[Points] | None:
@@ -62,7 +64,7 @@ def outlines(marks: Marks, tolerance: float = 0.0) -> list[Points] | None:
     Returns:
         Polygons of its 4-connected parts; ``None`` if one has a hole, which polygons cannot have.
     """
-    parts, number = ndimage.label(marks)
+    parts, _ = ndimage.label(marks)
     polygons = []
     for part, at in enumerate(ndimage.find_objects(parts), start=1):
         inside = np.pad(parts[at] == part, 1)
@@ -99,5 +101,5 @@ def _trace(inside: Marks) -> Points:
 def _simplified(points: Points, tolerance: float) -> Points:
     if tolerance <= 0 or len(points) < 5:
         return points
-    closed = approximate_polygon(np.vstack([points, points[:1]]), tolerance)[:-1]
+    closed: Points = approximate_polygon(np.vstack([points, points[:1]]), tolerance)[:-1]  # type: ignore[no-untyped-call]
     return closed if len(closed) >= 3 else points

@@ -64,6 +64,10 @@ def find_format(path: Path) -> tuple[str, list[Path]]:
     if not path.is_dir():
         msg = f"{path} does not exist; pass the file or folder of annotations that the labelling tool exported"
         raise MissingDataError(msg)
+    return _format_of_folder(path)
+
+
+def _format_of_folder(path: Path) -> tuple[str, list[Path]]:
     if (path / ANNOTATIONS).is_dir() or (path / MASKS).is_dir():
         return "voc", [path]
     if (path / "annotations.xml").is_file():

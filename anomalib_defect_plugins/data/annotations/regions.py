@@ -20,6 +20,9 @@ Marks = npt.NDArray[np.bool_]
 IGNORE = "ignore"
 """Label of regions that are neither defective nor normal, in any case."""
 
+MAX_LABEL = 100
+"""Most characters of a label."""
+
 MAX_COORDINATE = 1e5
 MAX_PERIMETER = 5e6
 """Highest coordinate and perimeter in pixels. The memory to draw a polygon grows with its perimeter."""
@@ -61,11 +64,11 @@ class Box(Shape):
 
     def draw(self, marks: Marks) -> None:
         """Mark all pixels that the box touches."""
-        left, right = sorted((self.left, self.right))
-        top, bottom = sorted((self.top, self.bottom))
-        marks[
-            max(0, math.floor(top)) : max(0, math.ceil(bottom)), max(0, math.floor(left)) : max(0, math.ceil(right))
-        ] = True
+        down, across = (
+            slice(max(0, math.floor(min(ends))), max(0, math.ceil(max(ends))))
+            for ends in ((self.top, self.bottom), (self.left, self.right))
+        )
+        marks[down, across] = True
 
 
 @dataclass(frozen=True)
@@ -108,8 +111,10 @@ class Bitmap(Shape):
         """
         right, bottom = self.left + self.width, self.top + self.height
         if min(self.left, self.top) < 0 or right > marks.shape[1] or bottom > marks.shape[0]:
+            height, width = marks.shape
             msg = f"a mask at {self.left},{self.top} of {self.width}x{self.height} pixels does not fit the image of "
-            raise InvalidInputError(f"{msg}{marks.shape[1]}x{marks.shape[0]}; annotate it again")
+            msg += f"{width}x{height}; annotate it again"
+            raise InvalidInputError(msg)
         rows = np.frombuffer(self.bits, np.uint8).reshape(self.height, -1)
         marks[self.top : bottom, self.left : right] |= np.unpackbits(rows, axis=1, count=self.width).astype(bool)
 
@@ -221,12 +226,8 @@ def check_label(label: object) -> str:
         InvalidInputError: If it is not.
     """
     text = str(label).strip() if isinstance(label, str | int) else ""
-    if (
-        not text
-        or text in {".", "..", GOOD}
-        or len(text) > 100
-        or any(c in r"\/:" or not c.isprintable() for c in text)
-    ):
+    is_name = 0 < len(text) <= MAX_LABEL and text.isprintable() and not set(text) & set(r"\/:")
+    if not is_name or text in {".", "..", GOOD}:
         msg = f"the label {str(label)[:50]!r} cannot be a defect type; use a name without slashes, other than {GOOD!r}"
         raise InvalidInputError(msg)
     return text

@@ -38,7 +38,8 @@ def to_runs(marks: Marks) -> list[int]:
     flat = marks.T.ravel()
     ends = np.flatnonzero(np.diff(flat)) + 1
     first = [0] if flat[0] else []
-    return first + np.diff(np.concatenate([[0], ends, [len(flat)]])).tolist()
+    lengths: list[int] = np.diff(np.concatenate([[0], ends, [len(flat)]])).tolist()
+    return first + lengths
 
 
 def from_coco_string(text: str) -> list[int]:

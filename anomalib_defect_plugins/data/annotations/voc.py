@@ -116,9 +116,9 @@ def _by_label(
             yield name, marked
         return
     for red, green, blue in np.unique(colours[marked], axis=0).tolist():
-        name = labels.get((red, green, blue))
-        if name is None:
+        found = labels.get((red, green, blue))
+        if found is None:
             msg = f"the colour {red},{green},{blue} of {path} is that of no label in labelmap.txt; add it"
             raise InvalidInputError(msg)
-        if name != "background":
-            yield check_label(name), marked & (colours == (red, green, blue)).all(2)
+        if found != "background":
+            yield check_label(found), marked & (colours == (red, green, blue)).all(2)

@@ -37,7 +37,7 @@ logger = logging.getLogger(__name__)
 
 
 class DefectFolder(DefectDataModule):
-    """User data in folders: one of normal images, and one for each defect type.
+    r"""User data in folders: one of normal images, and one for each defect type.
 
     ::
 
@@ -53,8 +53,8 @@ class DefectFolder(DefectDataModule):
     grey, RGB, with alpha channel or palette, 8-bit or 16-bit, and of any size.
 
     The test split has all defective images and a random share of the normal ones. Without normal images, the training
-    split has the other share of the defective ones, those with masks if any has one. Folders ``train`` and ``test`` with
-    these folders inside, as in MVTec AD, are a fixed split; their masks are in ``root/masks`` or ``root/ground_truth``.
+    split has the other share of the defective ones, those with masks if any has one. Folders ``train`` and ``test``
+    with these folders inside, as in MVTec AD, are a fixed split; their masks are in ``masks`` or ``ground_truth``.
 
     Args:
         root: Folder with the other folders.
@@ -66,7 +66,7 @@ class DefectFolder(DefectDataModule):
         test_ratio: Share of the normal images in the test split, in [0, 1); of the defective images of each type if
             there are no normal ones. At least one image is left for training.
         group_by: Regular expression that finds the name of the object in the name of an image, by its first group or as
-            a whole, such as ``(part\\d+)_``. Images of one object are in one split.
+            a whole, such as ``(part\d+)_``. Images of one object are in one split.
         mm_per_pixel: Size of a pixel in mm, if known: column ``mm_per_pixel`` of the table.
         annotations: File or folder that a labelling tool has exported, in ``root`` or elsewhere, instead of folders of
             types and masks: COCO, LabelMe, CVAT for images, YOLO segmentation, Pascal VOC or Label Studio. ``root`` is

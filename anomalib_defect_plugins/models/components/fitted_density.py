@@ -10,6 +10,7 @@ from torch.nn import functional
 
 from anomalib_defect_plugins.core.errors import ConfigurationError
 from anomalib_defect_plugins.data.loading import check_one_size
+from anomalib_defect_plugins.data.mask_resize import ignored_pixels, resize_mask
 from anomalib_defect_plugins.layers.density import GaussianDensity, Moments
 from anomalib_defect_plugins.models.components.checks import datamodule_of
 from anomalib_defect_plugins.models.components.normal_images import normal_images
@@ -45,7 +46,10 @@ class DensityNetwork(nn.Module):
                 next to a position that a defect touches are left out, too.
         """
         for sums, features in zip(moments, self.normal_features(image), strict=True):
-            sums.update(features if defect is None else features[background(defect, features.shape[1:3])])
+            # Only features that are maps have positions to leave out.
+            if defect is not None and features.ndim == 4:
+                features = features[background(defect, features.shape[1:3])]
+            sums.update(features)
 
     def fit(self, moments: Sequence[Moments], total: Callable[[Tensor], Tensor] = lambda value: value) -> None:
         """Fit the densities to the observed features.
@@ -128,8 +132,8 @@ class FittedDensity(TrainerOptions):
         """Fit the densities to the normal training images; the model is in evaluation mode."""
         moments = self.model.new_moments()
         for batch in self._batches(slice(None)):
-            has_defects = batch.gt_label is not None and batch.gt_label.any()
-            self.model.observe(batch.image.as_subclass(Tensor), moments, batch.gt_mask if has_defects else None)
+            image = batch.image.as_subclass(Tensor)
+            self.model.observe(image, moments, _abnormal_pixels(batch, image.shape[-2:]))
         self.model.fit(moments, self.total)
 
     def normal_batches(self, part: slice = slice(None)) -> Iterator[Tensor]:
@@ -172,6 +176,15 @@ class FittedDensity(TrainerOptions):
         if self.density_step < 0 and self.model.densities():
             msg = f"{self.name} has no density of normal images yet: "
             raise ConfigurationError(msg + "train it first, or pass --ckpt_path of a trained one")
+
+
+def _abnormal_pixels(batch: Any, size: Sequence[int]) -> Tensor | None:
+    """Return the pixels that are not normal, shape (B, H, W), bool; ``None`` if there are none."""
+    ignored = ignored_pixels(batch, size)
+    if batch.gt_mask is None or not batch.gt_label.any():
+        return None if ignored is None else ignored[:, 0]
+    defects = torch.stack([resize_mask(mask.as_subclass(Tensor), (size[0], size[1])) for mask in batch.gt_mask])
+    return defects.bool() if ignored is None else defects.bool() | ignored[:, 0]
 
 
 def background(defect: Tensor, size: Sequence[int]) -> Tensor:
