@@ -15,7 +15,7 @@ from anomalib_defect_plugins.data.annotations.files import read_json, read_xml
 from anomalib_defect_plugins.data.annotations.label_studio import is_label_studio, read_label_studio
 from anomalib_defect_plugins.data.annotations.labelme import is_labelme, read_labelme
 from anomalib_defect_plugins.data.annotations.regions import AnnotatedImage
-from anomalib_defect_plugins.data.annotations.voc import ANNOTATIONS, MASKS, read_voc
+from anomalib_defect_plugins.data.annotations.voc import ANNOTATIONS, IMAGES, MASKS, read_voc
 from anomalib_defect_plugins.data.annotations.yolo import names_file, read_yolo
 from anomalib_defect_plugins.data.dataclasses import GOOD, SEPARATOR
 from anomalib_defect_plugins.data.sample_table import Sample
@@ -68,7 +68,7 @@ def find_format(path: Path) -> tuple[str, list[Path]]:
 
 
 def _format_of_folder(path: Path) -> tuple[str, list[Path]]:
-    if (path / ANNOTATIONS).is_dir() or (path / MASKS).is_dir():
+    if any((path / ANNOTATIONS).glob("*.xml")) or ((path / MASKS).is_dir() and (path / IMAGES).is_dir()):
         return "voc", [path]
     if (path / "annotations.xml").is_file():
         return _format_of_file(path / "annotations.xml"), [path / "annotations.xml"]

@@ -2,7 +2,7 @@
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -185,24 +185,28 @@ class AnnotatedImage:
         Raises:
             InvalidInputError: If a shape does not fit the image.
         """
-        return self._drawn(size, (r.shape for r in self.regions if r.has_outline and not r.is_ignored))
+        return self._drawn(size, [r for r in self.regions if r.has_outline and not r.is_ignored])
 
     def ignored(self, size: Size) -> Marks:
         """Draw what is neither defective nor normal, as :meth:`mask` does.
 
         That are regions labelled ``ignore`` and, beside defects with an outline, those with a rectangle only.
         """
-        unsure = (r.shape for r in self.regions if r.is_ignored or not r.has_outline)
+        unsure = [region for region in self.regions if region.is_ignored or not region.has_outline]
         return self._drawn(size, unsure) & ~self.mask(size)
 
-    def _drawn(self, size: Size, shapes: Iterator[Shape]) -> Marks:
+    def draw(self, region: Region, size: Size) -> Marks:
+        """Draw one region, as :meth:`mask` does."""
+        return self._drawn(size, [region])
+
+    def _drawn(self, size: Size, regions: Sequence[Region]) -> Marks:
         if self.size is not None and self.size != size:
             annotated, actual = (f"{width}x{height}" for height, width in (self.size, size))
             msg = f"image {self.name} was annotated at {annotated} pixels in {self.source}, but has {actual}; resize it"
             raise InvalidInputError(msg)
         marks = np.zeros(size, bool)
-        for shape in shapes:
-            shape.draw(marks)
+        for region in regions:
+            region.shape.draw(marks)
         return marks
 
 

@@ -21,8 +21,8 @@ from anomalib_defect_plugins.data.annotations.regions import (
 from anomalib_defect_plugins.data.annotations.run_lengths import check_size
 from anomalib_defect_plugins.data.dataset import reading
 
-ANNOTATIONS, MASKS = "Annotations", "SegmentationClass"
-"""Folders of the XML files and of the masks."""
+ANNOTATIONS, MASKS, IMAGES = "Annotations", "SegmentationClass", "JPEGImages"
+"""Folders of the XML files, of the masks, and of the images."""
 
 VOID = 255
 VOID_COLOUR = (224, 224, 192)
