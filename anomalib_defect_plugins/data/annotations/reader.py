@@ -80,8 +80,10 @@ def _format_of_folder(path: Path) -> tuple[str, list[Path]]:
         by_format[_format_of_file(file)].append(file)
     if len(by_format) == 1:
         return next(iter(by_format.items()))
-    if not files and next(path.rglob("*.xml"), None):
-        return "voc", [path]
+    xml = sorted(path.rglob("*.xml"))
+    if not files and xml:
+        name = _format_of_file(xml[0])
+        return name, [path] if name == "voc" else xml
     what = f"annotations of {' and '.join(sorted(by_format))}" if by_format else "no annotations"
     msg = f"the folder {path} has {what}; pass the file or folder of one format ({', '.join(READERS)})"
     raise InvalidInputError(msg)
@@ -116,7 +118,9 @@ class ImageFinder:
         for folder, _, names in os.walk(root):
             for path in (Path(folder) / name for name in names):
                 if is_image_file(path):
-                    self.by_path[path.relative_to(root).as_posix()] = path
+                    relative = path.relative_to(root)
+                    self.by_path[relative.as_posix()] = path
+                    self.by_path.setdefault(relative.with_suffix("").as_posix(), path)
                     self.by_name[path.name].append(path)
                     self.by_name[path.stem].append(path)
 

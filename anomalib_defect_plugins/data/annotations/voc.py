@@ -43,14 +43,21 @@ def read_voc(path: Path, faults: Faults) -> list[AnnotatedImage]:
     root = path if path.is_dir() else path.parent.parent
     labels = _labels(root / "labelmap.txt")
     images = [image for file in files for image in _read_file(file, root / MASKS, labels, faults)]
-    named = {Path(image.name).stem for image in images}
-    masks = sorted((root / MASKS).glob("*.png")) if path.is_dir() else []
-    for mask in masks:
-        if mask.stem not in named:
-            # Some tools write masks only.
-            with faults.collect():
-                images.append(AnnotatedImage(mask.stem, mask, None, list(_of_mask(mask, labels, []))))
-    return images
+    return [*images, *_without_file(root, {Path(image.name).stem for image in images}, labels, faults)]
+
+
+def _without_file(
+    root: Path, named: set[str], labels: dict[Colour, str] | None, faults: Faults
+) -> Iterator[AnnotatedImage]:
+    """Yield the images without an XML file, which not all tools write: those with a mask, and normal ones of a list."""
+    masks = {mask.stem: mask for mask in (root / MASKS).glob("*.png")}
+    lists = sorted((root / "ImageSets" / "Segmentation").glob("*.txt"))
+    listed = {line.strip() for file in lists for line in read_lines(file)} - {""}
+    for name in sorted((masks.keys() | listed) - named):
+        with faults.collect():
+            mask = masks.get(name)
+            regions = [] if mask is None else list(_of_mask(mask, labels, []))
+            yield AnnotatedImage(f"{IMAGES}/{name}", mask or root, None, regions)
 
 
 def _read_file(path: Path, masks: Path, labels: dict[Colour, str] | None, faults: Faults) -> Iterator[AnnotatedImage]:
@@ -59,7 +66,8 @@ def _read_file(path: Path, masks: Path, labels: dict[Colour, str] | None, faults
         if root.tag != "annotation":
             msg = "it is not in the format Pascal VOC"
             raise InvalidInputError(msg)
-        image = AnnotatedImage(root.findtext("filename") or path.stem, path)
+        # Masks may have the same names.
+        image = AnnotatedImage(f"{IMAGES}/{root.findtext('filename') or path.stem}", path)
         if root.findtext("size/height") and root.findtext("size/width"):
             image.size = (int(root.findtext("size/height", "")), int(root.findtext("size/width", "")))
         for number, element in enumerate(root.iter("object")):
@@ -75,7 +83,7 @@ def _read_file(path: Path, masks: Path, labels: dict[Colour, str] | None, faults
 
 
 def _labels(path: Path) -> dict[Colour, str] | None:
-    """Read the colours of labels that CVAT writes: ``label:r,g,b:parts:actions``."""
+    """Read the colours of labels that CVAT and Datumaro write: ``label:r,g,b:parts:actions``, those of VOC if empty."""
     if not path.is_file():
         return None
     labels: dict[Colour, str] = {}
@@ -83,9 +91,15 @@ def _labels(path: Path) -> dict[Colour, str] | None:
         if line.strip() and not line.startswith("#"):
             with parsing(path, f"line {number}"):
                 name, colour, *_ = line.split(":")
-                red, green, blue = (int(value) for value in colour.split(","))
+                red, green, blue = (int(value) for value in colour.split(",")) if colour else _colour(len(labels))
                 labels[red, green, blue] = name
     return labels
+
+
+def _colour(index: int) -> Colour:
+    """Return the colour of a class in the palette of VOC, whose channels take every third bit of the index in turn."""
+    red, green, blue = (sum((index >> 3 * bit + channel & 1) << 7 - bit for bit in range(8)) for channel in range(3))
+    return red, green, blue
 
 
 def _of_mask(path: Path, labels: dict[Colour, str] | None, names: list[str]) -> Iterator[Region]:
