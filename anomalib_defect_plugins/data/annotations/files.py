@@ -79,7 +79,7 @@ def parsing(path: Path, where: str) -> Iterator[None]:
     except UserError as error:
         msg = f"{where} of {path}: {error}"
         raise InvalidInputError(msg) from error
-    except (ValueError, TypeError, LookupError, AttributeError, OverflowError, OSError, MemoryError) as error:
+    except Exception as error:  # decoders raise errors of many types
         missing = f"there is no {error}" if isinstance(error, KeyError) else _reason(error)
         msg = f"{where} of {path} is not valid ({missing}); correct or remove it"
         raise InvalidInputError(msg) from error

@@ -115,8 +115,9 @@ class ImageFinder:
         self.root = root
         self.by_path: dict[str, Path] = {}
         self.by_name: dict[str, list[Path]] = defaultdict(list)
-        for folder, _, names in os.walk(root):
-            for path in (Path(folder) / name for name in names):
+        for folder, folders, names in os.walk(root):
+            folders.sort()
+            for path in (Path(folder) / name for name in sorted(names)):
                 if is_image_file(path):
                     relative = path.relative_to(root)
                     self.by_path[relative.as_posix()] = path
