@@ -204,13 +204,16 @@ class FolderReader:
     def _mask_folder(self, parts: Sequence[Part], files: dict[Path, list[Path]]) -> Path | None:
         """Return the folder of the masks: the given one, or else the only other one, if it has masks."""
         given = self.root / (self.mask_dir or MASKS)
-        if self.mask_dir not in {None, MASKS}:
+        has_masks = given.is_dir() and bool(image_files(given) or nested_images(given))
+        if self.mask_dir not in {None, MASKS} and not has_masks:
             self._existing(given, "of masks")
+            msg = f"the folder of masks {given} has no images; pass another --data.mask_dir, or null to ignore masks"
+            raise MissingDataError(msg)
         candidates = list(chain.from_iterable(part.candidates for part in parts))
         if parts[0].split:
             outside = [path for path in subfolders(self.root) if path not in (given, *(part.root for part in parts))]
             candidates += [path for path in outside if MASK_FOLDER.fullmatch(path.name)]
-        found = self.mask_dir is not None and given.is_dir()
+        found = self.mask_dir is not None and has_masks
         usable = (
             len(candidates) == 1 and not found and are_masks(candidates[0], *_expected(candidates[0], parts, files))
         )

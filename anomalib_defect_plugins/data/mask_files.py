@@ -68,18 +68,18 @@ def _find_doubtful(images: Sequence[Path], masks: dict[Path, Path], faults: Faul
             faults.add(InvalidInputError(msg))
     counts = Counter(path.stem for path in images)
     twins = [path for path in images if counts[path.stem] > 1]
-    if twins and (set(counts.values()) == {2} or any(_may_be_mask(path) for path in twins)):
+    if twins and (set(counts.values()) == {2} or any(_may_be_mask(path, is_marked=False) for path in twins)):
         msg = f"{twins[0]} and {twins[1]} have the same name, and may be an image and its mask; move the masks to a "
         faults.add(InvalidInputError(msg + "folder of their own, or rename or remove one"))
 
 
-def _may_be_mask(path: Path) -> bool:
-    """Whether a file reads as a mask, as photos hardly do."""
+def _may_be_mask(path: Path, is_marked: bool = True) -> bool:
+    """Whether a file reads as a mask, as photos hardly do; an empty one only if it need not be marked."""
     try:
         marks = read_mask(path)
     except (OSError, ValueError):
         return False
-    return bool(marks.any()) and leaves_background(marks)
+    return (bool(marks.any()) or not is_marked) and leaves_background(marks)
 
 
 def match_folder(masks: Path, images: ImagesOfFolder, ignored: Container[Path], faults: Faults) -> dict[Path, Path]:

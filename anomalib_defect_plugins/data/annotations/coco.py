@@ -17,7 +17,7 @@ from anomalib_defect_plugins.data.annotations.run_lengths import from_coco_strin
 
 def is_coco(content: Any) -> bool:
     """Whether the content of a JSON file is COCO's."""
-    return isinstance(content, dict) and isinstance(content.get("images"), list) and "annotations" in content
+    return isinstance(content, dict) and all(isinstance(content.get(name), list) for name in ("images", "annotations"))
 
 
 def read_coco(path: Path, faults: Faults) -> list[AnnotatedImage]:
@@ -39,7 +39,7 @@ def read_coco(path: Path, faults: Faults) -> list[AnnotatedImage]:
     labels: dict[Any, Any] = {}
     with faults.collect(), parsing(path, "categories"):
         labels = {category["id"]: category["name"] for category in content.get("categories") or []}
-    for number, annotation in enumerate(content["annotations"] or []):
+    for number, annotation in enumerate(content["annotations"]):
         with faults.collect(), parsing(path, f"annotation {number}"):
             image = _known(images, annotation["image_id"], "an image")
             label = check_label(_known(labels, annotation["category_id"], "a category"))

@@ -53,7 +53,7 @@ def read_label_studio(path: Path, faults: Faults) -> list[AnnotatedImage]:
 
 def _image(data: dict[str, Any], results: list[dict[str, Any]], path: Path, faults: Faults) -> AnnotatedImage:
     names = [value for value in data.values() if isinstance(value, str)]
-    image = AnnotatedImage(data.get("image") or names[0], path)
+    image = AnnotatedImage(str(data.get("image") or names[0]), path)
     for number, result in enumerate(results):
         with faults.collect(), parsing(path, f"result {number} of {image.name}"):
             image.regions.extend(_regions(result, image))

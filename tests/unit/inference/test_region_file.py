@@ -85,7 +85,7 @@ def test_missing_and_wrong_files_are_named(plates, capsys):
     table, maps, out = root / "t.parquet", root / "maps", root / "r.json"
     with pytest.raises(MissingDataError, match=r"nothing\.parquet does not exist"):
         write_regions(root / "nothing.parquet", maps, out)
-    with pytest.raises(MissingDataError, match="00000000.png does not exist; pass the --maps folder"):
+    with pytest.raises(MissingDataError, match=r"00000000\.png does not exist; pass the --maps folder"):
         write_regions(table, plates, out)
     (maps / "00000000.png").write_text("no image")
     with pytest.raises(InvalidInputError, match=r"the map .*00000000\.png cannot be read"):

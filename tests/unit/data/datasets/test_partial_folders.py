@@ -89,6 +89,16 @@ def test_masks_beside_some_images_are_used(root):
     assert [Path(path).name for path in load(root).test_data.samples.mask_path if path] == ["10_GT.png"]
 
 
+def test_an_empty_folder_of_masks_is_none_unless_it_was_chosen(root):
+    shutil.rmtree(root / "masks")
+    (root / "masks").mkdir()
+    write_mask(root / "dent" / "10_GT.png")
+    assert sum(map(bool, load(root).test_data.samples.mask_path)) == 1
+    (root / "truth").mkdir()
+    message = error_line(lambda: load(root, mask_dir="truth"), MissingDataError, root)
+    assert message.startswith("the folder of masks ROOT/truth has no images; pass another --data.mask_dir")
+
+
 # No normal images
 
 
