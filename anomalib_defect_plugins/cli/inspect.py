@@ -34,6 +34,12 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         help="folder for anomaly maps, named by row: PNG of [0, 1], or TIFF with 32-bit values if they are beyond",
     )
     command.add_argument(
+        "--regions",
+        metavar="FILE.json",
+        type=Path,
+        help="file for the regions of defective images, COCO for labelling tools; needs --maps",
+    )
+    command.add_argument(
         "--threshold", type=float, help="score from which an image is defective; default: the model's own"
     )
     command.add_argument("--batch", type=int, default=1, help="images per batch; default: 1")
@@ -56,6 +62,9 @@ def _run(options: argparse.Namespace) -> int:
     if options.address and options.runner != "ray":
         msg = f"--address {options.address} is that of a Ray cluster; add --runner ray"
         raise InvalidInputError(msg)
+    if options.regions and (maps is None or options.regions.suffix.lower() != ".json"):
+        msg = f"--regions {options.regions} is made of maps: pass --maps DIR, and a file with the suffix .json"
+        raise InvalidInputError(msg)
     start = time.perf_counter()
     counts = inspect_images(options.model, options.images, options.out, settings, options.runner, options.address)
     rate = counts["inspected"] / (time.perf_counter() - start)
@@ -63,4 +72,10 @@ def _run(options: argparse.Namespace) -> int:
     summary = f"{counts['images']} images, {counts['defective']} defective, {counts['error']} with an error"
     note = f" ({earlier} of them earlier)" if earlier else ""
     sys.stdout.write(f"{summary}{note}; {rate:.1f} images per second\ntable: {options.out}\n")
+    if options.regions:
+        from anomalib_defect_plugins.inference.region_file import write_regions
+
+        root = options.images if options.images.is_dir() else None
+        number = write_regions(options.out, maps, options.regions, root)
+        sys.stdout.write(f"{number} regions: {options.regions}\n")
     return 0

@@ -24,6 +24,7 @@ class NumpyDefectItem(NumpyImageItem):
 
     defect_type: str | None = None
     needs_synthetic_defect: bool | None = None
+    ignore_mask: object | None = None
 
 
 @dataclass
@@ -34,6 +35,7 @@ class NumpyDefectBatch(NumpyImageBatch):
 
     defect_type: list[str] | None = None
     needs_synthetic_defect: object | None = None
+    ignore_mask: object | None = None
 
 
 @dataclass
@@ -43,12 +45,14 @@ class DefectItem(ImageItem):
     Attributes:
         defect_type: Defect type, ``good`` for a normal image; several types are joined by ``+``.
         needs_synthetic_defect: Whether a synthetic defect is to be drawn once its batch is on the training device.
+        ignore_mask: Pixels that are neither defective nor normal, shape (H, W), bool, in data sets that know any.
     """
 
     numpy_class: ClassVar[type[NumpyDefectItem]] = NumpyDefectItem
 
     defect_type: str | None = None
     needs_synthetic_defect: bool | None = None
+    ignore_mask: Mask | None = None
 
 
 @dataclass
@@ -57,11 +61,13 @@ class DefectBatch(ImageBatch):
 
     ``image`` and ``gt_mask`` of images of different sizes are lists until the model's pre-processor has resized each of
     them as it would alone; assigning images of one size stacks them. anomalib's ``ImageBatch`` resizes them to the size
-    of the largest instead, so that the result for an image depends on its neighbours and thin defects vanish.
+    of the largest instead, so that the result for an image depends on its neighbours and thin defects vanish. A batch
+    with a defective image whose mask is not known has no ``gt_mask``.
 
     Attributes:
         defect_type: Defect type of each image, ``good`` for a normal one; several types are joined by ``+``.
         needs_synthetic_defect: Images that a synthetic defect is still to be drawn on, shape (B,), bool.
+        ignore_mask: Pixels that are neither defective nor normal, shape (B, H, W), bool, or a list.
     """
 
     item_class: ClassVar[type[DefectItem]] = DefectItem
@@ -69,17 +75,22 @@ class DefectBatch(ImageBatch):
 
     defect_type: list[str] | None = None
     needs_synthetic_defect: Tensor | None = None
+    ignore_mask: Tensor | list[Tensor] | None = None
 
     @classmethod
     def collate(cls, items: list[ImageItem]) -> "DefectBatch":
-        """Collate items; see the class for images of different sizes."""
-        images, masks = ([getattr(item, name) for item in items] for name in ("image", "gt_mask"))
+        """Collate items; see the class for images of different sizes, and without masks."""
+        if any(item.gt_mask is None for item in items):
+            items = [replace(item, gt_mask=None) for item in items]
+        names = ("image", "gt_mask", "ignore_mask")
+        images, masks, ignored = ([getattr(item, name, None) for item in items] for name in names)
         if not is_mixed(images):
             return cast(DefectBatch, super().collate(items))
         # anomalib's method collates the other fields.
         batch = cast(DefectBatch, super().collate([_first_pixel(item) for item in items]))
         batch.image = images
         batch.gt_mask = None if batch.gt_mask is None else masks
+        batch.ignore_mask = None if batch.ignore_mask is None else cast("list[Tensor]", ignored)
         return batch
 
     def __getitem__(self, key: str) -> Any:
@@ -125,9 +136,10 @@ def _stacked(images: Any) -> Any:
 
 
 def _first_pixel(item: ImageItem) -> ImageItem:
-    """Return an item with its image and mask reduced to one pixel."""
-    mask = None if item.gt_mask is None else item.gt_mask[:1, :1]
-    return replace(item, image=cast(Tensor, item.image)[:, :1, :1], gt_mask=mask)
+    """Return an item with its image and masks reduced to one pixel."""
+    names = ("gt_mask", "ignore_mask")
+    masks = {name: mask[:1, :1] for name in names if (mask := getattr(item, name, None)) is not None}
+    return cast(ImageItem, replace(cast(Any, item), image=cast(Tensor, item.image)[:, :1, :1], **masks))
 
 
 def split_types(defect_type: str) -> tuple[str, ...]:

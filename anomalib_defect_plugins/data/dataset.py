@@ -55,8 +55,9 @@ class CheckedDataset(AnomalibDataset):
         with reading("image", sample.image_path):
             image = self.load_image(sample.image_path)
         mask = self.load_sample_mask(sample, image)
+        ignored = self.load_ignored(sample, image)
         if self.augmentations:
-            image, mask = augment(self.augmentations, image, mask)
+            image, mask, ignored = augment(self.augmentations, image, mask, ignored)
         unlabelled = sample.label_index == LabelName.UNKNOWN
         return DefectItem(
             image=image,
@@ -65,7 +66,21 @@ class CheckedDataset(AnomalibDataset):
             image_path=sample.image_path,
             mask_path=sample.mask_path,
             defect_type=sample.get("defect_type"),
+            ignore_mask=None if ignored is None else Mask(ignored, dtype=torch.bool),
         )
+
+    def load_ignored(self, sample: pd.Series, image: torch.Tensor) -> Mask | None:
+        """Load the pixels of a sample that are neither defective nor normal, for training.
+
+        Args:
+            sample: Row of ``samples``.
+            image: Its image, shape (C, H, W).
+
+        Returns:
+            Mask, shape (H, W), uint8; ``None`` for all samples of a data set that knows no such pixels.
+        """
+        del sample, image
+        return None
 
     def load_sample_mask(self, sample: pd.Series, image: torch.Tensor) -> Mask | None:
         """Load the mask of a sample and check that it is as large as the image.
@@ -75,7 +90,8 @@ class CheckedDataset(AnomalibDataset):
             image: Its image, shape (C, H, W).
 
         Returns:
-            Mask, shape (H, W), uint8; ``None`` for unlabelled images and for classification.
+            Mask, shape (H, W), uint8; ``None`` for unlabelled images, defective ones without a mask, and for
+            classification.
 
         Raises:
             MissingDataError: If the mask does not exist.
@@ -85,8 +101,10 @@ class CheckedDataset(AnomalibDataset):
             return None
         if sample.label_index == LabelName.NORMAL:
             return Mask(torch.zeros(image.shape[-2:], dtype=torch.uint8))
+        if not sample.mask_path:
+            return None
         mask = load_checked_mask(self, sample.mask_path)
-        _check_size(sample, image_size=tuple(image.shape[:-3:-1]), mask_size=tuple(mask.shape[::-1]))
+        check_size(sample.mask_path, tuple(mask.shape[::-1]), sample.image_path, tuple(image.shape[:-3:-1]))
         return mask
 
 
@@ -141,7 +159,7 @@ def check_samples(dataset: AnomalibDataset) -> None:
         if with_masks and sample.label_index == LabelName.ABNORMAL:
             mask_size = _check_mask(dataset, getattr(sample, "mask_path", None))
             if mask_size is not None:
-                _check_size(sample, size, mask_size)
+                check_size(sample.mask_path, mask_size, sample.image_path, size)
 
 
 def _check_image(path: str) -> tuple[int, int]:
@@ -164,11 +182,22 @@ def _check_mask(dataset: AnomalibDataset, path: Any) -> tuple[int, ...] | None:
     return marks.shape[::-1]
 
 
-def _check_size(sample: Any, image_size: tuple[int, ...], mask_size: tuple[int, ...]) -> None:
+def check_size(mask: str, mask_size: tuple[int, ...], image: str, image_size: tuple[int, ...]) -> None:
+    """Check that a mask is as large as its image.
+
+    Args:
+        mask: Path of the mask.
+        mask_size: Its width and height.
+        image: Path of the image.
+        image_size: Its width and height.
+
+    Raises:
+        InvalidInputError: If it is not.
+    """
     if image_size != mask_size:
         actual, expected = ("x".join(map(str, size)) for size in (mask_size, image_size))
-        msg = f"mask {sample.mask_path} is {actual} pixels and its image {sample.image_path} {expected}; "
-        raise InvalidInputError(msg + "make their sizes equal")
+        msg = f"mask {mask} is {actual} pixels and its image {image} {expected}; make their sizes equal"
+        raise InvalidInputError(msg)
 
 
 @contextlib.contextmanager

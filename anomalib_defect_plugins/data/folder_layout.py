@@ -18,6 +18,12 @@ MASK_FOLDER = re.compile(
 )
 """Names of folders that usually hold masks."""
 
+NORMAL_FOLDER = re.compile(
+    r"good|ok|normals?|(?:defect|flaw|anomaly)[ _-]?free|non?[ _-]?defect(?:s|ive)?|healthy|clean|pass(?:ed)?|intact",
+    re.IGNORECASE,
+)
+"""Names of folders that usually hold normal images."""
+
 OUTPUT_FOLDER = re.compile(
     r"(?:anomaly[ _-]?)?maps?|heat[ _-]?maps?|results?|outputs?|overlays?|predictions?|(?:lightning_)?logs?|"
     r"checkpoints?|runs?|visuali[sz]ations?|exports?|weights|previews?|thumb(?:nail)?s?|crops?",

@@ -5,12 +5,15 @@ from numbers import Integral
 from typing import Any, cast
 
 from anomalib.data import AnomalibDataModule, ImageBatch, ImageItem
+from anomalib.data.utils import LabelName
 from torch import Tensor
 from torch.utils.data import DataLoader
 
 from anomalib_defect_plugins.core.errors import ConfigurationError, InvalidInputError
+from anomalib_defect_plugins.core.supervision import Supervision
 from anomalib_defect_plugins.data.dataclasses import DefectBatch, DefectItem, is_mixed, two_sizes
 from anomalib_defect_plugins.data.lost_masks import warn_of_lost_masks
+from anomalib_defect_plugins.data.mask_batches import apart
 
 LEAST = {"train_batch_size": 1, "eval_batch_size": 1, "num_workers": 0}
 """Lowest value of each loader argument."""
@@ -20,8 +23,10 @@ class SizeKeepingDataModule(AnomalibDataModule):
     """Base class of data modules whose batches keep the size of each image until the pre-processor resizes it."""
 
     def setup(self, stage: str | None = None) -> None:
-        """Set up the splits, and name masks that lose their defect at the size of the model."""
+        """Set up the splits, check that there are normal images to train on, and name masks that lose their defect."""
         super().setup(stage)
+        if str(getattr(stage, "value", stage)) == "fit" and self.trainer is not None:
+            check_normal_images(self.trainer.lightning_module, self)
         warn_of_lost_masks(self, stage)
 
     def train_dataloader(self) -> "DataLoader[Any]":
@@ -30,11 +35,11 @@ class SizeKeepingDataModule(AnomalibDataModule):
 
     def val_dataloader(self) -> "DataLoader[Any]":
         """Return the validation batches."""
-        return _size_keeping(super().val_dataloader())
+        return apart(_size_keeping(super().val_dataloader()))
 
     def test_dataloader(self) -> "DataLoader[Any]":
         """Return the test batches."""
-        return _size_keeping(super().test_dataloader())
+        return apart(_size_keeping(super().test_dataloader()))
 
     def on_after_batch_transfer(self, batch: object, dataloader_idx: int) -> object:
         """Check that the pre-processor of the model will resize all images of a batch to one size."""
@@ -103,3 +108,23 @@ def check_loader_arguments(datamodule: AnomalibDataModule) -> None:
         if not isinstance(value, Integral) or isinstance(value, bool) or value < least:
             msg = f"{name} is {value!r}; it must be a whole number of at least {least}"
             raise InvalidInputError(msg)
+
+
+def check_normal_images(model: Any, datamodule: AnomalibDataModule) -> None:
+    """Check that the training set has normal images if the model needs them.
+
+    Args:
+        model: Model. Of those without ``supervision``, anomalib's, all need them except ``supervised`` ones.
+        datamodule: Data module that is set up.
+
+    Raises:
+        ConfigurationError: If there are none.
+    """
+    needs = getattr(model, "supervision", Supervision.PIXEL_MASKS if getattr(model, "supervised", False) else None)
+    if needs is Supervision.PIXEL_MASKS or (datamodule.train_data.samples.label_index == LabelName.NORMAL).any():
+        return
+    msg = (
+        f"{model.name} trains on normal images, of which the training split of {datamodule.name} has none: add some, "
+        "or choose a model that trains on pixel masks alone; 'anomalib-defects list' shows what each model needs"
+    )
+    raise ConfigurationError(msg)

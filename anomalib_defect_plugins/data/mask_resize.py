@@ -1,5 +1,6 @@
 """Resizing of masks that keeps thin defects."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ from torchvision.transforms.v2 import Compose, Resize, Transform
 from torchvision.tv_tensors import Image, Mask
 
 
-def resize_mask(mask: Mask, size: tuple[int, int]) -> Mask:
+def resize_mask(mask: torch.Tensor, size: tuple[int, int]) -> Mask:
     """Resize a mask without losing marked pixels.
 
     Args:
@@ -26,26 +27,31 @@ def resize_mask(mask: Mask, size: tuple[int, int]) -> Mask:
     return Mask(F.interpolate(marked, size, mode="nearest-exact")[0, 0], dtype=torch.uint8)
 
 
-def augment(augmentations: Transform, image: Image, mask: Mask | None) -> tuple[Image, Mask | None]:
+def augment(augmentations: Transform, image: Image, *masks: Mask | None) -> tuple[Any, ...]:
     """Apply augmentations, the last of which usually resizes to the size of the model.
 
     Masks are resized to the nearest pixels as in anomalib, except for defects that would vanish between these pixels.
 
     Args:
-        augmentations: Augmentations of an image and its mask.
+        augmentations: Augmentations of an image and its masks.
         image: Image, shape (3, H, W).
-        mask: Its mask, shape (H, W), or ``None``.
+        masks: Its masks, shape (H, W), or ``None``.
 
     Returns:
-        Augmented image and mask.
+        Augmented image and masks.
     """
-    if mask is None:
-        return augmentations(image), None
+    given = {index: mask for index, mask in enumerate(masks) if mask is not None}
+    if not given:
+        return augmentations(image), *masks
     *steps, last = flat_steps(augmentations)
+    moved: tuple[Any, ...] = (image, *given.values())
     for step in steps:
-        image, mask = step(image, mask)
-    augmented: tuple[Image, Mask] = last(image, mask)
-    return (augmented[0], keep_thin(mask, augmented[1])) if isinstance(last, Resize) else augmented
+        moved = step(*moved)
+    result, *last_masks = last(*moved)
+    if isinstance(last, Resize):
+        last_masks = [keep_thin(mask, resized) for mask, resized in zip(moved[1:], last_masks, strict=True)]
+    of_index = dict(zip(given, last_masks, strict=True))
+    return result, *(of_index.get(index) for index in range(len(masks)))
 
 
 def keep_thin(mask: Mask, resized: Mask) -> Mask:
@@ -65,6 +71,27 @@ def keep_thin(mask: Mask, resized: Mask) -> Mask:
         return resized
     vanished = (regions > 0) & ~np.isin(regions, left)
     return Mask(resized | torch.from_numpy(vanished), dtype=resized.dtype)
+
+
+def ignored_pixels(batch: Any, size: Sequence[int]) -> torch.Tensor | None:
+    """Return the pixels of a batch that are neither defective nor normal.
+
+    Args:
+        batch: Batch, whose ``ignore_mask`` may have the size of its files.
+        size: Height and width of the images.
+
+    Returns:
+        Pixels, shape (B, 1, H, W), bool; ``None`` if none are known.
+    """
+    masks = getattr(batch, "ignore_mask", None)
+    if masks is None:
+        return None
+    height, width = size
+    resized = [
+        mask if mask.shape == (height, width) else resize_mask(mask.as_subclass(torch.Tensor), (height, width))
+        for mask in masks
+    ]
+    return torch.stack([mask.as_subclass(torch.Tensor).bool() for mask in resized])[:, None]
 
 
 def flat_steps(augmentations: Transform | None) -> list[Any]:

@@ -38,7 +38,7 @@ def make_table(samples: Iterable[Sample], task: TaskType = TaskType.SEGMENTATION
 
     Args:
         samples: The images.
-        task: ``segmentation`` if every defective image has a mask, else ``classification``.
+        task: ``segmentation`` if defective images have masks, else ``classification``.
 
     Returns:
         Table with the columns ``image_path``, ``split``, ``label`` (``normal`` or ``abnormal``), ``label_index``

@@ -70,7 +70,7 @@ def list_images(datasets: dict[str, AnomalibDataset]) -> DataFrame:
     Returns:
         Table with the columns ``image_path``, ``defect_type`` (the label, in data sets without types), ``splits``
         (tuple of the splits that contain the image), ``row`` (its row in the first of them) and, if a data set has it,
-        ``group``.
+        ``group`` and ``mm_per_pixel``.
 
     Raises:
         InvalidInputError: If there are no images.
@@ -81,7 +81,7 @@ def list_images(datasets: dict[str, AnomalibDataset]) -> DataFrame:
     parts = []
     for split, dataset in datasets.items():
         table = with_defect_types(dataset.samples).reset_index(drop=True)
-        columns = table.columns.intersection(["image_path", "defect_type", "group"])
+        columns = table.columns.intersection(["image_path", "defect_type", "group", "mm_per_pixel"])
         parts.append(table[columns].assign(splits=split, row=range(len(table))))
     images = pd.concat(parts, ignore_index=True)
     first = {column: (column, "first") for column in images.columns if column not in {"image_path", "splits"}}
@@ -165,7 +165,8 @@ def summarize(images: DataFrame) -> dict[str, Any]:
         Plain values for JSON: ``types`` (for each ``defect_type``, ``good`` first: images of each split, distinct
         ``images``, and ``defect_share``, the median share of defect pixels in [0, 1]), ``total`` (the same for all
         types), ``shared`` (images in several splits), ``sizes`` (most frequent first), ``objects`` (``None`` if
-        unknown) and ``empty_masks`` (paths of defective images whose mask is empty).
+        unknown), ``mm_per_pixel`` (sizes of a pixel; ``None`` if unknown) and ``empty_masks`` (paths of defective
+        images whose mask is empty).
     """
     present = [split for split in SPLITS if any(split in splits for splits in images.splits)]
     types = sorted(set(images.defect_type), key=lambda name: (name != GOOD, name))
@@ -177,6 +178,7 @@ def summarize(images: DataFrame) -> dict[str, Any]:
         "shared": [{"splits": list(splits), "images": int(count)} for splits, count in shared.items()],
         "sizes": [{"width": int(w), "height": int(h), "images": int(count)} for (w, h), count in sizes.items()],
         "objects": int(images.group.nunique()) if "group" in images else None,
+        "mm_per_pixel": sorted(set(images.mm_per_pixel.dropna())) if "mm_per_pixel" in images else None,
         "empty_masks": images.image_path[images.defect_share == 0].tolist(),
     }
 
@@ -210,6 +212,11 @@ def remarks(summary: dict[str, Any]) -> Iterator[str]:
     for entry in summary["shared"]:
         yield f"{_images(entry['images'])} shared by {' and '.join(entry['splits'])}"
     yield f"image sizes: {_sizes(summary['sizes'])}"
+    for scale in summary["mm_per_pixel"] or ():
+        sizes = {(size["width"] * scale, size["height"] * scale) for size in summary["sizes"]}
+        (least, low), (most, high) = min(sizes), max(sizes)
+        span = f"{least:.4g}x{low:.4g} mm" + ("" if len(sizes) == 1 else f" to {most:.4g}x{high:.4g} mm")
+        yield f"size of a pixel: {scale:g} mm, of an image: {span}"
     if summary["objects"] is not None:
         yield f"objects: {summary['objects']}"
     if summary["total"]["defect_share"] is not None:

@@ -46,7 +46,7 @@ class WithDefects(SizeKeepingDataModule):
     Real defects are the defective images of the published training split where the data module has them
     (``train_defects``). Otherwise they are moved from the test split, together with all images of the same objects
     where the data module knows objects; normal images of these objects are trained on too. No image is in two splits.
-    Images whose published mask is empty (column ``marked`` of the table) are not used for training with masks.
+    Images whose mask is empty or not known (column ``marked`` of the table) are not used for training with masks.
 
     To compare kinds of supervision, ``train_on_real=False`` removes the real defects from training and keeps them out
     of validation and test, so that all runs with one seed are tested on the same images. The selection depends on the
@@ -214,9 +214,10 @@ class WithDefects(SizeKeepingDataModule):
         published = published_defects(base)
         table = with_defect_types((base.test_data if published is None else published).samples)
         defects = table[table.label_index == LabelName.ABNORMAL]
-        if self.masks and "marked" in defects:
-            defects = defects[defects.marked]
         source = f"the {'test' if published is None else 'training'} split of {base.name}"
+        if self.masks and "marked" in defects and not defects.marked.all():
+            defects = defects[defects.marked]
+            source += ", of images with masks,"
         of_seed = partial(select, defects, seed=cast(int, self.seed), source=source, per_object=self.per_object)
         selected = of_seed(self.real, self.per_type)
         split["train"].update(selected)

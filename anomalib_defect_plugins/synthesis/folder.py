@@ -32,7 +32,8 @@ from anomalib_defect_plugins.core.errors import InvalidInputError, MissingDataEr
 from anomalib_defect_plugins.core.files import PARTIAL_SUFFIX, atomic_path, is_partial
 from anomalib_defect_plugins.core.image_files import image_files
 from anomalib_defect_plugins.data.dataclasses import GOOD
-from anomalib_defect_plugins.data.datasets.defect_folder import MASKS, DefectFolderDataset
+from anomalib_defect_plugins.data.datasets.defect_folder import DefectFolderDataset
+from anomalib_defect_plugins.data.folder_reader import MASKS
 from anomalib_defect_plugins.data.sample_table import Sample
 
 TABLE, SETTINGS, RESTORED = "table.csv", "settings.json", "_restored"

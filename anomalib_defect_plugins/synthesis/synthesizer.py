@@ -26,7 +26,7 @@ from anomalib_defect_plugins.core.image_io import Size
 from anomalib_defect_plugins.core.mask_io import leaves_background, read_mask
 from anomalib_defect_plugins.data.dataclasses import SEPARATOR, split_types
 from anomalib_defect_plugins.data.dataset import reading
-from anomalib_defect_plugins.data.datasets.defect_folder import MASKS
+from anomalib_defect_plugins.data.folder_reader import MASKS
 from anomalib_defect_plugins.data.stock_datasets import checked
 from anomalib_defect_plugins.data.summary import datasets_of
 from anomalib_defect_plugins.data.training_set import with_defect_types

@@ -1,6 +1,7 @@
 """Any image or configuration yields a result or a one-line error, and its file is unchanged; see ``bad_input``."""
 
 import inspect
+import json
 import math
 import shutil
 from pathlib import Path
@@ -33,6 +34,7 @@ from anomalib_defect_plugins.core.defect_generator import DefectGenerator
 from anomalib_defect_plugins.core.image_io import check_image, read_size
 from anomalib_defect_plugins.core.mask_io import leaves_background
 from anomalib_defect_plugins.data import CheckedDataset, DefectFolder, TextureDefects, WithDefects
+from anomalib_defect_plugins.data.annotations.conversion import open_source, to_coco, to_folder
 from anomalib_defect_plugins.data.dataset import check_samples, reading
 from anomalib_defect_plugins.data.sample_table import Sample, make_table
 from anomalib_defect_plugins.data.split_file import read_split
@@ -42,6 +44,8 @@ from anomalib_defect_plugins.plugins.instantiate import build
 from anomalib_defect_plugins.plugins.manager import descendants
 
 pytestmark = pytest.mark.faults
+
+EXPORTS = Path(__file__).parents[1] / "fixtures" / "annotations"
 
 # Images
 
@@ -150,6 +154,42 @@ def test_a_data_folder_is_read_without_what_else_it_holds_or_named_in_one_line(c
             assert not masks & set(images)
             check_samples(datamodule.test_data)
             assert all(dict(content)[mask] == MASK for mask in masks)
+
+
+ANNOTATIONS = {
+    "coco_polygons": "annotations/instances_train.json",
+    "coco_masks": "annotations/instances_train.json",
+    "labelme": "plate_2.json",
+    "label_studio": "export.json",
+    "cvat_masks": "train.xml",
+    "cvat_polygons": "train.xml",
+    "yolo_polygons": "labels/plate_1.txt",
+    "voc_masks": "labelmap.txt",
+}
+"""Files of annotations in the exports of the labelling tools."""
+
+
+@cases(60)
+@given(data=st.data(), name=st.sampled_from(sorted(ANNOTATIONS)))
+def test_annotations_are_converted_or_named_in_one_line(data, name, folder):
+    pytest.importorskip("pycocotools", reason="polygons need pycocotools, an extra")
+    export, out = folder / "export", folder / "converted"
+    for path in (export, out):
+        shutil.rmtree(path, ignore_errors=True)
+    shutil.copytree(EXPORTS / name, export)
+    path = export / ANNOTATIONS[name]
+    if path.suffix == ".json" and data.draw(st.booleans()):
+        path.write_text(json.dumps(data.draw(changed(json.loads(path.read_text())))))
+    else:
+        path.write_bytes(data.draw(DAMAGES)(path.read_bytes()))
+    before, done = {path.name for path in folder.iterdir()}, False
+    with one_line("annotations"):
+        source = open_source(export)
+        to_folder(source, out)
+        done = True
+        to_coco(source, folder / "all.json")
+    # Nothing is written elsewhere, nor half of it.
+    assert {path.name for path in folder.iterdir()} <= before | {"all.json"} | ({"converted"} if done else set())
 
 
 @cases(60)

@@ -1,35 +1,43 @@
-"""``DefectFolder``: user data in one folder of normal images and one for each defect type, with optional masks."""
+"""``DefectFolder``: user data in folders, with what there is of normal images, masks, and a fixed split."""
 
 import logging
-from collections.abc import Iterable, Sequence
-from itertools import chain
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
+import numpy as np
+import pandas as pd
+import torch
 from anomalib import TaskType
-from anomalib.data.utils import Split
+from anomalib.data.utils import LabelName
 from torchvision.transforms.v2 import Transform
 from torchvision.tv_tensors import Mask
 
-from anomalib_defect_plugins.core.checks import check_fraction, check_not_negative
-from anomalib_defect_plugins.core.errors import InvalidInputError, MissingDataError
-from anomalib_defect_plugins.core.image_files import IMAGE_SUFFIXES, image_files, unread_files, warn_of_unread
+from anomalib_defect_plugins.core.checks import check_fraction, check_not_negative, check_positive
+from anomalib_defect_plugins.core.errors import InvalidInputError
+from anomalib_defect_plugins.core.faults import Faults
+from anomalib_defect_plugins.core.image_io import read_size
 from anomalib_defect_plugins.core.mask_io import read_mask
+from anomalib_defect_plugins.data.annotations.reader import annotated_samples, read_annotations
+from anomalib_defect_plugins.data.annotations.regions import AnnotatedImage
 from anomalib_defect_plugins.data.dataclasses import GOOD
 from anomalib_defect_plugins.data.datamodule import DefectDataModule
-from anomalib_defect_plugins.data.dataset import CheckedDataset, check_not_empty, reading
-from anomalib_defect_plugins.data.folder_layout import MASK_FOLDER, nested_images, subfolders, type_folders
-from anomalib_defect_plugins.data.mask_files import are_masks, match_beside, match_folder, split_beside
-from anomalib_defect_plugins.data.sample_table import Sample, make_table, shuffled
+from anomalib_defect_plugins.data.dataset import CheckedDataset, check_not_empty, check_size, reading
+from anomalib_defect_plugins.data.folder_reader import IGNORE, MASKS, FolderReader, ignored_files
+from anomalib_defect_plugins.data.folder_split import (
+    compile_groups,
+    split_samples,
+    warn_of_groups,
+    warn_of_missing,
+    with_groups,
+)
+from anomalib_defect_plugins.data.sample_table import Sample, make_table
 
 logger = logging.getLogger(__name__)
 
-MASKS = "masks"
-"""Default folder of the masks, the only one that is optional."""
-
 
 class DefectFolder(DefectDataModule):
-    """User data in folders: one of normal images, and one for each defect type.
+    r"""User data in folders: one of normal images, and one for each defect type.
 
     ::
 
@@ -39,20 +47,34 @@ class DefectFolder(DefectDataModule):
         root/masks/scratch/0002.png their masks: stem of the image, optionally with a word such as "_mask" or "_GT"
 
     The pixels that a mask marks are those of :func:`~anomalib_defect_plugins.core.mask_io.read_mask`. Masks of a single
-    defect type may be in ``masks`` directly. If the mask folder exists, every defective image needs a mask. Without it,
-    another folder with a usual name (``gt``, ``ground_truth``, ``labels``) is used if it has all masks, or else masks
-    beside their images; if there are none, the task is classification. Images may be grey, RGB, with alpha channel or
-    palette, 8-bit or 16-bit, and of any size.
+    defect type may be in ``masks`` directly. Without that folder, another one with a usual name (``gt``,
+    ``ground_truth``, ``labels``) is used if it has masks, or else masks beside their images. A defective image without
+    a mask counts in metrics of images only; if there are no masks at all, the task is classification. Images may be
+    grey, RGB, with alpha channel or palette, 8-bit or 16-bit, and of any size.
 
-    The test split has all defective images and a random share of the normal ones.
+    The test split has all defective images and a random share of the normal ones. Without normal images, the training
+    split has the other share of the defective ones, those with masks if any has one. Folders ``train`` and ``test``
+    with these folders inside, as in MVTec AD, are a fixed split; their masks are in ``masks`` or ``ground_truth``.
 
     Args:
         root: Folder with the other folders.
-        normal_dir: Folder of the normal images.
+        normal_dir: Folder of the normal images; the default may have another usual name (``ok``, ``normal``), or be
+            missing. ``None`` if there are no normal images.
         defect_dirs: Folders of the defective images, named after their defect type. By default all folders in ``root``
             except those of normal images and masks, hidden ones, and those that systems and programs write.
         mask_dir: Folder of the masks; ``None`` to ignore masks and use classification.
-        test_ratio: Share of the normal images in the test split, in [0, 1). At least one image is left for training.
+        test_ratio: Share of the normal images in the test split, in [0, 1); of the defective images of each type if
+            there are no normal ones. At least one image is left for training.
+        group_by: Regular expression that finds the name of the object in the name of an image, by its first group or as
+            a whole, such as ``(part\d+)_``. Images of one object are in one split.
+        mm_per_pixel: Size of a pixel in mm, if known: column ``mm_per_pixel`` of the table.
+        annotations: File or folder that a labelling tool has exported, in ``root`` or elsewhere, instead of folders of
+            types and masks: COCO, LabelMe, CVAT for images, YOLO segmentation, Pascal VOC or Label Studio. ``root`` is
+            searched for the images that it names; images without annotations are normal. A rectangle, or a label of the
+            whole image, is an image label without a mask.
+        ignore_dir: Folder with masks of what is neither defective nor normal, in subfolders named as those of the
+            images; optional. Models of this package that train on masks leave these pixels out, as they do regions
+            annotated as ``ignore``.
         name: Name of the data in the results folder; by default the name of ``root``.
         seed: Seed of the splits.
         kwargs: Batch sizes, workers, augmentations and validation split, as in ``DefectDataModule``.
@@ -60,7 +82,7 @@ class DefectFolder(DefectDataModule):
     Raises:
         InvalidInputError: If an argument is invalid. On setup, if the names of two folders or files conflict, a mask
             belongs to no defective image, or it is doubtful whether a folder or file is one of masks.
-        MissingDataError: On setup, if a folder or a mask is missing, or a folder is empty.
+        MissingDataError: On setup, if a folder is missing or empty.
     """
 
     advice: ClassVar[str] = "root must contain a folder of normal images and one for each defect type"
@@ -69,10 +91,14 @@ class DefectFolder(DefectDataModule):
     def __init__(
         self,
         root: Path | str,
-        normal_dir: str = GOOD,
+        normal_dir: str | None = GOOD,
         defect_dirs: list[str] | str | None = None,
         mask_dir: str | None = MASKS,
         test_ratio: float = 0.2,
+        group_by: str | None = None,
+        mm_per_pixel: float | None = None,
+        annotations: Path | str | None = None,
+        ignore_dir: str | None = IGNORE,
         name: str | None = None,
         seed: int = 0,
         **kwargs: Any,
@@ -80,11 +106,21 @@ class DefectFolder(DefectDataModule):
         super().__init__(root, seed=seed, **kwargs)
         check_fraction("test_ratio", test_ratio, zero=True)
         check_not_negative(seed=seed)
+        if mm_per_pixel is not None:
+            check_positive(mm_per_pixel=mm_per_pixel)
+        if group_by is not None:
+            compile_groups(group_by)
         self.normal_dir = normal_dir
         self.defect_dirs = [defect_dirs] if isinstance(defect_dirs, str) else defect_dirs
         self.mask_dir = mask_dir
         self.test_ratio = test_ratio
+        self.group_by = group_by
+        self.mm_per_pixel = mm_per_pixel
+        self.annotations = annotations
+        self.ignore_dir = ignore_dir
         self._name = name
+        self._of_tool: dict[str, AnnotatedImage] = {}
+        self._ignored: dict[str, Path] = {}
 
     @property
     def name(self) -> str:  # type: ignore[override]
@@ -92,146 +128,117 @@ class DefectFolder(DefectDataModule):
         return self._name or self.root.resolve().name or type(self).__name__
 
     def _setup(self, _stage: str | None = None) -> None:
-        normal = self._existing(self.root / self.normal_dir, "of normal images")
-        types, candidates = self._defect_folders(normal)
-        files = {folder: self._images(folder) for folder in (normal, *types)}
-        warn_of_unread(path for folder in files for path in unread_files(folder))
-        mask_folder = self._mask_folder(normal, files, candidates)
-        images: dict[Path, list[Path]] = {}
-        beside: dict[Path, Path] = {}
-        for folder, paths in files.items():
-            is_split = mask_folder is None or folder == normal
-            images[folder], masks = split_beside(paths) if is_split else (paths, {})
-            beside |= masks
-        mask_of = self._masks(normal, images, beside, mask_folder)
-        task = TaskType.CLASSIFICATION if mask_of is None else TaskType.SEGMENTATION
-        if mask_of is None and self.mask_dir is not None:
+        samples = self._read_samples()
+        is_segmentation = any(sample.mask_path for sample in samples)
+        if not is_segmentation and self.mask_dir is not None:
             logger.info("%s has no masks, so the task is classification", self.root)
-        train, test = self._split_normal(images.pop(normal))
-        for path in chain.from_iterable(images.values()):
-            test.append(Sample(str(path), Split.TEST.value, path.parent.name, str((mask_of or {}).get(path, ""))))
-        self.train_data = DefectFolderDataset(train, task)
-        self.test_data = DefectFolderDataset(test, task)
+        train, train_defects, test = split_samples(samples, self.test_ratio, self.seed or 0)
+        task = TaskType.SEGMENTATION if is_segmentation else TaskType.CLASSIFICATION
+        self.train_data = self._dataset(train, task)
+        self.train_defects = self._dataset(train_defects, task) if train_defects else None
+        self.test_data = self._dataset(test, task)
 
-    def _existing(self, folder: Path, what: str) -> Path:
-        for path, kind in ((self.root, "of the data"), (folder, what)):
-            if not path.is_dir():
-                msg = f"the folder {kind} {path} does not exist; {self.advice}"
-                raise MissingDataError(msg)
-        return folder
+    def _read_samples(self) -> list[Sample]:
+        """Return the images, with the objects that they show."""
+        samples = self._read_folders() if self.annotations is None else self._read_annotations(Path(self.annotations))
+        warn_of_missing(samples)
+        if self.group_by is None:
+            warn_of_groups(samples)
+            return samples
+        faults = Faults(self.root)
+        samples = with_groups(samples, self.group_by, faults)
+        faults.raise_all()
+        return samples
 
-    def _defect_folders(self, normal: Path) -> tuple[list[Path], list[Path]]:
-        """Return the folders of defect types, and those that may hold the masks."""
-        masks = self.root / (self.mask_dir or MASKS)
-        listed = [path for path in subfolders(self.root) if not _is_one_of(path, (normal, *normal.parents, masks))]
+    def _read_folders(self) -> list[Sample]:
         written = () if self.trainer is None else (Path(self.trainer.default_root_dir),)
-        folders, candidates = type_folders(listed, masks, written)
-        if self.defect_dirs is not None:
-            folders = [self._existing(self.root / name, "of defective images") for name in self.defect_dirs]
-            candidates = [path for path in candidates if not _is_one_of(path, folders)]
-        # The default mask folder is excluded even if another one is given.
-        candidates = [path for path in candidates if path.name != MASKS]
-        _check_types(folders, normal)
-        return folders, candidates
+        folders = (self.normal_dir, self.defect_dirs, self.mask_dir, self.ignore_dir)
+        samples = FolderReader(self.root, *folders, self.advice, written).read()
+        if self.ignore_dir is not None:
+            self._ignored = ignored_files(self.root / self.ignore_dir, samples)
+        return samples
 
-    def _images(self, folder: Path) -> list[Path]:
-        images = image_files(folder)
-        nested = nested_images(folder)
-        if not images:
-            unread = "".join(f", {path.name} has to be converted to PNG" for path in unread_files(folder)[:1])
-            formats = " ".join(IMAGE_SUFFIXES)
-            msg = f"the folder {folder} has no images ({formats}{unread}); fill or remove it, or list the "
-            raise MissingDataError(msg + f"defect types with --data.defect_dirs: {self.advice}")
-        if nested:
-            is_mask = MASK_FOLDER.fullmatch(nested[0].relative_to(folder).parts[0])
-            place = f"{self.root / MASKS / folder.name}" if is_mask else f"{folder} or elsewhere"
-            msg = f"image {nested[0]} is in a subfolder, which is not read; move it to {place}"
+    def _read_annotations(self, path: Path) -> list[Sample]:
+        """Read the annotations of a labelling tool, relative to ``root`` or the working directory."""
+        inside = self.root / path
+        faults = Faults(path)
+        images = read_annotations(inside if inside.exists() else path, faults)
+        samples, self._of_tool = annotated_samples(images, self.root, faults)
+        faults.raise_all()
+        if not samples:
+            msg = f"{path} has no annotated images; export annotations of images"
             raise InvalidInputError(msg)
-        return images
+        return [sample._replace(mask_path="") for sample in samples] if self.mask_dir is None else samples
 
-    def _masks(
-        self, normal: Path, images: dict[Path, list[Path]], beside: dict[Path, Path], folder: Path | None
-    ) -> dict[Path, Path] | None:
-        """Find the mask of each defective image; ``None`` if there are none, or they are to be ignored."""
-        if self.mask_dir is None:
-            return None
-        _check_unmarked(mask for image, mask in beside.items() if image.parent == normal)
-        if folder is not None:
-            return match_folder(folder, normal, images)
-        defective = [path for types, paths in images.items() if types != normal for path in paths]
-        return match_beside(defective, beside) if beside.keys() & set(defective) else None
-
-    def _mask_folder(self, normal: Path, images: dict[Path, list[Path]], candidates: list[Path]) -> Path | None:
-        """Return the folder of the masks: the given one, or else the only other one, if it has the masks."""
-        given = self.root / (self.mask_dir or MASKS)
-        if self.mask_dir not in {None, MASKS}:
-            self._existing(given, "of masks")
-        found = self.mask_dir is not None and given.is_dir()
-        usable = len(candidates) == 1 and not found and are_masks(candidates[0], normal, images)
-        if candidates and not usable and self.defect_dirs is None:
-            name = candidates[0].name
-            msg = f"the folder {candidates[0]} may hold masks or images of a defect type; pass --data.mask_dir {name}, "
-            raise InvalidInputError(msg + "or list the defect types with --data.defect_dirs")
-        if found:
-            return given
-        if usable:
-            logger.info("the masks are in the folder %s", candidates[0])
-            return candidates[0]
-        return None
-
-    def _split_normal(self, images: Sequence[Path]) -> tuple[list[Sample], list[Sample]]:
-        order = list(shuffled(make_table(Sample(str(path), "") for path in images), self.seed).image_path)
-        count = min(round(self.test_ratio * len(order)), len(order) - 1)
-        train = [Sample(path, Split.TRAIN.value) for path in order[count:]]
-        return train, [Sample(path, Split.TEST.value) for path in order[:count]]
+    def _dataset(self, samples: Sequence[Sample], task: TaskType) -> "DefectFolderDataset":
+        return DefectFolderDataset(
+            samples, task, mm_per_pixel=self.mm_per_pixel, annotations=self._of_tool, ignored=self._ignored
+        )
 
 
 class DefectFolderDataset(CheckedDataset):
     """Images of a ``DefectFolder``. An empty mask is an error.
 
+    If some defective images have no mask, the column ``marked`` of the table is false for them.
+
     Args:
         samples: The images.
-        task: ``segmentation`` if every defective image has a mask, else ``classification``.
+        task: ``segmentation`` if defective images have masks, else ``classification``.
         augmentations: Augmentations of images and masks.
+        mm_per_pixel: Size of a pixel in mm, if known.
+        annotations: Annotations of a labelling tool by image path.
+        ignored: Masks of what is neither defective nor normal by image path.
     """
 
-    def __init__(self, samples: Sequence[Sample], task: TaskType, augmentations: Transform | None = None) -> None:
+    def __init__(
+        self,
+        samples: Sequence[Sample],
+        task: TaskType,
+        augmentations: Transform | None = None,
+        mm_per_pixel: float | None = None,
+        annotations: Mapping[str, AnnotatedImage] | None = None,
+        ignored: Mapping[str, Path] | None = None,
+    ) -> None:
         super().__init__(augmentations=augmentations)
-        self.samples = make_table(samples, task)
+        table = make_table(samples, task)
+        known = (table.label_index == LabelName.NORMAL) | table.mask_path.astype(bool)
+        if task == TaskType.SEGMENTATION and not known.all():
+            table["marked"] = known
+        if mm_per_pixel is not None:
+            table["mm_per_pixel"] = mm_per_pixel
+        self.samples = table
+        annotations = annotations or {}
+        self._annotations = {path: annotations[path] for path in table.image_path if path in annotations}
+        self._image_of = {s.mask_path: s.image_path for s in samples if s.image_path in annotations and s.mask_path}
+        self._ignored = dict(ignored or {})
+        self._has_ignored = bool(self._ignored) or any(image.has_ignored for image in annotations.values())
 
     def load_mask(self, path: str) -> Mask:
-        """Load a mask, shape (H, W), uint8, 1 on the defect.
+        """Load a mask, or draw annotations: shape (H, W), uint8, 1 on the defect.
 
         Raises:
             InvalidInputError: If it marks nothing.
         """
         advice = "mark the defect, or move its image to the normal images and remove the mask"
-        return check_not_empty(super().load_mask(path), f"mask {path}", advice)
+        image_path = self._image_of.get(path)
+        if image_path is None:
+            return check_not_empty(super().load_mask(path), f"mask {path}", advice)
+        width, height = read_size(image_path)
+        drawn = self._annotations[image_path].mask((height, width))
+        mask = Mask(torch.from_numpy(drawn), dtype=torch.uint8)
+        return check_not_empty(mask, f"annotation {path}", "annotate the defect, or remove the annotation")
 
-
-def _is_one_of(path: Path, folders: Iterable[Path]) -> bool:
-    """Whether a folder is one of several, of which the file system may ignore the case."""
-    return any(folder.is_dir() and path.samefile(folder) for folder in folders)
-
-
-def _check_unmarked(masks: Iterable[Path]) -> None:
-    """Check that masks of normal images mark nothing."""
-    for mask in masks:
-        with reading("mask", str(mask)):
-            marked = read_mask(mask).any()
-        if marked:
-            msg = f"mask {mask} marks a defect of a normal image; move the image to the folder of a defect type, "
-            raise InvalidInputError(msg + "or rename the file if it is an image")
-
-
-def _check_types(folders: Sequence[Path], normal: Path) -> None:
-    """Check that the folders have distinct names and none is normal."""
-    seen: dict[str, Path] = {}
-    for folder in folders:
-        if folder == normal or folder.name == GOOD:
-            msg = f"the folder {folder} cannot be a defect type: '{GOOD}' and {normal} are normal; rename it"
-            raise InvalidInputError(msg)
-        if folder.name in seen:
-            msg = f"the folders {seen[folder.name]} and {folder} have the same defect type; merge them"
-            raise InvalidInputError(msg)
-        seen[folder.name] = folder
+    def load_ignored(self, sample: pd.Series, image: torch.Tensor) -> Mask | None:
+        """Load what is neither defective nor normal, shape (H, W), uint8; ``None`` if that is known of no image."""
+        if not self._has_ignored:
+            return None
+        size = (image.shape[-2], image.shape[-1])
+        marks = np.zeros(size, bool)
+        if sample.image_path in self._annotations:
+            marks = self._annotations[sample.image_path].ignored(size)
+        elif sample.image_path in self._ignored:
+            path = str(self._ignored[sample.image_path])
+            with reading("mask", path):
+                marks = read_mask(path)
+            check_size(path, marks.shape[::-1], sample.image_path, size[::-1])
+        return Mask(torch.from_numpy(marks), dtype=torch.uint8)

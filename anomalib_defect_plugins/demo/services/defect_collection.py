@@ -14,7 +14,7 @@ from PIL import Image
 from torch import Tensor
 
 from anomalib_defect_plugins.core.errors import InvalidInputError
-from anomalib_defect_plugins.data.datasets.defect_folder import MASKS
+from anomalib_defect_plugins.data.folder_reader import MASKS
 from anomalib_defect_plugins.demo.services.defect_sources import DrawnDefect
 from anomalib_defect_plugins.demo.services.uploads import encode_png
 from anomalib_defect_plugins.synthesis.folder import SyntheticFolder, check_folder_name

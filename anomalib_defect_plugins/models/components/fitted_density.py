@@ -6,9 +6,11 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from anomalib_defect_plugins.core.errors import ConfigurationError
 from anomalib_defect_plugins.data.loading import check_one_size
+from anomalib_defect_plugins.data.mask_resize import ignored_pixels, resize_mask
 from anomalib_defect_plugins.layers.density import GaussianDensity
 from anomalib_defect_plugins.layers.nearest_center import NearestCenter
 from anomalib_defect_plugins.models.components.checks import datamodule_of
@@ -34,14 +36,19 @@ class DensityNetwork(nn.Module):
         return [density.collector(device) for density in self.densities()]
 
     @torch.no_grad()
-    def observe(self, image: Tensor, moments: Sequence[Any]) -> None:
+    def observe(self, image: Tensor, moments: Sequence[Any], defect: Tensor | None = None) -> None:
         """Add the features of normal images to ``moments``; the model must be in evaluation mode.
 
         Args:
             image: Images, shape (B, 3, H, W), float in [0, 1].
             moments: As in :meth:`new_moments`.
+            defect: Defects to leave out, shape (B, H, W), bool, for features that are maps, shape (B, h, w, C). Those
+                next to a position that a defect touches are left out, too.
         """
         for sums, features in zip(moments, self.normal_features(image), strict=True):
+            # Only features that are maps have positions to leave out.
+            if defect is not None and features.ndim == 4:
+                features = features[background(defect, features.shape[1:3])]
             sums.update(features)
 
     def fit(self, moments: Sequence[Any], gather: Callable[[Tensor], Tensor] = lambda value: value[None]) -> None:
@@ -124,8 +131,9 @@ class FittedDensity(TrainerOptions):
     def fit_to_normal(self) -> None:
         """Fit the densities to the normal training images; the model is in evaluation mode."""
         moments = self.model.new_moments()
-        for image in self.normal_batches():
-            self.model.observe(image, moments)
+        for batch in self._batches(slice(None)):
+            image = batch.image.as_subclass(Tensor)
+            self.model.observe(image, moments, _abnormal_pixels(batch, image.shape[-2:]))
         self.model.fit(moments, self.gather)
 
     def normal_batches(self, part: slice = slice(None)) -> Iterator[Tensor]:
@@ -134,12 +142,16 @@ class FittedDensity(TrainerOptions):
         Args:
             part: Which of the normal training images to read, in their order.
         """
+        for batch in self._batches(part):
+            yield batch.image.as_subclass(Tensor)
+
+    def _batches(self, part: slice) -> Iterator[Any]:
         for batch in normal_images(self.trainer, part):
             batch = self.transfer_batch_to_device(batch, self.device, 0)
             transform = getattr(self.pre_processor, "transform", None)  # anomalib accepts any module
             batch.image = transform(batch.image) if transform else batch.image
             check_one_size(batch.image, self.name)
-            yield batch.image.as_subclass(Tensor)
+            yield batch
 
     def gather(self, value: Tensor) -> Tensor:
         """Stack the tensors of all processes along a new first axis."""
@@ -164,3 +176,23 @@ class FittedDensity(TrainerOptions):
         if self.density_step < 0 and self.model.densities():
             msg = f"{self.name} has no density of normal images yet: "
             raise ConfigurationError(msg + "train it first, or pass --ckpt_path of a trained one")
+
+
+def _abnormal_pixels(batch: Any, size: Sequence[int]) -> Tensor | None:
+    """Return the pixels that are not normal, shape (B, H, W), bool; ``None`` if there are none."""
+    ignored = ignored_pixels(batch, size)
+    if batch.gt_mask is None or not batch.gt_label.any():
+        return None if ignored is None else ignored[:, 0]
+    defects = torch.stack([resize_mask(mask.as_subclass(Tensor), (size[0], size[1])) for mask in batch.gt_mask])
+    return defects.bool() if ignored is None else defects.bool() | ignored[:, 0]
+
+
+def background(defect: Tensor, size: Sequence[int]) -> Tensor:
+    """Return the positions of a feature map, shape (B, h, w), bool, with no defect at or next to them.
+
+    Args:
+        defect: Defects, shape (B, H, W), bool.
+        size: Height h and width w of the map.
+    """
+    touched = functional.adaptive_max_pool2d(defect.as_subclass(Tensor)[:, None].float(), tuple(size))
+    return functional.max_pool2d(touched, 3, stride=1, padding=1)[:, 0] == 0

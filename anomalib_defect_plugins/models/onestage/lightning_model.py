@@ -10,6 +10,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, cast
 
+import torch
 from anomalib.data import Batch, ImageBatch
 from anomalib.metrics import Evaluator
 from anomalib.models.components import AnomalibModule
@@ -23,6 +24,7 @@ from torch.optim import Adam
 from anomalib_defect_plugins.core.checks import check_fraction, check_not_negative, check_positive
 from anomalib_defect_plugins.core.errors import InvalidInputError
 from anomalib_defect_plugins.core.supervision import Supervision
+from anomalib_defect_plugins.data.mask_resize import ignored_pixels
 from anomalib_defect_plugins.models.components.augmentation import Augmentation
 from anomalib_defect_plugins.models.components.defect_model import DefectModel
 from anomalib_defect_plugins.models.components.encoder_rate import rates
@@ -164,14 +166,21 @@ class OneStage(FittedDensity, DefectModel, IterativeTraining, AnomalibModule):
         masks = cast(Tensor, batch.gt_mask).as_subclass(Tensor)[:, None]
         self._check_size(images.shape[-2:])
         counts = self._has_valid_mask(batch, masks)
+        ignored = ignored_pixels(batch, images.shape[-2:])
         if self.augmentation is not None:
-            images, masks = self.augmentation.with_masks(images, masks)
-        losses = self.losses(self.model(images), masks, counts, self.defect_weight)
+            drawn = masks if ignored is None else torch.cat([masks, ignored], 1)
+            images, drawn = self.augmentation.with_masks(images, drawn)
+            masks, ignored = drawn[:, :1], None if ignored is None else drawn[:, 1:]
+        losses = self.losses(self.model(images), masks, counts, self.defect_weight, ignored)
         return self.sum_losses(losses, batch_idx, len(images))
 
     @staticmethod
     def losses(
-        output: OneStageOutput, masks: Tensor, counts: Tensor | None = None, defect_weight: float = 0.0
+        output: OneStageOutput,
+        masks: Tensor,
+        counts: Tensor | None = None,
+        defect_weight: float = 0.0,
+        ignored: Tensor | None = None,
     ) -> dict[str, Tensor]:
         """Compute the loss of each stage's map (eq. 3) and that of the result.
 
@@ -180,8 +189,9 @@ class OneStage(FittedDensity, DefectModel, IterativeTraining, AnomalibModule):
             masks: Masks, shape (B, 1, H, W), bool, true on defects.
             counts: Images that count, shape (B,), bool; all by default.
             defect_weight: See :func:`cross_entropy`.
+            ignored: See :func:`cross_entropy`.
         """
-        target = (masks, counts, defect_weight)
+        target = (masks, counts, defect_weight, ignored)
         losses = {f"{name}_loss": stage_loss(logits, *target) for name, logits in output.stages.items()}
         return {**losses, "final_loss": cross_entropy(output.log_defect, output.log_normal, *target)}
 

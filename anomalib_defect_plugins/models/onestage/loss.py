@@ -11,6 +11,7 @@ def cross_entropy(
     mask: Tensor,
     counts: Tensor | None = None,
     defect_weight: float = 0.0,
+    ignored: Tensor | None = None,
 ) -> Tensor:
     """Cross-entropy from log probabilities, eq. 3: mean of -H log F - (1 - H) log(1 - F).
 
@@ -21,11 +22,13 @@ def cross_entropy(
         counts: Images that count, shape (B,), bool; all by default. The loss is 0 if none does.
         defect_weight: Lowest total weight of the defect pixels of an image that has any, in [0, 1); its other pixels
             have the rest. With 0 all pixels have equal weight, as in the paper.
+        ignored: Pixels that do not count, shape (B, 1, H, W), bool; none by default.
     """
-    mask = mask.bool()
-    share = mask.flatten(1).float().mean(1)
+    known = torch.ones_like(mask, dtype=torch.bool) if ignored is None else ~ignored
+    defect, normal = mask.bool() & known, ~mask.bool() & known
+    share = mean_where(defect.float(), known)
     weight = torch.where(share > 0, share.clamp(min=defect_weight), 0)
-    losses = -weight * mean_where(log_defect, mask) - (1 - weight) * mean_where(log_normal, ~mask)
+    losses = -weight * mean_where(log_defect, defect) - (1 - weight) * mean_where(log_normal, normal)
     if counts is None:
         return losses.mean()
     return (losses * counts).sum() / counts.sum().clamp(min=1)
@@ -42,7 +45,13 @@ def mean_where(values: Tensor, region: Tensor) -> Tensor:
     return selected.flatten(1).sum(1) / region.flatten(1).sum(1).clamp(min=1)
 
 
-def stage_loss(logits: Tensor, mask: Tensor, counts: Tensor | None = None, defect_weight: float = 0.0) -> Tensor:
+def stage_loss(
+    logits: Tensor,
+    mask: Tensor,
+    counts: Tensor | None = None,
+    defect_weight: float = 0.0,
+    ignored: Tensor | None = None,
+) -> Tensor:
     """Loss_k, eq. 2 and 3: cross-entropy of one stage's map with the mask.
 
     Args:
@@ -50,5 +59,7 @@ def stage_loss(logits: Tensor, mask: Tensor, counts: Tensor | None = None, defec
         mask: As in :func:`cross_entropy`.
         counts: As in :func:`cross_entropy`.
         defect_weight: As in :func:`cross_entropy`.
+        ignored: As in :func:`cross_entropy`.
     """
-    return cross_entropy(functional.logsigmoid(logits), functional.logsigmoid(-logits), mask, counts, defect_weight)
+    log_defect, log_normal = functional.logsigmoid(logits), functional.logsigmoid(-logits)
+    return cross_entropy(log_defect, log_normal, mask, counts, defect_weight, ignored)

@@ -130,7 +130,7 @@ def test_sizes_are_those_of_the_files_with_any_augmentations(tmp_path: Path) -> 
 def test_more_than_eight_sizes_are_listed_as_a_range(sizes: list[tuple[int, int, int]], line: str) -> None:
     listed = [{"width": width, "height": height, "images": images} for width, height, images in sizes]
     total = {"images": 9, "defect_share": None}
-    result = {"shared": [], "sizes": listed, "objects": None, "total": total, "empty_masks": []}
+    result = {"shared": [], "sizes": listed, "objects": None, "mm_per_pixel": None, "total": total, "empty_masks": []}
     assert list(remarks(result)) == [line]
 
 
@@ -139,6 +139,15 @@ def test_objects_are_counted_if_the_table_has_them(plates: Plates) -> None:
     for dataset, objects in ((plates.train_data, ["a", "a", "b", "b"]), (plates.test_data, ["c", "d"] * 3)):
         dataset.samples = dataset.samples.assign(group=objects)
     assert summarize_datamodule(plates)["objects"] == 4
+
+
+def test_physical_sizes_are_named_if_the_table_has_them(plates: Plates) -> None:
+    for dataset in (plates.train_data, plates.test_data):
+        dataset.samples = dataset.samples.assign(mm_per_pixel=0.05)
+    result = summarize_datamodule(plates)
+    assert result["mm_per_pixel"] == [0.05]
+    result["sizes"] = [{"width": 100, "height": 60, "images": 1}, {"width": 200, "height": 80, "images": 1}]
+    assert "size of a pixel: 0.05 mm, of an image: 5x3 mm to 10x4 mm" in remarks(result)
 
 
 def test_data_modules_of_anomalib_are_summarized_by_label(tmp_path: Path) -> None:

@@ -278,14 +278,6 @@ def test_an_image_whose_name_ends_like_a_mask_can_have_a_mask(root: Path) -> Non
     assert [Path(path).name for path in masks if "crack" in path] == ["10.png", "10_mask.png", "11.png", "12.png"]
 
 
-def test_a_defective_image_without_a_mask_is_named(root: Path) -> None:
-    (root / "masks" / "dent" / "20_mask.png").unlink()
-    message = refusal(root, MissingDataError)
-    assert message.startswith("image ROOT/dent/20.tif has no mask ROOT/masks/dent/20.png; create one")
-    shutil.rmtree(root / "masks" / "dent")
-    assert "image ROOT/dent/10.png has no mask" in refusal(root, MissingDataError)
-
-
 @pytest.mark.parametrize("name", ["crack/77.png", "hole/10.png", "10.png", "crack/new/10.png"])
 def test_a_mask_that_belongs_to_no_image_is_named(root: Path, name: str) -> None:
     write_mask(root / "masks" / name)
@@ -294,7 +286,9 @@ def test_a_mask_that_belongs_to_no_image_is_named(root: Path, name: str) -> None
 
 def test_a_mask_of_a_normal_image_is_named(root: Path) -> None:
     write_mask(root / "masks" / "good" / "00.png")
-    assert "mask ROOT/masks/good/00.png belongs to a normal image" in refusal(root)
+    assert "mask ROOT/masks/good/00.png marks a defect of a normal image" in refusal(root)
+    write_mask(root / "masks" / "good" / "00.png", value=0)
+    assert len(load(root).test_data) == 2 + 5
 
 
 @pytest.mark.parametrize("arguments", [{"test_ratio": 1}, {"test_ratio": -0.1}, {"seed": -1}])

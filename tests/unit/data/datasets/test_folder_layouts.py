@@ -11,7 +11,7 @@ from anomalib import TaskType
 from datamodules import error_line, set_up
 from dataset_layouts import write_image, write_mask
 
-from anomalib_defect_plugins.core.errors import InvalidInputError, MissingDataError
+from anomalib_defect_plugins.core.errors import InvalidInputError
 from anomalib_defect_plugins.data import WithDefects
 from anomalib_defect_plugins.data.datasets.defect_folder import DefectFolder
 
@@ -120,7 +120,6 @@ def test_a_folder_of_masks_with_a_usual_name_is_used(root, name):
 AMBIGUOUS: dict[str, Change] = {
     "photos": lambda root: [write_image(root / "label" / kind / f"{n}.png") for kind in TYPES for n in range(4)],
     "photos of no other image": lambda root: write_image(root / "label" / "77.png"),
-    "masks of some images": lambda root: write_mask(root / "label" / "dent" / "0.png"),
     "masks of several types in one folder": lambda root: masks(root / "label", beside="."),
     "masks besides those in masks": lambda root: [masks(root / "label"), masks(root / "masks")],
 }
@@ -193,11 +192,6 @@ def test_words_for_masks_may_come_first(root):
 
 
 BESIDE: dict[str, tuple[Change, type[Exception], str]] = {
-    "only some": (
-        lambda root: write_mask(root / "dent" / "0_GT.png"),
-        MissingDataError,
-        "ROOT/dent/1.png has no mask beside it, though others have, such as ROOT/dent/0_GT.png; create one",
-    ),
     "a normal image with a defect": (
         lambda root: write_mask(root / "good" / "0_GT.png"),
         InvalidInputError,
@@ -225,8 +219,8 @@ BESIDE: dict[str, tuple[Change, type[Exception], str]] = {
     ),
     "in both places": (
         lambda root: [masks(root, "_GT"), masks(root / "masks")],
-        MissingDataError,
-        "image ROOT/dent/0_GT.png has no mask ROOT/masks/dent/0_GT.png; create one, or remove the image (if ",
+        InvalidInputError,
+        "image ROOT/dent/0_GT.png has the name of a mask; move it to ROOT/masks/dent if it is one, or else rename it",
     ),
 }
 

@@ -4,15 +4,17 @@ import logging
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from anomalib.data import ImageBatch, InferenceBatch
 from anomalib.data.utils import ValSplitMode, read_mask
+from PIL import Image as PillowImage
 from torchvision.transforms.v2 import Compose, Resize
 from torchvision.tv_tensors import Image, Mask
 
 from anomalib_defect_plugins.core.errors import InvalidInputError
-from anomalib_defect_plugins.data import WithDefects
+from anomalib_defect_plugins.data import DefectFolder, WithDefects
 from anomalib_defect_plugins.models.onestage import OneStage
 from anomalib_defect_plugins.models.onestage.lightning_model import SIGMA
 from anomalib_defect_plugins.pre_processing import AntialiasedPreProcessor
@@ -286,3 +288,56 @@ def test_a_path_to_weights_is_text_in_checkpoints():
     checkpoint = {"hyper_parameters": {"pre_trained": Path("weights.pth"), "iterations": 4}}
     OneStage(image_size=(32, 32), backbone=BACKBONE, pre_trained=False).on_save_checkpoint(checkpoint)
     assert checkpoint["hyper_parameters"] == {"pre_trained": "weights.pth", "iterations": 4}
+
+
+# Data with what there is
+
+
+def defect_folder(root: Path, name: str = "hole") -> DefectFolder:
+    """Write images of 32x48 pixels with a bright defect in rows and columns 8 to 15, and their masks."""
+    for number in range(6):
+        pixels = np.random.default_rng(number).integers(90, 110, (32, 48), dtype=np.uint8)
+        pixels[8:16, 8:16] = 255
+        mask = np.zeros((32, 48), np.uint8)
+        mask[8:16, 8:16] = 255
+        for folder, content in ((root / name, pixels), (root / "masks" / name, mask)):
+            folder.mkdir(parents=True, exist_ok=True)
+            PillowImage.fromarray(content).save(folder / f"{number}.png")
+    return DefectFolder(root, num_workers=0, test_ratio=0.34, train_batch_size=4)
+
+
+def test_it_trains_and_tests_on_defective_images_alone_and_fits_their_background(tmp_path):
+    seed_all(0)
+    model = tiny(backbone=BACKBONE, pre_trained=False, image_size=(32, 48), density_weight=3.0, encoder_rate=0.0)
+    run = fit(model, defect_folder(tmp_path / "data"), tmp_path / "results", {})
+    run.engine.test(model, datamodule=run.datamodule)
+    density = model.model.density.density
+    with torch.no_grad():
+        images = [item.image for item in run.datamodule.train_data]
+        (features,) = model.eval().model.normal_features(torch.stack(images))
+    # Of 4 x 6 positions the defect touches row 1 and column 1, and its neighbours are left out.
+    kept = torch.ones(4, 6, dtype=torch.bool)
+    kept[:3, :3] = False
+    assert torch.allclose(density.mean.float(), features[:, kept].flatten(0, 1).mean(0), atol=1e-4)
+
+
+def test_what_is_in_a_region_to_ignore_changes_no_weight(tmp_path):
+    def weights(name: str, value: int) -> dict[str, torch.Tensor]:
+        datamodule = defect_folder(tmp_path / name)
+        ignored = np.zeros((32, 48), np.uint8)
+        ignored[20:28, 24:40] = 255
+        (tmp_path / name / "ignore" / "hole").mkdir(parents=True)
+        for number in range(6):
+            PillowImage.fromarray(ignored).save(tmp_path / name / "ignore" / "hole" / f"{number}.png")
+            path = tmp_path / name / "masks" / "hole" / f"{number}.png"
+            mask = np.array(PillowImage.open(path))
+            mask[22:26, 26:36] = value
+            PillowImage.fromarray(mask).save(path)
+        seed_all(0)
+        model = tiny(image_size=(32, 48), augment=False, norm="instance")
+        return fit(model, datamodule, tmp_path / f"{name} results", {}).model.state_dict()
+
+    first, second = weights("marked", 255), weights("unmarked", 0)
+    compared = [name for name in first if name.startswith("model.")]
+    assert len(compared) > 10
+    assert all(torch.equal(first[name], second[name]) for name in compared)

@@ -53,3 +53,15 @@ def test_excluded_images_have_no_effect_on_the_loss():
 
 def test_loss_is_0_if_all_images_are_excluded():
     assert float(stage_loss(SHARES.logit(), MASK, torch.tensor([False]))) == 0
+
+
+def test_ignored_pixels_have_no_effect_on_the_loss():
+    logits = torch.cat([SHARES.logit(), torch.tensor([9.0, -9.0]).reshape(1, 1, 1, 2)], -1).requires_grad_()
+    mask = torch.tensor([True, False, False, True]).reshape(1, 1, 1, 4)
+    ignored = torch.tensor([False, False, True, True]).reshape(1, 1, 1, 4)
+    loss = stage_loss(logits, mask, ignored=ignored)
+    (gradient,) = torch.autograd.grad(loss, logits)
+    assert float(loss) == pytest.approx(EXPECTED, rel=1e-5)
+    assert gradient.flatten()[:2].abs().min() > 0
+    assert gradient.flatten()[2:].tolist() == [0, 0]
+    assert float(stage_loss(logits, mask, ignored=torch.ones_like(mask))) == 0
