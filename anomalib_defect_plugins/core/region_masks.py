@@ -15,6 +15,9 @@ from anomalib_defect_plugins.core.mask_io import Marks, read_mask
 MAX_POINTS = 1_000_000
 """Maximum number of points of all polygons of a file."""
 
+MAX_FOLDERS = 4
+"""Maximum number of the last parts of an image's path by which its region is found."""
+
 LAYOUT = "a mask, a LabelMe file (.json) with polygons or rectangles, or a folder with a mask for each image"
 
 
@@ -53,12 +56,13 @@ class RegionMasks:
         """
         if self.fixed is not None:
             return self.fixed
-        parts = Path(image).with_suffix("").parts
-        for start in range(max(0, len(parts) - 4), len(parts)):
+        whole = Path(image).with_suffix("")
+        parts = [part for part in whole.parts if part != whole.anchor]
+        for start in range(max(0, len(parts) - MAX_FOLDERS), len(parts)):
+            file = self.path.joinpath(*parts[start:])
             for suffix in (".json", *IMAGE_SUFFIXES):
-                file = self.path.joinpath(*parts[start:]).with_suffix(suffix) if start or parts else self.path
-                if file.is_file():
-                    return _cached_region(file)
+                if (region := file.with_name(file.name + suffix)).is_file():
+                    return _cached_region(region)
         msg = f"roi_mask {self.path} has no region of {image}; add {Path(image).stem}.png, or pass one mask for all"
         raise MissingDataError(msg)
 
@@ -131,10 +135,16 @@ def resize_region(region: Marks, height: int, width: int) -> Marks:
     Raises:
         InvalidInputError: If no pixel is left.
     """
-    rows = (2 * np.arange(height) + 1) * region.shape[0] // (2 * height)
-    columns = (2 * np.arange(width) + 1) * region.shape[1] // (2 * width)
-    resized: Marks = region[rows[:, None], columns]
+    resized = resize_rows(region, height, width, 0, height)
     if not resized.any():
         msg = f"roi_mask has no pixel left at {width}x{height}; enlarge the region, or use a larger image_size"
         raise InvalidInputError(msg)
+    return resized
+
+
+def resize_rows(region: Marks, height: int, width: int, top: int, bottom: int) -> Marks:
+    """Return rows ``top`` to ``bottom``, end excluded, of a region that is resized as by :func:`resize_region`."""
+    rows = (2 * np.arange(top, bottom) + 1) * region.shape[0] // (2 * height)
+    columns = (2 * np.arange(width) + 1) * region.shape[1] // (2 * width)
+    resized: Marks = region[rows[:, None], columns]
     return resized

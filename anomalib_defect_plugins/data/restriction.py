@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 from anomalib.models.components import AnomalibModule
-from torch import nn
+from torch import Tensor, nn
 
 from anomalib_defect_plugins.layers.region import Region, fill_outside, resize_region
 from anomalib_defect_plugins.layers.restricted_forward import RestrictedForward, Tiling
@@ -80,19 +80,20 @@ class _FillBatch:
         type(self.pre_processor).on_predict_batch_start(self.pre_processor, trainer, pl_module, batch, *args)
 
 
-def fill_training_batch(batch: Any, region: Region) -> None:
+def fill_training_batch(batch: Any, region: Tensor) -> None:
     """Fill a training batch, whose synthetic defects may have been drawn outside the region, at the size of the model.
 
     Args:
-        batch: Batch with masks. Its images, masks and labels are changed in place.
-        region: The region of all images.
+        batch: Batch. Its images and, if it has masks, masks and labels are changed in place.
+        region: The region of all images, shape (H, W), bool.
     """
-    if region.fixed is None or batch.gt_mask is None or isinstance(batch.image, list):
+    if isinstance(batch.image, list):
         return
-    inside = resize_region(region.fixed.to(batch.image.device), *batch.image.shape[-2:])
-    batch.image = fill_outside(batch.image, inside, region.colour)
-    batch.gt_mask = batch.gt_mask & inside
-    batch.gt_label = batch.gt_mask.flatten(1).any(1).to(batch.gt_label.dtype)
+    inside = resize_region(region.to(batch.image.device), *batch.image.shape[-2:])
+    batch.image = fill_outside(batch.image, inside)
+    if batch.gt_mask is not None:
+        batch.gt_mask = batch.gt_mask & inside
+        batch.gt_label = batch.gt_mask.flatten(1).any(1).to(batch.gt_label.dtype)
 
 
 def start_tiling(model: Any, size: int, overlap: int, batch: int, max_map_pixels: int) -> None:
@@ -144,15 +145,14 @@ def save_region(model: Any, checkpoint: dict[str, Any]) -> None:
     """Add the region of all images to a checkpoint; tiles have none, as it would apply to each of them."""
     region = region_of(model)
     if region is not None and region.fixed is not None and restricted_forward(model).tiling is None:
-        content = {"mask": region.fixed.cpu(), "colour": region.colour.cpu()}
-        checkpoint[CHECKPOINT_KEY] = {**content, "has_peak_scores": region.has_peak_scores}
+        checkpoint[CHECKPOINT_KEY] = {"mask": region.fixed.cpu(), "has_peak_scores": region.has_peak_scores}
 
 
 def load_region(model: Any, checkpoint: dict[str, Any]) -> None:
     """Restore the region of a checkpoint."""
     content = checkpoint.get(CHECKPOINT_KEY)
     if content is not None:
-        set_region(model, Region(content["colour"], content["mask"].bool(), content["has_peak_scores"]))
+        set_region(model, Region(content["mask"].bool(), content["has_peak_scores"]))
 
 
 def keep_regions_in_checkpoints() -> None:

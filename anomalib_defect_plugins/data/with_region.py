@@ -13,15 +13,17 @@ from torchvision.tv_tensors import Image, Mask
 from anomalib_defect_plugins.core.region_masks import RegionMasks, resize_region
 from anomalib_defect_plugins.data.dataclasses import GOOD, DefectItem
 from anomalib_defect_plugins.data.mask_resize import augment
-from anomalib_defect_plugins.data.restriction import fill_training_batch, keep_regions_in_checkpoints, set_region
+from anomalib_defect_plugins.data.restriction import (
+    fill_training_batch,
+    keep_regions_in_checkpoints,
+    region_of,
+    set_region,
+)
 from anomalib_defect_plugins.data.stock_datasets import checked
 from anomalib_defect_plugins.data.training_set import with_defect_types
 from anomalib_defect_plugins.data.wrapped_dataset import WrappedDataset, defect_item, subset_names
 from anomalib_defect_plugins.data.wrapping import OuterDataModule
 from anomalib_defect_plugins.layers.region import Region, fill_outside
-
-COLOUR_SAMPLE = 5
-"""Number of training images whose mean colour fills what is outside the region."""
 
 keep_regions_in_checkpoints()
 
@@ -29,7 +31,7 @@ keep_regions_in_checkpoints()
 class WithRegion(OuterDataModule):
     """Any data module with a region of interest, outside of which nothing trains, scores, thresholds or is marked.
 
-    Images are filled outside the region with the mean colour inside it before anything else, so that what is there
+    Each image is filled outside the region with its mean colour inside it before anything else, so that what is there
     changes no bit of a score or map. Defects there are removed from masks; an image without any other is normal. A
     model keeps the region of all images: checkpoints and exported graphs contain it. Regions of single images come with
     the data, and are passed to ``anomalib-defects inspect --roi-mask``.
@@ -50,17 +52,11 @@ class WithRegion(OuterDataModule):
         super().__init__(base, seed)
         self.roi_mask = roi_mask
         self.regions = RegionMasks(roi_mask)
-        self.region: Region | None = None
 
     def _setup(self, stage: str | None = None) -> None:
         self.base.setup(stage)
-        train = checked(self.base.train_data)
-        colour = mean_colour(train, self.regions)
-        fixed = None if self.regions.fixed is None else torch.from_numpy(self.regions.fixed)
-        self.region = Region(colour, fixed)
         for name in subset_names(self.base):
-            subset = train if name == "train" else checked(getattr(self.base, f"{name}_data"))
-            setattr(self, f"{name}_data", RegionSet(subset, self.regions, colour))
+            setattr(self, f"{name}_data", RegionSet(checked(getattr(self.base, f"{name}_data")), self.regions))
 
     def setup(self, stage: str | None = None) -> None:
         """Set up the splits, and restrict the model of the trainer to the region."""
@@ -68,24 +64,26 @@ class WithRegion(OuterDataModule):
         self.restrict(getattr(self.trainer, "lightning_module", None))
 
     def restrict(self, model: Any) -> None:
-        """Restrict a model to the region; the colour of a trained model is kept by its checkpoint."""
-        if model is not None and self.region is not None:
-            set_region(model, self.region)
+        """Restrict a model to the region; what is known of its scores is kept."""
+        if model is not None:
+            fixed, before = self.regions.fixed, region_of(model)
+            mask = None if fixed is None else torch.from_numpy(fixed)
+            set_region(model, Region(mask, None if before is None else before.has_peak_scores))
 
     def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
         """Fill training batches outside the region, and note the regions of the images of others."""
         batch = super().on_after_batch_transfer(batch, dataloader_idx)
-        is_training = self.trainer is not None and self.trainer.training
-        if is_training and self.region is not None and getattr(self.base, "synthetic", None) is not None:
-            fill_training_batch(batch, self.region)
-        if not is_training:
+        if self.trainer is None or not self.trainer.training:
             self.note_regions(batch)
+        elif getattr(self.base, "synthetic", None) is not None and self.regions.fixed is not None:
+            fill_training_batch(batch, torch.from_numpy(self.regions.fixed))
         return batch
 
     def note_regions(self, batch: Any) -> None:
         """Note the regions of the images of a batch, if each has its own."""
-        if self.region is not None and self.regions.fixed is None and batch.image_path is not None:
-            self.region.current = [torch.from_numpy(self.regions(path)) for path in batch.image_path]
+        region = region_of(getattr(self.trainer, "lightning_module", None))
+        if region is not None and self.regions.fixed is None and batch.image_path is not None:
+            region.current = [torch.from_numpy(self.regions(path)) for path in batch.image_path]
 
 
 class RegionSet(WrappedDataset):
@@ -94,13 +92,11 @@ class RegionSet(WrappedDataset):
     Args:
         dataset: Data set to wrap.
         regions: Regions of its images.
-        colour: Colour outside the region, shape (3,).
     """
 
-    def __init__(self, dataset: AnomalibDataset, regions: RegionMasks, colour: Tensor) -> None:
+    def __init__(self, dataset: AnomalibDataset, regions: RegionMasks) -> None:
         super().__init__(dataset)
         self.regions = regions
-        self.colour = colour
         self._samples = with_defect_types(dataset.samples).copy()
         self._samples.attrs = dataset.samples.attrs
         normal = {"label_index": int(LabelName.NORMAL), "defect_type": GOOD, "mask_path": ""}
@@ -126,26 +122,10 @@ class RegionSet(WrappedDataset):
     def __getitem__(self, index: int) -> DefectItem:
         """Load a sample: image, shape (3, H, W), and mask, shape (H, W), bool."""
         item, row = self.load_whole(index), self.samples.iloc[index]
-        image, mask = Image(fill_outside(item.image, self.inside(item), self.colour)), self.load_mask(item)
+        image, mask = Image(fill_outside(item.image, self.inside(item))), self.load_mask(item)
         if self.augmentations:
             image, mask = augment(self.augmentations, image, mask)
         label = None if item.gt_label is None else torch.tensor(int(row.label_index))
         changes = {"image": image, "gt_mask": mask, "gt_label": label, "mask_path": row.mask_path or ""}
         return defect_item(item, defect_type=row.defect_type, **changes)
 
-
-def mean_colour(dataset: Any, regions: RegionMasks) -> Tensor:
-    """Return the mean colour of a few images inside their regions, shape (3,).
-
-    Args:
-        dataset: Data set; ``COLOUR_SAMPLE`` images, evenly spaced, are read.
-        regions: Regions of its images.
-    """
-    dataset.augmentations = None
-    step = max(1, len(dataset) // COLOUR_SAMPLE)
-    colours = []
-    for index in range(0, len(dataset), step)[:COLOUR_SAMPLE]:
-        item = dataset[index]
-        inside = resize_region(regions(item.image_path), *item.image.shape[-2:])
-        colours.append(item.image[:, torch.from_numpy(inside)].mean(1))
-    return torch.stack(colours).mean(0).as_subclass(Tensor)

@@ -90,9 +90,9 @@ class WithTiles(OuterDataModule):
         super().setup(stage)
         model = getattr(self.trainer, "lightning_module", None)
         if model is not None:
-            start_tiling(model, self.size, self.overlap, self.tile_batch_size, self.max_map_pixels)
             if isinstance(self.base, WithRegion):
                 self.base.restrict(model)
+            start_tiling(model, self.size, self.overlap, self.tile_batch_size, self.max_map_pixels)
 
     def teardown(self, stage: str | None = None) -> None:
         """Make the model take single tiles again."""

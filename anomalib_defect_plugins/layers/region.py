@@ -19,23 +19,23 @@ def resize_region(region: Tensor, height: int, width: int) -> Tensor:
     return region.index_select(-2, rows).index_select(-1, columns)
 
 
-def fill_outside(image: Tensor, region: Tensor, colour: Tensor) -> Tensor:
-    """Fill an image outside a region.
+def fill_outside(images: Tensor, region: Tensor) -> Tensor:
+    """Fill images outside a region with the mean colour inside it, so that nothing depends on what is outside.
 
     Args:
-        image: Images, shape (..., 3, H, W), float in [0, 1].
+        images: Images, shape (..., 3, H, W), float.
         region: Region, shape (H, W), bool.
-        colour: Colour, shape (3,), float in [0, 1].
     """
-    filled: Tensor = torch.where(region, image, colour.to(image)[:, None, None])
-    return filled
+    inside = torch.where(region, images, torch.zeros_like(images))
+    # Row by row, because single precision loses digits in sums of millions of pixels.
+    colour = inside.sum(-1).sum(-1) / region.sum()
+    return torch.where(region, images, colour[..., None, None])
 
 
 class Region:
     """The region of interest of a model's images.
 
     Args:
-        colour: Colour outside the region, shape (3,), float in [0, 1].
         fixed: The region of all images, shape (H, W), bool; ``None`` if each image has its own.
         has_peak_scores: Whether the model's scores are the highest values of its maps; ``None`` if that is unknown.
 
@@ -43,8 +43,7 @@ class Region:
         current: Regions of the images of a batch, if each has its own.
     """
 
-    def __init__(self, colour: Tensor, fixed: Tensor | None = None, has_peak_scores: bool | None = None) -> None:
-        self.colour = colour
+    def __init__(self, fixed: Tensor | None = None, has_peak_scores: bool | None = None) -> None:
         self.fixed = fixed
         self.has_peak_scores = has_peak_scores
         self.current: list[Tensor] | None = None
@@ -61,7 +60,7 @@ class Region:
         if self.fixed is None:
             return images
         region = resize_region(self.fixed.to(images.device), images.shape[-2], images.shape[-1])
-        return fill_outside(images, region, self.colour)
+        return fill_outside(images, region)
 
     def restrict(self, output: Any, inside: Tensor | None) -> Any:
         """Restrict the output of a network to the region.
