@@ -1,7 +1,7 @@
 """``WithRegion`` restricts any data module and model to a region of interest."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -47,6 +47,8 @@ class WithRegion(OuterDataModule):
         MissingDataError: If ``roi_mask`` does not exist or, on setup, an image has no region.
         InvalidInputError: If it cannot be read, or the region is empty.
     """
+
+    order: ClassVar[int] = 1
 
     def __init__(self, base: AnomalibDataModule, roi_mask: Path | str, seed: int | None = None) -> None:
         super().__init__(base, seed)

@@ -1,6 +1,6 @@
 """``WithTiles`` trains and evaluates any model on tiles of the images of any data module."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 from anomalib.data import AnomalibDataModule
 from torch.nn import functional as F
@@ -42,6 +42,8 @@ class WithTiles(OuterDataModule):
         InvalidInputError: If an argument is invalid.
         ConfigurationError: On setup, if a defective training image has no mask.
     """
+
+    order: ClassVar[int] = 2
 
     def __init__(
         self,

@@ -1,10 +1,11 @@
 """Base class of data modules that wrap another one."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 from anomalib.data import AnomalibDataModule
 from torch.utils.data import DataLoader
 
+from anomalib_defect_plugins.core.errors import ConfigurationError
 from anomalib_defect_plugins.data.loading import SizeKeepingDataModule, check_loader_arguments
 from anomalib_defect_plugins.data.training_set import DefectTraining
 from anomalib_defect_plugins.plugins.instantiate import build
@@ -16,10 +17,21 @@ class WrappingDataModule(SizeKeepingDataModule):
     Args:
         base: Data module to wrap: an instance, or a mapping with ``class_path`` and ``init_args``.
         seed: Seed, also of the splits of ``base`` if it has none; by default that of ``base``.
+
+    Attributes:
+        order: A data module wraps those of a lower order only.
+
+    Raises:
+        ConfigurationError: If ``base`` has to be outside.
     """
+
+    order: ClassVar[int] = 0
 
     def __init__(self, base: AnomalibDataModule, seed: int | None = None) -> None:
         base = build(AnomalibDataModule, base, "the data module base")  # type: ignore[type-abstract]
+        if isinstance(base, WrappingDataModule) and base.order >= max(1, self.order):
+            msg = f"{type(self).__name__} wraps {type(base).__name__}; the order is WithTiles, WithRegion, WithDefects, "
+            raise ConfigurationError(msg + "and the data innermost")
         if base.seed is None:
             base.seed = seed
         super().__init__(
