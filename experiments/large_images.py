@@ -3,9 +3,10 @@
     DEFECT_DATA_ROOT=... python experiments/large_images.py kolektor_sdd
     python experiments/large_images.py synthetic
 
-``synthetic`` writes its images, noisy stripes with light spots of 8 pixels, to a temporary folder. An image is found if
-its score is higher than those of 95 % of the normal test images; a pixel, if it is higher than 99.9 % of the pixels of
-normal test images; a defect, if the map in it, or within 8 pixels around it, is higher than all of these.
+``synthetic`` writes its images, texture of all scales with light spots of 8 pixels, to a temporary folder. An
+image is found if its score is higher than those of 95 % of the normal test images; a pixel, if it is higher than 99.9 %
+of the pixels of normal test images; a defect, if the map in it, or within 8 pixels around it, is higher than all of
+these.
 """
 
 import tempfile
@@ -28,6 +29,9 @@ from anomalib_defect_plugins.data import KolektorSdd, WithTiles
 
 SIDE, SPOT = 4096, 8
 """Sides of the synthetic images and of their defects in pixels."""
+
+SCALES, CONTRAST = (1, 4, 16, 64, 256), 8
+"""Sides of the grains of the synthetic texture in pixels, and the standard deviation of each in grey levels."""
 
 MARGIN = 8
 """Distance from a defect, in pixels, within which it counts as found."""
@@ -52,6 +56,7 @@ class Predictions(Callback):
 
     def on_predict_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, *_: object) -> None:
         """Collect the values of a batch of one image."""
+        del trainer, pl_module
         mask = self._mask(batch.image_path[0])
         maps = outputs.anomaly_map.reshape(1, 1, *outputs.anomaly_map.shape[-2:]).float()
         values = F.interpolate(maps, mask.shape, mode="bilinear")[0, 0].numpy()
@@ -88,13 +93,14 @@ class Predictions(Callback):
 
 
 def write_images(root: Path, train: int, normal: int, defective: int) -> None:
-    """Write the synthetic images: stripes, noise, and in defective ones five spots of a lighter grey."""
+    """Write the synthetic images: texture of all scales, and in defective ones five spots of a lighter grey."""
     rng = np.random.default_rng(0)
-    rows, columns = np.indices((SIDE, SIDE), dtype=np.float32)
     for folder, number in (("train", train), ("normal", normal), ("defective", defective)):
         for index in range(number):
-            stripes = 20 * np.sin((rows + 0.2 * columns) / 6 + rng.uniform(0, 6))
-            image = 120 + stripes + rng.normal(0, 6, rows.shape).astype(np.float32)
+            image = np.full((SIDE, SIDE), 120, np.float32)
+            for scale in SCALES:
+                noise = Image.fromarray(rng.normal(0, CONTRAST, (SIDE // scale,) * 2).astype(np.float32))
+                image += np.asarray(noise.resize((SIDE, SIDE), Image.Resampling.BICUBIC))
             mask = np.zeros((SIDE, SIDE), np.uint8)
             for top, left in rng.integers(64, SIDE - 64, (5, 2)) if folder == "defective" else ():
                 mask[top : top + SPOT, left : left + SPOT] = 255

@@ -165,9 +165,7 @@ def _path(image: Image.Image) -> str:
     return str(image.filename)  # type: ignore[attr-defined]  # every image has it that was opened by its path
 
 
-def colours_of(
-    image: Image.Image, size: Size | None = None, order: MemoryOrder = "C"
-) -> npt.NDArray[np.float32]:
+def colours_of(image: Image.Image, size: Size | None = None, order: MemoryOrder = "C") -> npt.NDArray[np.float32]:
     """Return the pixels of an open image of 8 bits as :func:`read_image` does, without turning it."""
     if image.mode == "LAB":
         profiles = ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB")

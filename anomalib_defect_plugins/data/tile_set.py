@@ -84,7 +84,7 @@ class TileSet(WrappedDataset):
     def _tiles(self, row: int) -> Iterator[dict[str, Any]]:
         """Yield the rows of the table for an image."""
         sample = self._table.iloc[row].to_dict()
-        boxes = [box for box in grid(*self._sizes[row], self.size, self.overlap)]
+        boxes = list(grid(*self._sizes[row], self.size, self.overlap))
         inside = self._inside(row)
         if inside is not None:
             boxes = [box for box in boxes if inside[box.rows, box.columns].any()]

@@ -105,13 +105,13 @@ class RegionSet(WrappedDataset):
         if "label" in self._samples:
             normal["label"] = LabelName.NORMAL.name.lower()
         for row in np.flatnonzero(self._samples.label_index == LabelName.ABNORMAL):
-            if self._is_outside(row):
+            if self._is_outside(int(row)):
                 self._samples.loc[self._samples.index[row], list(normal)] = list(normal.values())
 
     def _is_outside(self, row: int) -> bool:
         """Whether the mask of a sample has marks outside the region only."""
         item = self.load_whole(row)
-        return item.gt_mask is not None and item.gt_mask.any() and not self.load_mask(item).any()
+        return item.gt_mask is not None and bool(item.gt_mask.any()) and not self.load_mask(item).any()
 
     def inside(self, item: Any) -> Tensor:
         """Return the region of a sample at its size, shape (H, W), bool."""
@@ -130,4 +130,3 @@ class RegionSet(WrappedDataset):
         label = None if item.gt_label is None else torch.tensor(int(row.label_index))
         changes = {"image": image, "gt_mask": mask, "gt_label": label, "mask_path": row.mask_path or ""}
         return defect_item(item, defect_type=row.defect_type, **changes)
-

@@ -1,6 +1,6 @@
 """``WithTiles`` trains and evaluates any model on tiles of the images of any data module."""
 
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 from anomalib.data import AnomalibDataModule
 from torch.nn import functional as F
@@ -108,7 +108,8 @@ class WithTiles(OuterDataModule):
     def train_dataloader(self) -> "DataLoader[Any]":
         """Return the batches of training tiles."""
         loader = super().train_dataloader()
-        order = ByImage(loader.sampler, self.train_data.samples.row, self.train_data.images_at_once)
+        tiles = cast(TileSet, self.train_data)
+        order = ByImage(loader.sampler, tiles.samples.row, tiles.images_at_once)
         settings = {name: getattr(loader, name) for name in ("batch_size", "num_workers", "collate_fn")}
         return DataLoader(loader.dataset, sampler=order, **settings)
 
@@ -120,6 +121,7 @@ class WithTiles(OuterDataModule):
         if isinstance(self.base, WithRegion):
             self.base.note_regions(batch)
         if batch.gt_mask is not None:
-            factor = reduction(*batch.gt_mask.shape[-2:], self.max_map_pixels)
+            height, width = batch.gt_mask.shape[-2:]
+            factor = reduction(height, width, self.max_map_pixels)
             batch.gt_mask = Mask(F.max_pool2d(batch.gt_mask.float(), factor, ceil_mode=True) > 0)
         return batch

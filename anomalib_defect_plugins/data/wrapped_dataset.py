@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import fields
 from typing import Any
 
-from anomalib.data import AnomalibDataset, ImageItem
+from anomalib.data import AnomalibDataset
 
 from anomalib_defect_plugins.data.dataclasses import DefectBatch, DefectItem
 
@@ -46,8 +46,8 @@ def innermost(dataset: AnomalibDataset) -> AnomalibDataset:
     return dataset
 
 
-def defect_item(item: ImageItem, **changes: Any) -> DefectItem:
-    """Return a sample of any data set with changed fields and empty texts for missing paths."""
+def defect_item(item: Any, **changes: Any) -> DefectItem:
+    """Return an ``ImageItem`` of any data set with changed fields and, if it has no mask, an empty ``mask_path``."""
     values = {field.name: getattr(item, field.name) for field in fields(item)}
     values["mask_path"] = item.mask_path if isinstance(item.mask_path, str) else ""
     return DefectItem(**{**values, **changes})

@@ -30,7 +30,9 @@ class WrappingDataModule(SizeKeepingDataModule):
     def __init__(self, base: AnomalibDataModule, seed: int | None = None) -> None:
         base = build(AnomalibDataModule, base, "the data module base")  # type: ignore[type-abstract]
         if isinstance(base, WrappingDataModule) and base.order >= max(1, self.order):
-            msg = f"{type(self).__name__} wraps {type(base).__name__}; the order is WithTiles, WithRegion, WithDefects, "
+            msg = (
+                f"{type(self).__name__} wraps {type(base).__name__}; the order is WithTiles, WithRegion, WithDefects, "
+            )
             raise ConfigurationError(msg + "and the data innermost")
         if base.seed is None:
             base.seed = seed

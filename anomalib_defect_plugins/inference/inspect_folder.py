@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, cast
 from anomalib_defect_plugins.core.errors import InvalidInputError, MissingDataError
 from anomalib_defect_plugins.core.image_files import IMAGE_SUFFIXES, UNREAD_SUFFIXES, unread_warning
 from anomalib_defect_plugins.core.ray_cluster import import_ray, start_ray
+from anomalib_defect_plugins.core.region_masks import RegionMasks
 from anomalib_defect_plugins.core.tiling import check_tiles
 from anomalib_defect_plugins.inference.image_list import read_list
 from anomalib_defect_plugins.inference.resumable_table import (
@@ -121,11 +122,18 @@ def _check_files(model: Path, out: Path, settings: "InspectSettings") -> None:
         if number is not None and number < 1:
             msg = f"{name} is {number}; it must be 1 or more"
             raise InvalidInputError(msg)
-    if settings.tile is not None:
-        check_tiles(settings.tile, settings.overlap, ("--tile", "--overlap"))
+    _check_parts(settings)
     if settings.threshold is not None and not abs(settings.threshold) <= MAX_SCORE:
         msg = f"--threshold is {settings.threshold}; it must be a finite number"
         raise InvalidInputError(msg)
+
+
+def _check_parts(settings: "InspectSettings") -> None:
+    """Check the tiles and the region of interest."""
+    if settings.tile is not None:
+        check_tiles(settings.tile, settings.overlap, ("--tile", "--overlap"))
+    if settings.roi_mask is not None:
+        RegionMasks(settings.roi_mask)
 
 
 def _dependencies(model: Path, settings: "InspectSettings") -> dict[str, Any]:

@@ -28,7 +28,7 @@ import numpy.typing as npt
 import openvino
 from PIL import Image
 
-from anomalib_defect_plugins.core.errors import InvalidInputError
+from anomalib_defect_plugins.core.errors import InvalidInputError, UserError
 from anomalib_defect_plugins.core.image_io import Size, read_image
 from anomalib_defect_plugins.core.region_masks import RegionMasks
 from anomalib_defect_plugins.core.value_range import uses_little_range
@@ -338,7 +338,7 @@ def pixel_limit(max_pixels: int | None) -> Iterator[None]:
 
 def _reason(error: Exception) -> str:
     """Return the cause in one line, without the path, which has its own column."""
-    if isinstance(error, FileNotFoundError):
+    if isinstance(error, FileNotFoundError) and not isinstance(error, UserError):
         return "the file does not exist"
     if isinstance(error, Image.DecompressionBombError):
         number = (re.findall(r"\d+", str(error)) or ["too many"])[0]

@@ -6,12 +6,13 @@ Neither the image, unless its format demands it, nor its map is ever in memory a
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
 import tifffile
 from PIL import Image
+from typing_extensions import Self
 
 from anomalib_defect_plugins.core.files import atomic_path
 from anomalib_defect_plugins.core.image_io import Size
@@ -130,8 +131,7 @@ class WholeImage:
         return (total / number).astype(np.float32)[:, None, None]
 
     def _inside(self, top: int, bottom: int) -> Marks:
-        assert self.region is not None
-        return resize_rows(self.region, self.height, self.width, top, bottom)
+        return resize_rows(cast(Marks, self.region), self.height, self.width, top, bottom)
 
     def _filled(self, rows: Rows, top: int, colour: Floats | None) -> Rows:
         return rows if colour is None else np.where(self._inside(top, top + rows.shape[1]), rows, colour)
@@ -231,7 +231,7 @@ class MapFile:
         self.height = 0
         self.low, self.high = np.inf, -np.inf
 
-    def __enter__(self) -> "MapFile":
+    def __enter__(self) -> Self:
         if self.path is not None:
             self.temporary = self.path.with_name(f".{self.path.name}.part")
             self.file = self.temporary.open("wb")

@@ -67,10 +67,13 @@ class RestrictedForward:
         inside = None if self.region is None else self.region.inside(height, width, images.device)
         regions = [None] * len(images) if inside is None else list(inside.expand(len(images), -1, -1))
         outputs = [self._evaluate(image, region, tiling) for image, region in zip(images, regions, strict=True)]
-        scores, maps = ([output[index] for output in outputs] for index in (0, 1))
+        scores = torch.stack([score for score, _ in outputs])
+        maps = [joined for _, joined in outputs if joined is not None]
+        if not maps:
+            return self.output_type(pred_score=scores)
         factor = reduction(height, width, tiling.max_map_pixels)
-        joined = None if maps[0] is None else F.max_pool2d(torch.stack(maps)[:, None], factor, ceil_mode=True)
-        return self.output_type(pred_score=torch.stack(scores), anomaly_map=joined)
+        whole = torch.stack(maps)[:, None]
+        return self.output_type(pred_score=scores, anomaly_map=F.max_pool2d(whole, factor, ceil_mode=True))
 
     def _evaluate(self, image: Tensor, region: Tensor | None, tiling: Tiling) -> tuple[Tensor, Tensor | None]:
         """Return the highest score of all tiles of an image, shape (3, H, W), and its map, shape (H, W)."""
@@ -135,7 +138,8 @@ class Blend:
         self.is_empty = False
         maps = maps.reshape(len(boxes), 1, *maps.shape[-2:]).float()
         for box, values in zip(boxes, F.interpolate(maps, (size, size), mode="bilinear")[:, 0], strict=True):
-            weights = torch.from_numpy(weights_of(box, *self.values.shape, self.overlap)).to(values)
+            height, width = self.values.shape
+            weights = torch.from_numpy(weights_of(box, height, width, self.overlap)).to(values)
             self.values[box.rows, box.columns] += weights * values[: weights.shape[0], : weights.shape[1]]
             self.weights[box.rows, box.columns] += weights
 

@@ -67,7 +67,7 @@ def test_a_damaged_file_is_an_error(tmp_path: Path, damage: str) -> None:
     else:
         content[len(content) // 2] ^= 255
     path.write_bytes(content)
-    with pytest.raises(OSError, match="image file is truncated|broken PNG file"):
+    with pytest.raises(OSError, match=r"image file is truncated|broken PNG file"):
         read_in_parts(path, *[1] * SHAPE[0])
 
 

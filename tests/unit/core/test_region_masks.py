@@ -38,11 +38,14 @@ def test_one_mask_is_the_region_of_all_images(tmp_path: Path) -> None:
 
 
 def test_polygons_and_rectangles_of_a_file_are_drawn(tmp_path: Path) -> None:
-    file = write_labelme(tmp_path / "roi.json", polygon((1, 1), (3, 2), kind="rectangle"), polygon((6, 0), (7, 0), (7, 5)))
+    file = write_labelme(
+        tmp_path / "roi.json", polygon((1, 1), (3, 2), kind="rectangle"), polygon((6, 0), (7, 0), (7, 5))
+    )
     region = RegionMasks(file)("image.png")
     assert region.shape == (6, 8)
     assert region[1:3, 1:4].all()
-    assert region[0, 6] and region[5, 7]
+    assert region[0, 6]
+    assert region[5, 7]
     assert not region[4:, :6].any()
 
 

@@ -1,5 +1,7 @@
 """Tiles cover an image, end with it, and have weights that add up everywhere."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -30,7 +32,7 @@ def test_neighbours_share_at_least_the_overlap_and_every_pixel_has_a_weight(
         stop = min(start + size, length)
         total[start:stop] += side_weights(start, stop, length, overlap)
     assert first[-1] + size >= length
-    assert all(start + size - following >= overlap for start, following in zip(first, first[1:], strict=False))
+    assert all(start + size - following >= overlap for start, following in pairwise(first))
     assert (total > 0).all()
 
 
@@ -52,5 +54,5 @@ def test_weights_are_those_of_both_sides() -> None:
 
 @pytest.mark.parametrize(("size", "overlap"), [(15, 0), (0, 0), (64, 33), (64, -1)])
 def test_sizes_that_do_not_work_are_refused(size: int, overlap: int) -> None:
-    with pytest.raises(InvalidInputError, match="--tile is|--overlap is"):
+    with pytest.raises(InvalidInputError, match=r"--tile is|--overlap is"):
         check_tiles(size, overlap, ("--tile", "--overlap"))

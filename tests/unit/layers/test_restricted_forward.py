@@ -64,7 +64,9 @@ def test_the_map_does_not_depend_on_where_tiles_start() -> None:
 def test_the_score_is_the_highest_of_all_tiles() -> None:
     network, whole = tiled(), image(70, 60)
     output = network(whole)
-    parts = [Local()(whole[..., top : top + SIZE, left : left + SIZE]) for top in (0, 12, 25, 38) for left in (0, 14, 28)]
+    parts = [
+        Local()(whole[..., top : top + SIZE, left : left + SIZE]) for top in (0, 12, 25, 38) for left in (0, 14, 28)
+    ]
     assert len(network.shapes) == 3  # 12 tiles in batches of 4
     assert output.pred_score.item() == pytest.approx(max(part.pred_score.item() for part in parts))
 
@@ -102,7 +104,7 @@ def test_training_and_state_are_those_of_the_network() -> None:
 
 def test_copies_evaluate_with_their_own_weights() -> None:
     network = tiled()
-    for other in (copy.deepcopy(network), pickle.loads(pickle.dumps(network))):  # noqa: S301
+    for other in (copy.deepcopy(network), pickle.loads(pickle.dumps(network))):
         nn.init.zeros_(other.weight)
         assert not other(image(40, 40)).anomaly_map.any()
         assert network(image(40, 40)).anomaly_map.any()
