@@ -8,7 +8,7 @@ from anomalib.models.components import AnomalibModule
 from torch import Tensor, nn
 
 from anomalib_defect_plugins.layers.region import Region, fill_outside, resize_region
-from anomalib_defect_plugins.layers.restricted_forward import RestrictedForward, Tiling
+from anomalib_defect_plugins.layers.restricted_forward import RestrictedForward, Tiling, region_of
 
 CHECKPOINT_KEY = "anomalib_defect_plugins_region"
 """Key of the region of interest in checkpoints."""
@@ -23,12 +23,6 @@ def restricted_forward(model: Any) -> RestrictedForward:
         forward = RestrictedForward(model.model)
         model.model.forward = forward
     return forward
-
-
-def region_of(model: Any) -> Region | None:
-    """Return the region of interest of a model."""
-    forward = getattr(getattr(model, "model", None), "forward", None)
-    return forward.region if isinstance(forward, RestrictedForward) else None
 
 
 def set_region(model: Any, region: Region | None) -> None:

@@ -16,7 +16,6 @@ from anomalib_defect_plugins.data.mask_resize import augment
 from anomalib_defect_plugins.data.restriction import (
     fill_training_batch,
     keep_regions_in_checkpoints,
-    region_of,
     set_region,
 )
 from anomalib_defect_plugins.data.stock_datasets import checked
@@ -24,6 +23,7 @@ from anomalib_defect_plugins.data.training_set import with_defect_types
 from anomalib_defect_plugins.data.wrapped_dataset import WrappedDataset, defect_item, subset_names
 from anomalib_defect_plugins.data.wrapping import OuterDataModule
 from anomalib_defect_plugins.layers.region import Region, fill_outside
+from anomalib_defect_plugins.layers.restricted_forward import region_of
 
 keep_regions_in_checkpoints()
 

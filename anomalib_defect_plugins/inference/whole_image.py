@@ -6,13 +6,12 @@ Neither the image, unless its format demands it, nor its map is ever in memory a
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import numpy.typing as npt
 import tifffile
 from PIL import Image
-from typing_extensions import Self
 
 from anomalib_defect_plugins.core.files import atomic_path
 from anomalib_defect_plugins.core.image_io import Size
@@ -20,6 +19,9 @@ from anomalib_defect_plugins.core.image_rows import RowImage, Rows, open_rows, w
 from anomalib_defect_plugins.core.mask_io import Marks
 from anomalib_defect_plugins.core.region_masks import RegionMasks, resize_rows
 from anomalib_defect_plugins.core.tiling import Box, starts, weights_of
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 Floats = npt.NDArray[np.float32]
 
@@ -231,7 +233,7 @@ class MapFile:
         self.height = 0
         self.low, self.high = np.inf, -np.inf
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> "Self":
         if self.path is not None:
             self.temporary = self.path.with_name(f".{self.path.name}.part")
             self.file = self.temporary.open("wb")

@@ -93,6 +93,21 @@ class RestrictedForward:
         return torch.cat(scores).amax(), blend.result(region)
 
 
+def region_of(model: Any) -> Region | None:
+    """Return the region of interest of a model, whose network is its attribute ``model``."""
+    forward = getattr(getattr(model, "model", None), "forward", None)
+    return forward.region if isinstance(forward, RestrictedForward) else None
+
+
+def values_inside(model: Any, maps: Tensor) -> Tensor:
+    """Return the values of a model's maps, shape (B, ..., H, W), in its region of interest, shape (N,)."""
+    region = region_of(model)
+    inside = None if region is None else region.inside(maps.shape[-2], maps.shape[-1], maps.device)
+    if inside is None:
+        return maps.flatten()
+    return maps.reshape(len(maps), -1, *maps.shape[-2:]).movedim(1, 0)[:, inside.expand(len(maps), -1, -1)].flatten()
+
+
 def reduction(height: int, width: int, max_pixels: int) -> int:
     """Return the lowest whole number by which both sides are divided so that at most ``max_pixels`` are left."""
     factor = 1

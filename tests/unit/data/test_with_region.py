@@ -13,7 +13,7 @@ from PIL import Image
 
 from anomalib_defect_plugins.core.errors import ConfigurationError, InvalidInputError, MissingDataError
 from anomalib_defect_plugins.data import WithDefects, WithRegion, WithTiles
-from anomalib_defect_plugins.data.restriction import region_of
+from anomalib_defect_plugins.layers.restricted_forward import region_of
 from anomalib_defect_plugins.testing import folder_datamodule, write_folder_data
 
 HEIGHT, WIDTH = 72, 80

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from anomalib_defect_plugins.layers.region import Region
-from anomalib_defect_plugins.layers.restricted_forward import RestrictedForward, Tiling, reduction
+from anomalib_defect_plugins.layers.restricted_forward import RestrictedForward, Tiling, reduction, values_inside
 
 SIZE, OVERLAP = 32, 16
 
@@ -108,3 +108,16 @@ def test_copies_evaluate_with_their_own_weights() -> None:
         nn.init.zeros_(other.weight)
         assert not other(image(40, 40)).anomaly_map.any()
         assert network(image(40, 40)).anomaly_map.any()
+
+
+def test_the_values_inside_are_those_of_the_region_of_the_model() -> None:
+    model, maps = nn.Module(), image(8, 10)[:, :1]
+    model.model = Local()
+    assert torch.equal(values_inside(model, maps), maps.flatten())
+    region = torch.zeros(8, 10, dtype=torch.bool)
+    region[2:5, 3:7] = True
+    forward = RestrictedForward(model.model)
+    forward.region = Region(region)
+    model.model.forward = forward  # type: ignore[method-assign]
+    for shape in ((1, 1, 8, 10), (1, 8, 10)):
+        assert torch.equal(values_inside(model, maps.reshape(shape)), maps[0, 0][region])
