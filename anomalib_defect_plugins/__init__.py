@@ -20,6 +20,8 @@ if TYPE_CHECKING:
         MagneticTile,
         TextureDefects,
         WithDefects,
+        WithRegion,
+        WithTiles,
         WoodDefects,
     )
     from anomalib_defect_plugins.generators import DefectGenerator
@@ -50,6 +52,8 @@ _MODULES = {
     "Supervision": "anomalib_defect_plugins.core.supervision",
     "TextureDefects": "anomalib_defect_plugins.data",
     "WithDefects": "anomalib_defect_plugins.data",
+    "WithRegion": "anomalib_defect_plugins.data",
+    "WithTiles": "anomalib_defect_plugins.data",
     "WoodDefects": "anomalib_defect_plugins.data",
     "hookimpl": "anomalib_defect_plugins.plugins",
 }
@@ -71,6 +75,8 @@ __all__ = [
     "Supervision",
     "TextureDefects",
     "WithDefects",
+    "WithRegion",
+    "WithTiles",
     "WoodDefects",
     "__version__",
     "hookimpl",

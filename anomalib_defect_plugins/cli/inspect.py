@@ -49,6 +49,13 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     command.add_argument(
         "--max-pixels", type=int, help="maximum pixels of an image; default: as in training, 179 million"
     )
+    command.add_argument(
+        "--tile", type=int, help="side of the tiles that images are split into, as in WithTiles; default: no tiles"
+    )
+    command.add_argument("--overlap", type=int, help="pixels that neighbouring tiles share; default: a quarter")
+    command.add_argument(
+        "--roi-mask", type=Path, help="region of interest: mask, LabelMe file, or folder with one for each image"
+    )
     command.add_argument("--runner", choices=RUNNERS, default="local", help="where to run; default: local")
     command.add_argument("--address", help="address of the Ray cluster; by default Ray is started on this machine")
     command.set_defaults(run=_run)
@@ -58,7 +65,16 @@ def _run(options: argparse.Namespace) -> int:
     from anomalib_defect_plugins.inference.openvino import InspectSettings
 
     maps = options.maps and options.maps.absolute()
-    settings = InspectSettings(options.threshold, options.batch, options.precision, maps, options.max_pixels)
+    if options.overlap is not None and options.tile is None:
+        msg = f"--overlap {options.overlap} is that of tiles; add --tile with their size"
+        raise InvalidInputError(msg)
+    tile, overlap = options.tile, options.overlap
+    settings = InspectSettings(
+        *(options.threshold, options.batch, options.precision, maps, options.max_pixels),
+        tile=tile,
+        overlap=(tile or 0) // 4 if overlap is None else overlap,
+        roi_mask=options.roi_mask and options.roi_mask.absolute(),
+    )
     if options.address and options.runner != "ray":
         msg = f"--address {options.address} is that of a Ray cluster; add --runner ray"
         raise InvalidInputError(msg)

@@ -10,6 +10,8 @@ from anomalib_defect_plugins.data.datasets.magnetic_tile import MagneticTile, Ma
 from anomalib_defect_plugins.data.datasets.texture_defects import TextureDefects, TextureDefectsDataset
 from anomalib_defect_plugins.data.datasets.wood_defects import WoodDefects
 from anomalib_defect_plugins.data.with_defects import WithDefects
+from anomalib_defect_plugins.data.with_region import WithRegion
+from anomalib_defect_plugins.data.with_tiles import WithTiles
 from anomalib_defect_plugins.plugins import hookimpl
 from anomalib_defect_plugins.plugins.hookspecs import Register
 
@@ -30,6 +32,8 @@ __all__ = [
     "TextureDefects",
     "TextureDefectsDataset",
     "WithDefects",
+    "WithRegion",
+    "WithTiles",
     "WoodDefects",
     "check_samples",
 ]
@@ -44,6 +48,8 @@ _DATA_MODULES = (
     WoodDefects,
     DefectFolder,
     WithDefects,
+    WithRegion,
+    WithTiles,
 )
 
 

@@ -19,7 +19,7 @@ from anomalib_defect_plugins.core.image_io import check_image, read_image
 from anomalib_defect_plugins.core.mask_io import check_background, read_mask
 from anomalib_defect_plugins.data.dataclasses import DefectBatch, DefectItem
 from anomalib_defect_plugins.data.mask_resize import augment
-from anomalib_defect_plugins.data.training_set import TrainingSet
+from anomalib_defect_plugins.data.wrapped_dataset import innermost
 
 
 class CheckedDataset(AnomalibDataset):
@@ -170,8 +170,7 @@ def _check_image(path: str) -> tuple[int, int]:
 
 def _check_mask(dataset: AnomalibDataset, path: Any) -> tuple[int, ...] | None:
     """Check a mask and return its width and height; ``None`` for a format that only the data set could read."""
-    if isinstance(dataset, TrainingSet):
-        dataset = dataset.dataset
+    dataset = innermost(dataset)
     if path and isinstance(dataset, CheckedDataset):
         return tuple(load_checked_mask(dataset, path).shape[::-1])
     if not isinstance(path, str | Path) or Path(path).suffix.lower() not in Image.registered_extensions():

@@ -16,7 +16,7 @@ from torchvision.tv_tensors import Mask
 from anomalib_defect_plugins.core.mask_io import read_mask
 from anomalib_defect_plugins.data.dataset import CheckedDataset, load_checked_mask, reading
 from anomalib_defect_plugins.data.mask_resize import flat_steps, keep_thin
-from anomalib_defect_plugins.data.training_set import TrainingSet
+from anomalib_defect_plugins.data.wrapped_dataset import innermost
 
 logger = logging.getLogger(__name__)
 
@@ -67,9 +67,10 @@ def warn_of_lost_masks(datamodule: AnomalibDataModule, stage: str | None = None)
 def _lost_masks(dataset: AnomalibDataset, checked: set[str]) -> Iterator[LostMask]:
     """Yield the masks of a data set that lose their defect, except those that were checked before."""
     resize = flat_steps(dataset.augmentations)[-1]
-    if not isinstance(resize, Resize) or dataset.samples.attrs.get("task") == TaskType.CLASSIFICATION:
+    is_classification = dataset.samples.attrs.get("task") == TaskType.CLASSIFICATION
+    if not isinstance(resize, Resize) or is_classification or "tile_top" in dataset.samples:
         return
-    source = dataset.dataset if isinstance(dataset, TrainingSet) else dataset
+    source = innermost(dataset)
     defective = dataset.samples[dataset.samples.label_index == LabelName.ABNORMAL]
     for path in sorted({path for path in defective.mask_path if isinstance(path, str) and path}):
         key = f"{path} {resize.size}"

@@ -19,7 +19,7 @@ from anomalib_defect_plugins.core.image_files import (
 )
 from anomalib_defect_plugins.core.image_io import is_read_otherwise, read_image
 from anomalib_defect_plugins.data.dataset import CheckedDataset, reading
-from anomalib_defect_plugins.data.training_set import TrainingSet
+from anomalib_defect_plugins.data.wrapped_dataset import WrappedDataset
 
 logger = logging.getLogger(__name__)
 
@@ -33,7 +33,7 @@ class StockDataset(CheckedDataset):
 
     def __init__(self, dataset: AnomalibDataset) -> None:
         super().__init__(augmentations=dataset.augmentations)
-        # The setter of ``samples`` would sort the table, but a ``TrainingSet`` has indices into it.
+        # The setter of ``samples`` would sort the table, but a ``WrappedDataset`` has indices into it.
         self._samples = dataset.samples
         self._category = dataset.category
         self._name = dataset.name
@@ -71,7 +71,7 @@ def checked(dataset: Any) -> Any:
     anomalib's reader turns 16 bits white and ignores orientation tags. A data set of another class that loads its
     samples itself is returned as it is, with a warning if that matters for its images.
     """
-    if isinstance(dataset, TrainingSet):
+    if isinstance(dataset, WrappedDataset):
         dataset.dataset = checked(dataset.dataset)
     elif isinstance(dataset, PredictDataset) and type(dataset).__getitem__ is PredictDataset.__getitem__:
         dataset = copy.copy(dataset)

@@ -1,7 +1,6 @@
 """Training sets with defects: any anomalib data set with defect types added and synthetic defects drawn on it."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import fields
+from collections.abc import Sequence
 from typing import Any, Protocol, cast, runtime_checkable
 
 import torch
@@ -15,6 +14,7 @@ from torchvision.tv_tensors import Image, Mask
 
 from anomalib_defect_plugins.core.defect_generator import DefectGenerator
 from anomalib_defect_plugins.data.dataclasses import GOOD, DefectBatch, DefectItem, is_mixed
+from anomalib_defect_plugins.data.wrapped_dataset import WrappedDataset, defect_item
 
 
 @runtime_checkable
@@ -62,7 +62,7 @@ def with_defect_types(samples: DataFrame) -> DataFrame:
     )
 
 
-class TrainingSet(AnomalibDataset):
+class TrainingSet(WrappedDataset):
     """The samples of any anomalib data set, with defect types and with or without masks.
 
     Args:
@@ -71,23 +71,10 @@ class TrainingSet(AnomalibDataset):
     """
 
     def __init__(self, dataset: AnomalibDataset, masks: bool) -> None:
-        super().__init__(augmentations=dataset.augmentations)
-        self.dataset = dataset
+        super().__init__(dataset)
         self.masks = masks
-        # The setter of ``samples`` would sort the table, but its rows are indices into ``dataset``.
         self._samples = with_defect_types(dataset.samples).copy()
         self._samples.attrs["task"] = str((TaskType.SEGMENTATION if masks else TaskType.CLASSIFICATION).value)
-        self._category = dataset.category
-
-    @property
-    def name(self) -> str:
-        """Name of the wrapped data set."""
-        return self.dataset.name
-
-    @property
-    def collate_fn(self) -> Callable[..., Any]:
-        """Function that collates items into a ``DefectBatch``."""
-        return DefectBatch.collate
 
     def subsample(self, indices: Sequence[int], inplace: bool = False) -> "TrainingSet":
         """Select samples by index, as in anomalib."""
@@ -101,11 +88,10 @@ class TrainingSet(AnomalibDataset):
         """Load a sample: image, shape (3, H, W), and, with ``masks``, its mask, shape (H, W), bool."""
         self.dataset.augmentations = self.augmentations
         item = self.dataset[index]
-        values = {field.name: getattr(item, field.name) for field in fields(item)}
-        values["mask_path"] = item.mask_path if self.masks and isinstance(item.mask_path, str) else ""
-        values["gt_mask"] = self._mask(item.gt_mask, item.image) if self.masks else None
-        values["defect_type"] = self.samples.defect_type.iloc[index]
-        return DefectItem(**values)
+        defect_type = self.samples.defect_type.iloc[index]
+        if not self.masks:
+            return defect_item(item, defect_type=defect_type, mask_path="", gt_mask=None)
+        return defect_item(item, defect_type=defect_type, gt_mask=self._mask(item.gt_mask, item.image))
 
     @staticmethod
     def _mask(mask: Mask | None, image: Any) -> Mask:

@@ -18,7 +18,6 @@ from anomalib_defect_plugins.core.defect_generator import DefectGenerator
 from anomalib_defect_plugins.core.errors import ConfigurationError, InvalidInputError
 from anomalib_defect_plugins.data.dataclasses import DefectBatch, DefectItem
 from anomalib_defect_plugins.data.defect_selection import Amount, select
-from anomalib_defect_plugins.data.loading import SizeKeepingDataModule, check_loader_arguments
 from anomalib_defect_plugins.data.split_file import read_split, write_split
 from anomalib_defect_plugins.data.stock_datasets import checked
 from anomalib_defect_plugins.data.training_set import (
@@ -28,8 +27,8 @@ from anomalib_defect_plugins.data.training_set import (
     published_defects,
     with_defect_types,
 )
+from anomalib_defect_plugins.data.wrapping import WrappingDataModule
 from anomalib_defect_plugins.generators.mixed import build_generator
-from anomalib_defect_plugins.plugins.instantiate import build
 
 logger = logging.getLogger(__name__)
 
@@ -40,7 +39,7 @@ Split = dict[str, set[str]]
 """Image paths by name of the split."""
 
 
-class WithDefects(SizeKeepingDataModule):
+class WithDefects(WrappingDataModule):
     """Any data module with real or synthetic defects, or both, in its training split.
 
     Real defects are the defective images of the published training split where the data module has them
@@ -96,23 +95,7 @@ class WithDefects(SizeKeepingDataModule):
         split_file: Path | str | None = None,
         seed: int = 0,
     ) -> None:
-        base = build(AnomalibDataModule, base, "the data module base")  # type: ignore[type-abstract]
-        if base.seed is None:
-            base.seed = seed
-        super().__init__(
-            train_batch_size=base.train_batch_size,
-            eval_batch_size=base.eval_batch_size,
-            num_workers=base.num_workers,
-            train_augmentations=base.train_augmentations,
-            val_augmentations=base.val_augmentations,
-            test_augmentations=base.test_augmentations,
-            val_split_mode=base.val_split_mode,
-            val_split_ratio=base.val_split_ratio,
-            test_split_mode=base.test_split_mode,
-            test_split_ratio=base.test_split_ratio,
-            seed=seed,
-        )
-        check_loader_arguments(self)
+        super().__init__(base, seed)
         check_fraction("synthetic_ratio", synthetic_ratio, one=True)
         if split_file is not None and (real or per_type or per_object or held_out):
             msg = f"split_file {split_file} selects the images: leave out real, per_type, per_object and held_out"
@@ -120,7 +103,6 @@ class WithDefects(SizeKeepingDataModule):
         if per_type and held_out is not None:
             msg = f"per_type is {per_type} and held_out is {held_out}: use held_out with real"
             raise InvalidInputError(msg)
-        self.base = base
         self.real = real
         self.per_type = per_type
         self.per_object = per_object
@@ -133,20 +115,6 @@ class WithDefects(SizeKeepingDataModule):
             self.synthetic = build_generator(synthetic, "the generator synthetic")
         self.synthetic_ratio = synthetic_ratio
         self.split_file = split_file
-
-    @property
-    def name(self) -> str:  # type: ignore[override]
-        """Name of the wrapped data module with a suffix."""
-        return f"{self.base.name}WithDefects"
-
-    @property  # type: ignore[misc]
-    def category(self) -> str:
-        """Category of the wrapped data module."""
-        return self.base.category
-
-    def prepare_data(self) -> None:
-        """Prepare the data of the wrapped data module."""
-        self.base.prepare_data()
 
     def setup(self, stage: str | None = None) -> None:
         """Set up the splits; for training, write them beside its results."""
@@ -173,12 +141,6 @@ class WithDefects(SizeKeepingDataModule):
             self.val_data = checked(_gather([*datasets[1:], datasets[0]], split["val"]))
         elif hasattr(self.base, "val_data"):
             self.val_data = self.base.val_data
-
-    def _create_test_split(self) -> None:
-        """Keep the split of the wrapped data module."""
-
-    def _create_val_split(self) -> None:
-        """Keep the split of the wrapped data module."""
 
     @property
     def _has_synthetic_validation(self) -> bool:

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any, cast
 from anomalib_defect_plugins.core.errors import InvalidInputError, MissingDataError
 from anomalib_defect_plugins.core.image_files import IMAGE_SUFFIXES, UNREAD_SUFFIXES, unread_warning
 from anomalib_defect_plugins.core.ray_cluster import import_ray, start_ray
+from anomalib_defect_plugins.core.region_masks import RegionMasks
+from anomalib_defect_plugins.core.tiling import check_tiles
 from anomalib_defect_plugins.inference.image_list import read_list
 from anomalib_defect_plugins.inference.resumable_table import (
     LITTLE_RANGE,
@@ -120,9 +122,18 @@ def _check_files(model: Path, out: Path, settings: "InspectSettings") -> None:
         if number is not None and number < 1:
             msg = f"{name} is {number}; it must be 1 or more"
             raise InvalidInputError(msg)
+    _check_parts(settings)
     if settings.threshold is not None and not abs(settings.threshold) <= MAX_SCORE:
         msg = f"--threshold is {settings.threshold}; it must be a finite number"
         raise InvalidInputError(msg)
+
+
+def _check_parts(settings: "InspectSettings") -> None:
+    """Check the tiles and the region of interest."""
+    if settings.tile is not None:
+        check_tiles(settings.tile, settings.overlap, ("--tile", "--overlap"))
+    if settings.roi_mask is not None:
+        RegionMasks(settings.roi_mask)
 
 
 def _dependencies(model: Path, settings: "InspectSettings") -> dict[str, Any]:
@@ -139,6 +150,9 @@ def _dependencies(model: Path, settings: "InspectSettings") -> dict[str, Any]:
         "--precision": settings.precision,
         "--maps": settings.maps and str(settings.maps),
         "--max-pixels": settings.max_pixels,
+        "--tile": settings.tile,
+        "--overlap": settings.overlap if settings.tile else None,
+        "--roi-mask": settings.roi_mask and str(settings.roi_mask),
     }
 
 
@@ -289,10 +303,12 @@ def _read_graph(model: Path) -> "openvino.Model":
 
 
 def _common_size(table: ResumableTable, settings: "InspectSettings") -> "Size | None":
-    """Return height and width of the first readable image, or ``None`` if none of the first few is readable."""
+    """Return height and width of tiles, or of the first readable image; ``None`` if none of the first few is."""
     from anomalib_defect_plugins.core.image_io import read_size
     from anomalib_defect_plugins.inference.openvino import pixel_limit
 
+    if settings.tile is not None:
+        return settings.tile, settings.tile
     for _, path in itertools.islice(table.numbered_paths(), MAX_PROBED_IMAGES):
         # Errors of the others are reported in their rows.
         with contextlib.suppress(Exception), pixel_limit(settings.max_pixels):

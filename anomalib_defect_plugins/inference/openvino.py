@@ -28,8 +28,9 @@ import numpy.typing as npt
 import openvino
 from PIL import Image
 
-from anomalib_defect_plugins.core.errors import InvalidInputError
+from anomalib_defect_plugins.core.errors import InvalidInputError, UserError
 from anomalib_defect_plugins.core.image_io import Size, read_image
+from anomalib_defect_plugins.core.region_masks import RegionMasks
 from anomalib_defect_plugins.core.value_range import uses_little_range
 from anomalib_defect_plugins.inference.graph_checks import check_graph, has_threshold
 from anomalib_defect_plugins.inference.resumable_table import (
@@ -38,6 +39,7 @@ from anomalib_defect_plugins.inference.resumable_table import (
     InspectionRow,
     NumberedPath,
 )
+from anomalib_defect_plugins.inference.whole_image import WholeImage, WholeImageSettings
 
 FULL_PRECISION = {"INFERENCE_PRECISION_HINT": "f32"}
 """OpenVINO setting for single precision; its default is bfloat16 where the processor supports it."""
@@ -66,6 +68,9 @@ class InspectSettings:
         precision: Inference precision of OpenVINO, such as ``f32``; by default its choice for the processor.
         maps: Folder for the anomaly maps; by default they are not kept.
         max_pixels: Maximum pixels of an image; by default those that training accepts.
+        tile: Side of the tiles that images are split into; by default they are inspected as a whole.
+        overlap: Lowest number of pixels that neighbouring tiles share.
+        roi_mask: Region of interest; see ``core.region_masks``.
     """
 
     threshold: float | None = None
@@ -73,6 +78,14 @@ class InspectSettings:
     precision: str | None = None
     maps: Path | None = None
     max_pixels: int | None = None
+    tile: int | None = None
+    overlap: int = 0
+    roi_mask: Path | None = None
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether images are passed to the graph as they are."""
+        return self.tile is None and self.roi_mask is None
 
 
 class Inspector:
@@ -106,7 +119,11 @@ class Inspector:
         self.lock = threading.Lock()
         common_size = self.size or size
         self.common_shape = None if common_size is None else (settings.batch, 3, *common_size)
-        self.workers = self._graph(self.common_shape).num_requests + (threads or os.cpu_count() or 1)
+        self.workers = self._graph(self.common_shape).num_requests
+        # Whole images are large, and take long to infer.
+        self.workers += (threads or os.cpu_count() or 1) if settings.is_whole else 0
+        regions = None if settings.roi_mask is None else RegionMasks(settings.roi_mask)
+        self.splitting = WholeImageSettings(settings.tile, settings.overlap, settings.batch, regions, self.size)
 
     def inspect(
         self, images: Iterable[NumberedPath], folder: Path | None = None
@@ -145,6 +162,10 @@ class Inspector:
 
     def _inspect_batch(self, batch: Sequence[NumberedPath], folder: Path) -> dict[int, InspectionRow]:
         rows: dict[int, InspectionRow] = {number: {"path": _printable(path)} for number, path in batch}
+        if not self.settings.is_whole:
+            for number, path in batch:
+                rows[number] |= self._inspect_parts(number, folder / path)
+            return rows
         by_shape: dict[tuple[int, ...], dict[int, npt.NDArray[np.float32]]] = {}
         for number, path in batch:
             start = time.perf_counter()
@@ -161,6 +182,29 @@ class Inspector:
         for images in by_shape.values():
             self._predict(images, rows)
         return rows
+
+    def _inspect_parts(self, number: int, path: Path) -> InspectionRow:
+        """Inspect the tiles of an image, and what is in its region of interest."""
+        start = time.perf_counter()
+        maps = self.settings.maps
+        row: InspectionRow = {}
+        try:
+            image = WholeImage(path, self.splitting, self._infer, maps and maps / f"{number:08}")
+            row |= {"width": image.width, "height": image.height}
+            score, label = image.inspect(self.is_raw)
+            row |= self._prediction({"pred_score": np.array(score), "pred_label": np.array(label)}, 0)
+            if uses_little_range(image.first_rows):
+                row[LITTLE_RANGE] = True
+        except Exception as error:  # noqa: BLE001 - decoders raise errors of many types on a broken file
+            row["error"] = f"the model fails: {_reason(error)}" if isinstance(error, _GraphError) else _reason(error)
+        return {**row, "seconds": time.perf_counter() - start}
+
+    def _infer(self, tiles: npt.NDArray[np.float32]) -> dict[str, npt.NDArray[Any]]:
+        graph = self._graph(tiles.shape)
+        try:
+            return graph(tiles)[0]
+        except RuntimeError as error:
+            raise _GraphError(_reason(error)) from error
 
     def _predict(self, images: dict[int, npt.NDArray[np.float32]], rows: dict[int, InspectionRow]) -> None:
         """Add the predictions for images of one shape to their rows."""
@@ -224,6 +268,10 @@ class Inspector:
     def _outputs(self) -> list[str]:
         label = ["pred_label"] if self.settings.threshold is None else []
         return ["pred_score", *label, *(["anomaly_map"] if self.settings.maps else [])]
+
+
+class _GraphError(RuntimeError):
+    """The graph cannot infer an image."""
 
 
 class _CompiledGraph:
@@ -290,7 +338,7 @@ def pixel_limit(max_pixels: int | None) -> Iterator[None]:
 
 def _reason(error: Exception) -> str:
     """Return the cause in one line, without the path, which has its own column."""
-    if isinstance(error, FileNotFoundError):
+    if isinstance(error, FileNotFoundError) and not isinstance(error, UserError):
         return "the file does not exist"
     if isinstance(error, Image.DecompressionBombError):
         number = (re.findall(r"\d+", str(error)) or ["too many"])[0]

@@ -15,6 +15,7 @@ from lightning import LightningModule, Trainer
 from skimage.filters import threshold_otsu
 from torch import Tensor
 
+from anomalib_defect_plugins.layers.restricted_forward import values_inside
 from anomalib_defect_plugins.post_processing.base import DefectPostProcessor, UnitPostProcessor, just_above
 
 
@@ -56,7 +57,8 @@ class _PooledPostProcessor(_LabelFreePostProcessor, ABC):
     ) -> None:
         """Collect the anomaly maps, and update the range."""
         super().on_validation_batch_end(trainer, pl_module, outputs, *args, **kwargs)
-        self._maps.append(cast(Tensor, outputs.anomaly_map).detach().flatten().float().cpu())
+        values = values_inside(pl_module, cast(Tensor, outputs.anomaly_map).detach())
+        self._maps.append(values.float().cpu())
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Compute the threshold."""
@@ -111,7 +113,7 @@ class ReferencePostProcessor(_LabelFreePostProcessor):
         """Compute the thresholds from the response to normal images.
 
         Args:
-            anomaly_map: Raw anomaly maps, shape (B, 1, H, W).
+            anomaly_map: Raw anomaly maps, or their values in the region of interest, any shape.
             pred_score: Raw scores, shape (B,).
         """
         flat = anomaly_map.detach().flatten()

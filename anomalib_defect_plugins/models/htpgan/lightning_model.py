@@ -25,6 +25,7 @@ from torch.utils.data import DataLoader, Dataset
 from anomalib_defect_plugins.core.checks import check_one_of, check_positive
 from anomalib_defect_plugins.core.errors import ConfigurationError
 from anomalib_defect_plugins.core.supervision import Supervision
+from anomalib_defect_plugins.layers.restricted_forward import values_inside
 from anomalib_defect_plugins.models.components.checks import check_finite, datamodule_of
 from anomalib_defect_plugins.models.components.custom_train_loader import CustomTrainLoader
 from anomalib_defect_plugins.models.components.defect_model import DefectModel
@@ -242,7 +243,8 @@ class HtpGan(CustomTrainLoader, DefectModel, AnomalibModule):
             with torch.no_grad():
                 output = self.model(image)
             self.model.train()
-            self.post_processor.set_reference(output.anomaly_map, output.pred_score)
+            values = values_inside(self, output.anomaly_map)
+            self.post_processor.set_reference(values, output.pred_score)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Save the number of the noise of the reconstruction, which a resumed run keeps."""
