@@ -8,7 +8,7 @@ PROCESSES ?= 3
 # slow files come first. Warnings are disabled so that those of libraries do not push failures out of a truncated log.
 PYTEST = OMP_NUM_THREADS=1 $(BIN)/pytest -n $(PROCESSES) --dist loadfile --no-loadscope-reorder --disable-warnings
 
-.PHONY: train test test-all lint coverage test-lowest drill campaign mutate docs dist release-check
+.PHONY: train test test-all lint fast-tests all-tests coverage test-lowest drill campaign mutate docs dist release-check
 
 # Train and test HTP-GAN on the embedded data; print the metrics and the folders of the heat maps.
 train: $(INSTALLED)
@@ -16,12 +16,16 @@ train: $(INSTALLED)
 	@echo "Heat maps:"
 	@cd results/HtpGan/TextureDefects && find -L */latest/images -mindepth 1 -type d | sed "s|^|$$PWD/|" | sort
 
-# Linter, type checker and the fast tests.
-test: lint
-	$(PYTEST) -m "not slow and not faults"
+# Linter, type checker and the fast tests; at the same time with make -j2.
+test: lint fast-tests
 
 # Linter, type checker and all tests.
-test-all: lint
+test-all: lint all-tests
+
+fast-tests: $(INSTALLED)
+	$(PYTEST) -m "not slow and not faults"
+
+all-tests: $(INSTALLED)
 	$(PYTEST)
 
 lint: $(INSTALLED)

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from demo_server import VIEWPORTS
 from results_folder import Layout, write_results
 
 from anomalib_defect_plugins.report import write_report
@@ -19,7 +20,7 @@ def page_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_report(write_results(tmp_path_factory.mktemp("results") / "made", LAYOUT))
 
 
-@pytest.fixture(params=[(390, "light"), (390, "dark"), (1440, "light"), (1440, "dark")], ids=str)
+@pytest.fixture(params=VIEWPORTS, ids=str)
 def shown(request: pytest.FixtureRequest, browser: Any, page_file: Path) -> Iterator[tuple[Any, list[str]]]:
     """Yield the page, and what the browser reports: requests other than for the page itself, and errors."""
     width, scheme = request.param

@@ -54,8 +54,9 @@ def serve_demo(results: Path) -> Iterator[str]:
     Yields:
         URL of the demo.
     """
+    program = str(ROOT / "tests/helpers/quick_demo.py")
     process = subprocess.Popen(
-        [sys.executable, "-W", "ignore", str(ROOT / "demo/app.py"), "--results", str(results), "--port", _free_port()],
+        [sys.executable, "-W", "ignore", program, "--results", str(results), "--port", _free_port()],
         env=offline_environment() | {"PYTHONUNBUFFERED": "1"},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

@@ -120,6 +120,7 @@ def graphs(cases: Cases, tmp_path_factory: pytest.TempPathFactory) -> dict[str, 
     return {path.stem: path for path in (folder / "model.onnx", folder / "full.xml", folder / "half.xml")}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["model", "full", "half"])
 def test_graphs_give_the_verdicts_of_pytorch(cases: Cases, graphs: dict[str, Path], kind: str) -> None:
     compiled = openvino.Core().compile_model(graphs[kind], "CPU", FULL_PRECISION)

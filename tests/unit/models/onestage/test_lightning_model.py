@@ -139,6 +139,7 @@ def test_training_learns_to_locate_the_spots(datamodule, tmp_path, arguments):
     assert scores[defective].min() > scores[~defective].max()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "arguments",
     [
