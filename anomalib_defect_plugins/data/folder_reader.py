@@ -103,6 +103,7 @@ class FolderReader:
         self._existing(self.root, "of the data")
         parts = [self._part(split) for split in self._splits()]
         self._check_types(parts)
+        self._warn_of_unused(parts)
         files = {folder: self._files(folder) for part in parts for folder in part.folders}
         warn_of_unread(path for folder in files for path in unread_files(folder))
         mask_folder = self._mask_folder(parts, files)
@@ -177,14 +178,23 @@ class FolderReader:
             seen: dict[str, Path] = {}
             for folder in part.types:
                 if folder == part.normal or folder.name == GOOD:
-                    msg = f"the folder {folder} cannot be a defect type: '{GOOD}' and {part.normal} are normal; "
-                    self.faults.add(InvalidInputError(msg + "rename it"))
+                    normal = f"'{GOOD}'" if part.normal is None else f"'{GOOD}' and {part.normal}"
+                    msg = f"the folder {folder} cannot be a defect type: {normal} means normal images; "
+                    self.faults.add(InvalidInputError(msg + "rename it, or change --data.normal_dir"))
                 elif seen.setdefault(folder.name, folder) != folder:
                     msg = f"the folders {seen[folder.name]} and {folder} have the same defect type; merge them"
                     self.faults.add(InvalidInputError(msg))
             if part.normal is None and not part.types and not part.candidates:
-                msg = f"the folder {part.root} has no folder of images; {self.advice}"
+                what = "images, but no folder of them" if image_files(part.root) else "no folder of images"
+                msg = f"the folder {part.root} has {what}; {self.advice}"
                 self.faults.add(MissingDataError(msg))
+
+    def _warn_of_unused(self, parts: Sequence[Part]) -> None:
+        """Warn of folders beside those of a fixed split, such as ``val``."""
+        used = {MASKS, self.mask_dir, self.ignore_dir, *(part.split for part in parts)}
+        for path in subfolders(self.root) if parts[0].split else ():
+            if path.name not in used and not MASK_FOLDER.fullmatch(path.name) and nested_images(path):
+                logger.warning("images of %s are not used: the split of %s is that of train and test", path, self.root)
 
     def _files(self, folder: Path) -> list[Path]:
         images = image_files(folder)

@@ -25,8 +25,9 @@ class SizeKeepingDataModule(AnomalibDataModule):
     def setup(self, stage: str | None = None) -> None:
         """Set up the splits, check that there are normal images to train on, and name masks that lose their defect."""
         super().setup(stage)
-        if str(getattr(stage, "value", stage)) == "fit" and self.trainer is not None:
-            check_normal_images(self.trainer.lightning_module, self)
+        model = getattr(self.trainer, "lightning_module", None)
+        if model is not None and str(getattr(stage, "value", stage)) == "fit":
+            check_normal_images(model, self)
         warn_of_lost_masks(self, stage)
 
     def train_dataloader(self) -> "DataLoader[Any]":

@@ -14,7 +14,7 @@ from anomalib_defect_plugins.data.annotations.cvat import read_cvat
 from anomalib_defect_plugins.data.annotations.files import read_json, read_xml
 from anomalib_defect_plugins.data.annotations.label_studio import is_label_studio, read_label_studio
 from anomalib_defect_plugins.data.annotations.labelme import is_labelme, read_labelme
-from anomalib_defect_plugins.data.annotations.regions import AnnotatedImage
+from anomalib_defect_plugins.data.annotations.regions import AnnotatedImage, Annotations
 from anomalib_defect_plugins.data.annotations.voc import ANNOTATIONS, IMAGES, MASKS, read_voc
 from anomalib_defect_plugins.data.annotations.yolo import names_file, read_yolo
 from anomalib_defect_plugins.data.dataclasses import GOOD, SEPARATOR
@@ -147,9 +147,7 @@ class ImageFinder:
         raise MissingDataError(msg)
 
 
-def annotated_samples(
-    images: Sequence[AnnotatedImage], root: Path, faults: Faults
-) -> tuple[list[Sample], dict[str, AnnotatedImage]]:
+def annotated_samples(images: Sequence[AnnotatedImage], root: Path, faults: Faults) -> tuple[list[Sample], Annotations]:
     """Return the samples of annotated images.
 
     Args:
@@ -163,14 +161,14 @@ def annotated_samples(
     """
     finder = ImageFinder(root)
     samples: dict[Path, Sample] = {}
-    annotations: dict[str, AnnotatedImage] = {}
+    annotations = Annotations()
     for image in images:
         with faults.collect():
             path = finder.find(image)
             if path in samples:
                 msg = f"image {path} is annotated twice in {image.source}; remove one"
                 raise InvalidInputError(msg)
-            key = f"{image.source}#{image.name}"
-            samples[path] = Sample(str(path), "", SEPARATOR.join(image.labels) or GOOD, key if image.has_mask else "")
+            mask = image.key if image.has_mask else ""
+            samples[path] = Sample(str(path), "", SEPARATOR.join(image.labels) or GOOD, mask)
             annotations[str(path)] = image
     return list(samples.values()), annotations

@@ -159,6 +159,11 @@ class AnnotatedImage:
     regions: list[Region] = field(default_factory=list)
 
     @property
+    def key(self) -> str:
+        """What identifies it, in place of the path of a mask: the file of annotations and the name of the image."""
+        return f"{self.source}#{self.name}"
+
+    @property
     def labels(self) -> list[str]:
         """Defect types, sorted."""
         return sorted({region.label for region in self.regions if not region.is_ignored})
@@ -208,6 +213,14 @@ class AnnotatedImage:
         for region in regions:
             region.shape.draw(marks)
         return marks
+
+
+class Annotations(dict[str, AnnotatedImage]):
+    """Annotations by image path, which copies of a data set share."""
+
+    def __deepcopy__(self, memo: object) -> "Annotations":
+        """Return itself: annotations do not change, and there may be many."""
+        return self
 
 
 def check_coordinates(values: Sequence[float] | npt.NDArray[Any]) -> None:

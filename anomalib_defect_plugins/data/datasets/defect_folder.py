@@ -19,7 +19,7 @@ from anomalib_defect_plugins.core.faults import Faults
 from anomalib_defect_plugins.core.image_io import read_size
 from anomalib_defect_plugins.core.mask_io import read_mask
 from anomalib_defect_plugins.data.annotations.reader import annotated_samples, read_annotations
-from anomalib_defect_plugins.data.annotations.regions import AnnotatedImage
+from anomalib_defect_plugins.data.annotations.regions import Annotations
 from anomalib_defect_plugins.data.dataclasses import GOOD
 from anomalib_defect_plugins.data.datamodule import DefectDataModule
 from anomalib_defect_plugins.data.dataset import CheckedDataset, check_not_empty, check_size, reading
@@ -119,7 +119,7 @@ class DefectFolder(DefectDataModule):
         self.annotations = annotations
         self.ignore_dir = ignore_dir
         self._name = name
-        self._of_tool: dict[str, AnnotatedImage] = {}
+        self._of_tool = Annotations()
         self._ignored: dict[str, Path] = {}
 
     @property
@@ -186,8 +186,8 @@ class DefectFolderDataset(CheckedDataset):
         task: ``segmentation`` if defective images have masks, else ``classification``.
         augmentations: Augmentations of images and masks.
         mm_per_pixel: Size of a pixel in mm, if known.
-        annotations: Annotations of a labelling tool by image path.
-        ignored: Masks of what is neither defective nor normal by image path.
+        annotations: Annotations of a labelling tool, also of images in other splits.
+        ignored: Masks of what is neither defective nor normal by image path, also of images in other splits.
     """
 
     def __init__(
@@ -196,7 +196,7 @@ class DefectFolderDataset(CheckedDataset):
         task: TaskType,
         augmentations: Transform | None = None,
         mm_per_pixel: float | None = None,
-        annotations: Mapping[str, AnnotatedImage] | None = None,
+        annotations: Annotations | None = None,
         ignored: Mapping[str, Path] | None = None,
     ) -> None:
         super().__init__(augmentations=augmentations)
@@ -207,11 +207,11 @@ class DefectFolderDataset(CheckedDataset):
         if mm_per_pixel is not None:
             table["mm_per_pixel"] = mm_per_pixel
         self.samples = table
-        annotations = annotations or {}
-        self._annotations = {path: annotations[path] for path in table.image_path if path in annotations}
-        self._image_of = {s.mask_path: s.image_path for s in samples if s.image_path in annotations and s.mask_path}
+        # Those of other splits too, because images may be moved to another one.
+        self._annotations = Annotations() if annotations is None else annotations
+        self._image_of = {image.key: path for path, image in self._annotations.items()}
         self._ignored = dict(ignored or {})
-        self._has_ignored = bool(self._ignored) or any(image.has_ignored for image in annotations.values())
+        self._has_ignored = bool(self._ignored) or any(image.has_ignored for image in self._annotations.values())
 
     def load_mask(self, path: str) -> Mask:
         """Load a mask, or draw annotations: shape (H, W), uint8, 1 on the defect.

@@ -10,6 +10,7 @@ from PIL import Image
 
 from anomalib_defect_plugins.core.errors import MissingDataError
 from anomalib_defect_plugins.core.faults import Faults
+from anomalib_defect_plugins.data import WithDefects, check_samples
 from anomalib_defect_plugins.data.annotations.conversion import open_source, to_coco, to_folder
 from anomalib_defect_plugins.data.annotations.reader import annotated_samples, find_format, read_annotations
 from anomalib_defect_plugins.data.datasets.defect_folder import DefectFolder
@@ -81,6 +82,13 @@ def test_a_polygon_of_label_studio_is_in_percent_of_the_image():
     first = other.annotations(next(path for path in other.images if path.stem == "plate_1"))
     dent = next(region for region in first.regions if region.label == "dent")
     assert np.array_equal(second.mask((36, 48)), first.draw(dent, (36, 48)))
+
+
+def test_annotated_defects_move_to_training_with_their_masks():
+    datamodule = WithDefects(DefectFolder(FILES / "coco_masks", annotations="annotations", num_workers=0), real="all")
+    datamodule.setup()
+    check_samples(datamodule.train_data)
+    assert sorted(int(item.gt_mask.sum()) for item in datamodule.train_data) == [0, expected("masks").sum()]
 
 
 def test_a_rectangle_is_an_image_label_without_a_mask():

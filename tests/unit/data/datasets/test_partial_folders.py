@@ -152,6 +152,12 @@ def test_a_model_of_masks_needs_no_normal_images(defects):
         check_normal_images(model, load(defects))
 
 
+def test_images_in_no_folder_are_named(tmp_path):
+    write_image(tmp_path / "1.png")
+    message = error_line(lambda: load(tmp_path), MissingDataError, tmp_path)
+    assert message.startswith("the folder ROOT has images, but no folder of them; root must contain a folder of normal")
+
+
 def test_nothing_to_train_on_is_named(tmp_path):
     write_image(tmp_path / "train" / "notes" / "1.txt.png")
     write_image(tmp_path / "test" / "crack" / "1.png")
@@ -175,8 +181,10 @@ def fixed(tmp_path: Path) -> Path:
     return root
 
 
-def test_a_fixed_split_is_kept(fixed):
+def test_a_fixed_split_is_kept(fixed, caplog):
+    write_image(fixed / "val" / "good" / "7.png")
     datamodule = load(fixed)
+    assert f"images of {fixed}/val are not used" in caplog.text
     assert names(datamodule.train_data) == {"0", "1", "2", "3"}
     assert Counter(datamodule.test_data.samples.defect_type) == {"good": 1, "crack": 2}
     assert [item.gt_mask.sum() for item in datamodule.test_data if item.gt_label] == [6, 6]
