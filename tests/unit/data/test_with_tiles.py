@@ -98,6 +98,7 @@ def test_tiles_outside_the_region_are_not_trained_on(root: Path) -> None:
     data = set_up(WithTiles(WithRegion(folder_datamodule(root / "data"), root / "roi.png"), SIZE))
     table = data.train_data.samples
     assert len(table) == 4
+    assert np.array_equal(data.train_data[0].ignore_mask, region[:SIZE, :SIZE] == 0)
     assert set(table.tile_top) == set(table.tile_left) == {0}
 
 
