@@ -28,6 +28,9 @@ SPLITS = ("train", "train_defects", "val", "test")
 MAX_LISTED_SIZES = 8
 """Maximum number of distinct image sizes to list; of more, the range is printed."""
 
+TILE = ("tile_top", "tile_left")
+"""Columns of the position of a tile in its image."""
+
 
 def summarize_datamodule(datamodule: AnomalibDataModule, sheet: Path | None = None, count: int = 8) -> dict[str, Any]:
     """Read all images of a data module once and optionally write a contact sheet of some of them.
@@ -62,7 +65,7 @@ def datasets_of(datamodule: AnomalibDataModule) -> dict[str, AnomalibDataset]:
 
 
 def list_images(datasets: dict[str, AnomalibDataset]) -> DataFrame:
-    """Build a table with one row for each image, even if several splits contain it.
+    """Build a table with one row for each image or tile, even if several splits contain it.
 
     Args:
         datasets: Data sets by name of the split.
@@ -81,11 +84,12 @@ def list_images(datasets: dict[str, AnomalibDataset]) -> DataFrame:
     parts = []
     for split, dataset in datasets.items():
         table = with_defect_types(dataset.samples).reset_index(drop=True)
-        columns = table.columns.intersection(["image_path", "defect_type", "group", "mm_per_pixel"])
+        columns = table.columns.intersection(["image_path", "defect_type", "group", "mm_per_pixel", *TILE])
         parts.append(table[columns].assign(splits=split, row=range(len(table))))
     images = pd.concat(parts, ignore_index=True)
-    first = {column: (column, "first") for column in images.columns if column not in {"image_path", "splits"}}
-    return images.groupby("image_path", sort=False).agg(splits=("splits", tuple), **first).reset_index()
+    keys = ["image_path", *images.columns.intersection(TILE)]
+    first = {column: (column, "first") for column in images.columns if column not in {*keys, "splits"}}
+    return images.groupby(keys, sort=False, dropna=False).agg(splits=("splits", tuple), **first).reset_index()
 
 
 def select_shown(images: DataFrame, count: int) -> dict[tuple[str, tuple[str, ...]], list[int]]:

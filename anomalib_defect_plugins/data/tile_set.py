@@ -150,10 +150,13 @@ class TileSet(WrappedDataset):
         box = Box(row.tile_top, row.tile_left, row.tile_top + size, row.tile_left + size)
         image = Image(pad(item.image[:, box.rows, box.columns], size))
         mask = None if item.gt_mask is None else _crop_mask(item.gt_mask, box)
+        ignored = getattr(item, "ignore_mask", None)
+        ignored = None if ignored is None else _crop_mask(ignored, box)
         if self.augmentations:
-            image, mask = augment(self.augmentations, image, mask)
+            image, mask, ignored = augment(self.augmentations, image, mask, ignored)
         label = torch.tensor(int(row.label_index))
         changes = {"image": image, "gt_mask": mask, "gt_label": label, "mask_path": row.mask_path or ""}
+        changes["ignore_mask"] = None if ignored is None else ignored.bool()
         return defect_item(item, defect_type=row.defect_type, **changes)
 
     def _load_cached(self, row: int) -> Any:

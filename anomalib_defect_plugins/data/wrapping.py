@@ -102,6 +102,7 @@ class OuterDataModule(WrappingDataModule):
             base.train_data = before
 
     def on_after_batch_transfer(self, batch: object, dataloader_idx: int) -> object:
-        """Draw the synthetic defects that a batch of ``base`` still needs."""
+        """Check the sizes of images, and draw the synthetic defects that a batch of ``base`` still needs."""
+        super().on_after_batch_transfer(batch, dataloader_idx)
         self.base.trainer = self.trainer
         return self.base.on_after_batch_transfer(batch, dataloader_idx)

@@ -4,12 +4,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import openvino
 import pytest
 import torch
 from anomalib.engine import Engine
 from anomalib.models import Padim
 from datamodules import error_line, set_up
 from PIL import Image
+from tiny_models import make_model
 
 from anomalib_defect_plugins.core.errors import ConfigurationError, InvalidInputError, MissingDataError
 from anomalib_defect_plugins.data import WithDefects, WithRegion, WithTiles
@@ -75,6 +77,7 @@ def test_images_do_not_depend_on_what_is_outside_and_are_unchanged_inside(root: 
         outside = after.image[:, ~INSIDE]
         assert torch.equal(outside, outside[:, :1].expand_as(outside))
         assert not after.gt_mask[~INSIDE].any()
+        assert np.array_equal(after.ignore_mask, ~INSIDE)  # training leaves these pixels out
 
 
 def test_an_image_with_defects_outside_only_is_normal(root: Path) -> None:
@@ -137,11 +140,19 @@ def test_checkpoints_of_any_model_keep_the_region(trained: tuple[Padim, Path]) -
 
 
 @pytest.mark.slow
-def test_the_exported_graph_has_the_region(trained: tuple[Padim, Path], tmp_path: Path) -> None:
-    import openvino
-
-    model, checkpoint = trained
-    loaded: Any = Padim.load_from_checkpoint(checkpoint)
+@pytest.mark.parametrize("method", ["padim", "onestage"])
+def test_the_exported_graph_has_the_region(
+    root: Path, trained: tuple[Padim, Path], tmp_path: Path, method: str
+) -> None:
+    model: Any = trained[0]
+    checkpoint = trained[1]
+    if method == "onestage":
+        model, run = make_model(method), engine(tmp_path)
+        base = WithDefects(folder_datamodule(root / "data"), real=2)
+        run.fit(model, datamodule=WithRegion(base, root / "roi.png"))
+        checkpoint = Path(run.trainer.checkpoint_callback.best_model_path)  # type: ignore[union-attr]
+        model.eval()
+    loaded: Any = type(model).load_from_checkpoint(checkpoint)
     path = engine(tmp_path).export(loaded, "openvino", export_root=tmp_path)
     graph = openvino.Core().compile_model(str(path), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     image = torch.rand(1, 3, HEIGHT, WIDTH, generator=torch.Generator().manual_seed(0))

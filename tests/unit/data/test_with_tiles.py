@@ -15,6 +15,7 @@ from PIL import Image
 from anomalib_defect_plugins.core.errors import ConfigurationError, InvalidInputError
 from anomalib_defect_plugins.data import WithDefects, WithRegion, WithTiles
 from anomalib_defect_plugins.data.restriction import restricted_forward
+from anomalib_defect_plugins.data.summary import summarize_datamodule
 from anomalib_defect_plugins.data.tile_set import ByImage, TileSet
 from anomalib_defect_plugins.models.sidn import Sidn
 from anomalib_defect_plugins.testing import folder_datamodule, write_folder_data
@@ -97,6 +98,7 @@ def test_tiles_outside_the_region_are_not_trained_on(root: Path) -> None:
     data = set_up(WithTiles(WithRegion(folder_datamodule(root / "data"), root / "roi.png"), SIZE))
     table = data.train_data.samples
     assert len(table) == 4
+    assert np.array_equal(data.train_data[0].ignore_mask, region[:SIZE, :SIZE] == 0)
     assert set(table.tile_top) == set(table.tile_left) == {0}
 
 
@@ -190,3 +192,9 @@ def test_a_tile_of_a_small_image_repeats_its_last_row_and_column(tmp_path: Path)
     image = data.train_data[0].image
     assert image.shape == (3, SIZE, SIZE)
     assert torch.equal(image[:, 40:, :50], image[:, 39:40, :50].expand(-1, 24, -1))
+
+
+def test_the_summary_of_the_data_counts_tiles(root: Path) -> None:
+    summary = summarize_datamodule(set_up(datamodule(root)))
+    assert [entry["splits"] for entry in summary["shared"]] == [["val", "test"]]
+    assert summary["sizes"][0] == {"width": SIZE, "height": SIZE, "images": 48}
