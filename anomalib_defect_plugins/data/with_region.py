@@ -88,12 +88,6 @@ class WithRegion(OuterDataModule):
             region.current = [torch.from_numpy(self.regions(path)) for path in batch.image_path]
 
 
-def ignored_with(item: Any, pixels: Tensor) -> Mask:
-    """Return the pixels that training leaves out of a sample, and others, shape (H, W), uint8."""
-    ignored = getattr(item, "ignore_mask", None)
-    return Mask(pixels if ignored is None else pixels | ignored.bool(), dtype=torch.uint8)
-
-
 class RegionSet(WrappedDataset):
     """The samples of a data set, filled outside the region of interest.
 
@@ -130,12 +124,12 @@ class RegionSet(WrappedDataset):
     def __getitem__(self, index: int) -> DefectItem:
         """Load a sample: image, shape (3, H, W), and mask, shape (H, W), bool."""
         item, row = self.load_whole(index), self.samples.iloc[index]
-        inside = self.inside(item)
-        image, mask = Image(fill_outside(item.image, inside)), self.load_mask(item)
-        ignored = ignored_with(item, ~inside)
+        image, mask = Image(fill_outside(item.image, self.inside(item))), self.load_mask(item)
+        ignored = getattr(item, "ignore_mask", None)
+        ignored = None if ignored is None else Mask(ignored, dtype=torch.uint8)
         if self.augmentations:
             image, mask, ignored = augment(self.augmentations, image, mask, ignored)
         label = None if item.gt_label is None else torch.tensor(int(row.label_index))
         changes = {"image": image, "gt_mask": mask, "gt_label": label, "mask_path": row.mask_path or ""}
-        changes["ignore_mask"] = ignored.bool()
+        changes["ignore_mask"] = None if ignored is None else ignored.bool()
         return defect_item(item, defect_type=row.defect_type, **changes)

@@ -11,9 +11,10 @@ from anomalib.engine import Engine
 from anomalib.models import Padim
 from datamodules import set_up
 from PIL import Image
+from torchvision.tv_tensors import Mask
 
 from anomalib_defect_plugins.core.errors import ConfigurationError, InvalidInputError
-from anomalib_defect_plugins.data import WithDefects, WithRegion, WithTiles
+from anomalib_defect_plugins.data import CheckedDataset, WithDefects, WithRegion, WithTiles
 from anomalib_defect_plugins.data.restriction import restricted_forward
 from anomalib_defect_plugins.data.summary import summarize_datamodule
 from anomalib_defect_plugins.data.tile_set import ByImage, TileSet
@@ -98,7 +99,6 @@ def test_tiles_outside_the_region_are_not_trained_on(root: Path) -> None:
     data = set_up(WithTiles(WithRegion(folder_datamodule(root / "data"), root / "roi.png"), SIZE))
     table = data.train_data.samples
     assert len(table) == 4
-    assert np.array_equal(data.train_data[0].ignore_mask, region[:SIZE, :SIZE] == 0)
     assert set(table.tile_top) == set(table.tile_left) == {0}
 
 
@@ -192,6 +192,17 @@ def test_a_tile_of_a_small_image_repeats_its_last_row_and_column(tmp_path: Path)
     image = data.train_data[0].image
     assert image.shape == (3, SIZE, SIZE)
     assert torch.equal(image[:, 40:, :50], image[:, 39:40, :50].expand(-1, 24, -1))
+
+
+def test_ignored_pixels_are_cut_into_tiles(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ignored = torch.zeros(HEIGHT, WIDTH, dtype=torch.bool)
+    ignored[-30:, -20:] = True
+    monkeypatch.setattr(CheckedDataset, "load_ignored", lambda *_: Mask(ignored, dtype=torch.uint8))
+    Image.fromarray(np.full((HEIGHT, WIDTH), 255, np.uint8)).save(root / "whole.png")
+    for base in (folder_datamodule(root / "data"), WithRegion(folder_datamodule(root / "data"), root / "whole.png")):
+        train = set_up(WithTiles(base, SIZE)).train_data
+        last = int(np.flatnonzero(train.samples.row == 0)[-1])
+        assert torch.equal(train[last].ignore_mask, ignored[-SIZE:, -SIZE:])
 
 
 def test_the_summary_of_the_data_counts_tiles(root: Path) -> None:
