@@ -4,6 +4,7 @@ A PNG file of 8 bits is decoded as it is read, whatever its size. Other files ar
 pixel, or 12 if they have more than 8 bits.
 """
 
+import contextlib
 import struct
 import zlib
 from collections.abc import Callable, Iterator
@@ -52,16 +53,14 @@ def open_rows(path: Path) -> RowImage:
         ValueError: As in ``read_image``.
         PIL.Image.DecompressionBombError: If it has more pixels than Pillow allows.
     """
-    try:
-        with Image.open(path) as image:
-            if not is_deep(image):
-                check_one_page(image)
-                if image.format == "PNG" and not has_metadata(path) and (rows := _png_rows(path)):
-                    return rows
-                upright = turn_upright(image)
-                return RowImage(*upright.size, _Cropped(upright))
-    except UnidentifiedImageError:
-        pass  # ``read_image`` knows more kinds of TIFF files
+    # ``read_image`` knows more kinds of TIFF files than Pillow.
+    with contextlib.suppress(UnidentifiedImageError), Image.open(path) as image:
+        if not is_deep(image):
+            check_one_page(image)
+            if image.format == "PNG" and not has_metadata(path) and (rows := _png_rows(path)):
+                return rows
+            upright = turn_upright(image)
+            return RowImage(*upright.size, _Cropped(upright))
     pixels, width, height = read_image(path)
     return RowImage(width, height, _Sliced(pixels))
 

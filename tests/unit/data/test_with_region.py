@@ -7,11 +7,11 @@ import numpy as np
 import openvino
 import pytest
 import torch
-from anomalib.engine import Engine
 from anomalib.models import Padim
 from datamodules import error_line, set_up
 from PIL import Image
 from tiny_models import make_model
+from tiny_padim import engine, padim
 
 from anomalib_defect_plugins.core.errors import ConfigurationError, InvalidInputError, MissingDataError
 from anomalib_defect_plugins.data import WithDefects, WithRegion, WithTiles
@@ -48,17 +48,6 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def datamodule(root: Path, roi: str = "roi.png") -> WithRegion:
     return WithRegion(folder_datamodule(root / "data"), root / roi)
-
-
-def padim(size: int = 64) -> Padim:
-    settings: Any = {"backbone": "test_resnet.r160_in1k", "layers": ["layer1", "layer2"], "pre_trained": False}
-    pre_processor = Padim.configure_pre_processor((size, size))
-    return Padim(**settings, n_features=16, pre_processor=pre_processor, visualizer=False)
-
-
-def engine(folder: Path) -> Engine:
-    quiet: Any = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False}
-    return Engine(default_root_dir=folder, accelerator="cpu", **quiet)
 
 
 @pytest.fixture(scope="module")

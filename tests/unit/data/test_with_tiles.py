@@ -7,10 +7,9 @@ import numpy as np
 import pytest
 import torch
 from anomalib.data import Folder
-from anomalib.engine import Engine
-from anomalib.models import Padim
 from datamodules import set_up
 from PIL import Image
+from tiny_padim import engine, padim
 from torchvision.tv_tensors import Mask
 
 from anomalib_defect_plugins.core.errors import ConfigurationError, InvalidInputError
@@ -42,17 +41,6 @@ def datamodule(root: Path, **arguments: Any) -> WithTiles:
 
 def masked(root: Path, **arguments: Any) -> WithTiles:
     return set_up(WithTiles(WithDefects(folder_datamodule(root / "data"), real="all"), SIZE, **arguments))
-
-
-def padim() -> Padim:
-    settings: Any = {"backbone": "test_resnet.r160_in1k", "layers": ["layer1", "layer2"], "pre_trained": False}
-    pre_processor = Padim.configure_pre_processor((SIZE, SIZE))
-    return Padim(**settings, n_features=16, pre_processor=pre_processor, visualizer=False)
-
-
-def engine(folder: Path) -> Engine:
-    quiet: Any = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False}
-    return Engine(default_root_dir=folder, accelerator="cpu", **quiet)
 
 
 def test_normal_training_images_are_split_into_all_tiles(root: Path) -> None:
