@@ -27,7 +27,7 @@ def outcomes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     command = [*program, "--models", *DRILLED, "--kills", KILLS, "--json", str(path)]
     variables = os.environ | {"OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, env=variables, capture_output=True, text=True, check=False)
-    assert path.exists(), done.stderr
+    assert path.exists(), f"status {done.returncode}: {done.stdout[-2000:]}{done.stderr}"
     return dict(json.loads(path.read_text()))
 
 
