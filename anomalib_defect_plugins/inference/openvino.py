@@ -31,8 +31,9 @@ from PIL import Image
 from anomalib_defect_plugins.core.errors import InvalidInputError, UserError
 from anomalib_defect_plugins.core.image_io import Size, read_image
 from anomalib_defect_plugins.core.region_masks import RegionMasks
+from anomalib_defect_plugins.core.regions import region_score
 from anomalib_defect_plugins.core.value_range import uses_little_range
-from anomalib_defect_plugins.inference.graph_checks import check_graph, has_threshold
+from anomalib_defect_plugins.inference.graph_checks import check_graph, is_normalized, region_rule
 from anomalib_defect_plugins.inference.resumable_table import (
     LITTLE_RANGE,
     ROWS_PER_PART,
@@ -114,7 +115,8 @@ class Inspector:
         self.network = network
         self.threads = threads
         self.size = check_graph(network, settings.threshold, settings.batch, settings.maps)
-        self.is_raw = not has_threshold(network)
+        self.is_raw = not is_normalized(network)
+        self.regions = region_rule(network) if settings.threshold is None else None
         self.graphs: dict[tuple[int, ...] | None, _CompiledGraph] = {}
         self.lock = threading.Lock()
         common_size = self.size or size
@@ -218,7 +220,8 @@ class Inspector:
             return
         for index, number in enumerate(images):
             rows[number]["seconds"] += seconds
-            rows[number] |= self._prediction(outputs, index)
+            size = rows[number]["height"], rows[number]["width"]
+            rows[number] |= self._prediction(outputs, index, size)
             if self.settings.maps:
                 _write_map(outputs["anomaly_map"][index], self.settings.maps / f"{number:08}", self.is_raw)
 
@@ -228,11 +231,15 @@ class Inspector:
             return images[0][None]
         return np.stack(images + images[-1:] * (self.settings.batch - len(images)))
 
-    def _prediction(self, outputs: dict[str, npt.NDArray[Any]], index: int) -> InspectionRow:
+    def _prediction(self, outputs: dict[str, npt.NDArray[Any]], index: int, size: Size) -> InspectionRow:
         score = float(outputs["pred_score"].reshape(-1)[index])
         if not np.isfinite(score):
             return {"error": f"the model returns the score {score}"}
         threshold = self.settings.threshold
+        if self.regions is not None:
+            anomaly_map = outputs["anomaly_map"][index]
+            score = region_score(anomaly_map.reshape(anomaly_map.shape[-2:]), size, self.regions.min_area)
+            threshold = self.regions.threshold
         # In single precision, so that a score of 0.7 reaches a threshold of 0.7.
         reached = threshold is not None and np.float32(score) >= np.float32(threshold)
         pred_label = outputs["pred_label"].reshape(-1)[index] if threshold is None else reached
@@ -267,7 +274,8 @@ class Inspector:
 
     def _outputs(self) -> list[str]:
         label = ["pred_label"] if self.settings.threshold is None else []
-        return ["pred_score", *label, *(["anomaly_map"] if self.settings.maps else [])]
+        has_maps = self.settings.maps or self.regions is not None
+        return ["pred_score", *label, *(["anomaly_map"] if has_maps else [])]
 
 
 class _GraphError(RuntimeError):

@@ -11,6 +11,8 @@ from anomalib_defect_plugins.post_processing.label_free import (
     ReferencePostProcessor,
     SigmaPostProcessor,
 )
+from anomalib_defect_plugins.post_processing.regions import RegionPostProcessor
+from anomalib_defect_plugins.post_processing.thresholds import set_thresholds
 
 __all__ = [
     "DefectPostProcessor",
@@ -18,6 +20,8 @@ __all__ = [
     "OpeningPostProcessor",
     "OtsuPostProcessor",
     "ReferencePostProcessor",
+    "RegionPostProcessor",
     "SigmaPostProcessor",
     "UnitPostProcessor",
+    "set_thresholds",
 ]
