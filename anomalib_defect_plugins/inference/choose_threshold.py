@@ -63,7 +63,7 @@ class Rule:
 
     def __str__(self) -> str:
         """Describe the rule."""
-        confident = f"with {self.confidence:g} confidence"
+        confident = f"with {percent(self.confidence)} confidence"
         if self.max_misses is not None:
             return f"at most {percent(self.max_misses)} misses, {confident}"
         if self.max_false_alarms is not None:
@@ -219,7 +219,7 @@ def summary(choice: Choice) -> str:
     lines = [f"{name:<{width}}{text}" for name, text in rows.items()]
     if point.promise is not None:
         errors = "misses" if choice.rule.max_misses is not None else "false alarms"
-        lines.append(f"limit: at most {percent(point.promise)} {errors} with {confidence:g} confidence")
+        lines.append(f"limit: at most {percent(point.promise)} {errors} with {percent(confidence)} confidence")
     missing = shortfall(choice)
     return "\n".join([*lines, *([f"note: {missing}"] if missing else [])]) + "\n"
 

@@ -31,6 +31,9 @@ if TYPE_CHECKING:
 
 BELOW_HALF = float(np.nextafter(np.float32(0.5), np.float32(0)))
 
+MAX_ONNX_BYTES = 2**31 - 2**20
+"""Maximum size of an ONNX graph in one file."""
+
 VERDICTS = {"pred_score": "pred_label", "anomaly_map": "pred_mask"}
 """Outputs that are compared with a threshold, and the outputs with the result."""
 
@@ -190,6 +193,9 @@ def _write_onnx(model: Path, out: Path, thresholds: GraphThresholds, normalized:
     import onnx
 
     content = onnx.load(model)
+    if content.ByteSize() > MAX_ONNX_BYTES:
+        msg = f"{model} has more than 2 GiB, the maximum of an ONNX file; write the threshold into an OpenVINO graph"
+        raise InvalidInputError(msg)
     _set_onnx_thresholds(content.graph, thresholds, normalized)
     onnx.helper.set_model_props(content, {**{item.key: item.value for item in content.metadata_props}, NOTE: note})
     onnx.checker.check_model(content)
@@ -209,9 +215,8 @@ def _set_onnx_thresholds(graph: "onnx.GraphProto", thresholds: GraphThresholds, 
         sources["pred_score"] = add("ReduceMax", sources["anomaly_map"], axes, keepdims=0)
     for name, threshold in changes.items():
         verdict = VERDICTS[name]
-        if verdict in names:
-            _rename(graph, verdict, verdict + suffix)
-        else:
+        _rename(graph, verdict, verdict + suffix)
+        if verdict not in names:
             _add_bool_output(graph, name, verdict)
         source = sources[name]
         add("GreaterOrEqual", source, add("threshold", np.float32(threshold)), output=verdict)

@@ -1,6 +1,7 @@
 """Scores of images from a checkpoint or an exported graph, before any threshold is applied to them."""
 
 import sys
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -206,7 +207,9 @@ def load_scorer(model: Path, model_name: str | None = None, precision: str | Non
 def _checkpoint(path: Path, name: str | None) -> CheckpointScorer:
     from anomalib_defect_plugins.inference.run_model import load_checkpoint
 
-    return CheckpointScorer(load_checkpoint(path, find_class(path, name)))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # of packages that anomalib imports
+        return CheckpointScorer(load_checkpoint(path, find_class(path, name)))
 
 
 def find_class(path: Path, name: str | None) -> "type[AnomalibModule]":
