@@ -81,6 +81,29 @@ def region_rule(network: openvino.Model) -> RegionRule | None:
     return RegionRule(NORMALIZED_THRESHOLD if note["normalized"] else note["pixel_threshold"], note["min_area"])
 
 
+def threshold_line(model: Path, threshold: float | None) -> str:
+    """Describe where the threshold of a graph comes from, and what was measured with it, in one line.
+
+    Args:
+        model: The graph.
+        threshold: Threshold that is used instead of the graph's own.
+    """
+    if threshold is not None:
+        return f"threshold: {threshold:g}, given (--threshold); its error rates are not known"
+    note = read_note(openvino.Core().read_model(model))
+    if not note:
+        return "threshold: the model's own; its error rates are not recorded, 'anomalib-defects threshold' states them"
+    rates = [f"{name.replace('_', ' ')} {_rate(note[name])}" for name in ("misses", "false_alarms") if note.get(name)]
+    return (
+        f"threshold: {note['rule']}, from {note['good']} good and {note['bad']} defective images "
+        f"({note['threshold_origin']}); {', '.join(rates)}"
+    )
+
+
+def _rate(rate: dict[str, float]) -> str:
+    return f"{rate['count']} of {rate['total']} ({100 * rate['low']:.3g} to {100 * rate['high']:.3g} %)"
+
+
 def is_normalized(network: openvino.Model) -> bool:
     """Whether a graph was exported with thresholds, and normalises scores and maps to [0, 1] by them."""
     if note := read_note(network):

@@ -31,6 +31,7 @@ from PIL import Image
 from anomalib_defect_plugins.core.errors import InvalidInputError, UserError
 from anomalib_defect_plugins.core.image_io import Size, read_image
 from anomalib_defect_plugins.core.region_masks import RegionMasks
+from anomalib_defect_plugins.core.image_statistics import image_statistics
 from anomalib_defect_plugins.core.regions import region_score
 from anomalib_defect_plugins.core.value_range import uses_little_range
 from anomalib_defect_plugins.inference.graph_checks import check_graph, is_normalized, region_rule
@@ -177,7 +178,7 @@ class Inspector:
                 rows[number]["error"] = _reason(error)
             else:
                 by_shape.setdefault(image.shape, {})[number] = image
-                rows[number] |= {"width": width, "height": height}
+                rows[number] |= {"width": width, "height": height, **image_statistics(image)}
                 if uses_little_range(image):
                     rows[number][LITTLE_RANGE] = True
             rows[number]["seconds"] = time.perf_counter() - start

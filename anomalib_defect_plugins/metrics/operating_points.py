@@ -245,7 +245,9 @@ def error_counts(good: Scores, bad: Scores) -> tuple[Scores, npt.NDArray[np.intp
     return thresholds, misses, false_alarms
 
 
-def normal_tolerance_limit(values: Scores, share: float, confidence: float = CONFIDENCE) -> float:
+def normal_tolerance_limit(
+    values: Scores, share: float, confidence: float = CONFIDENCE, size: int | None = None
+) -> float:
     """Return a limit that at most a share of a normal distribution exceeds, from a few values of it.
 
     The factor is that of the non-central t distribution (Owen, Factors for one-sided tolerance limits, 1963): 7.66
@@ -255,8 +257,9 @@ def normal_tolerance_limit(values: Scores, share: float, confidence: float = CON
         values: At least two values, shape (N,).
         share: Share of the distribution above the limit.
         confidence: Confidence level.
+        size: Number of values that count as independent; all by default.
     """
-    size = len(values)
+    size = len(values) if size is None else size
     factor = float(nctdtrit(size - 1, ndtri(1 - share) * math.sqrt(size), confidence)) / math.sqrt(size)
     return float(np.mean(values) + factor * np.std(values, ddof=1))
 

@@ -10,6 +10,7 @@ from anomalib_defect_plugins.post_processing.label_free import (
     OtsuPostProcessor,
     ReferencePostProcessor,
     SigmaPostProcessor,
+    unseen_views,
 )
 from anomalib_defect_plugins.post_processing.regions import RegionPostProcessor
 from anomalib_defect_plugins.post_processing.thresholds import set_thresholds
@@ -24,4 +25,5 @@ __all__ = [
     "SigmaPostProcessor",
     "UnitPostProcessor",
     "set_thresholds",
+    "unseen_views",
 ]

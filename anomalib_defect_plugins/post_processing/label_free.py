@@ -14,9 +14,18 @@ from anomalib.data import Batch
 from lightning import LightningModule, Trainer
 from skimage.filters import threshold_otsu
 from torch import Tensor
+from torch.nn.functional import interpolate
 
 from anomalib_defect_plugins.layers.restricted_forward import values_inside
+from anomalib_defect_plugins.metrics.operating_points import check_share, normal_tolerance_limit
 from anomalib_defect_plugins.post_processing.base import DefectPostProcessor, UnitPostProcessor, just_above
+
+
+CORNER = 0.75
+"""Sides of the corner of a view, as a part of those of the image."""
+
+INDEPENDENT_VIEWS = 4
+"""Number of views of an image that count as independent: an image has four quarters without a common pixel."""
 
 
 class _LabelFreePostProcessor(DefectPostProcessor):
@@ -93,33 +102,68 @@ class SigmaPostProcessor(_PooledPostProcessor):
         return float(values.mean(dtype=np.float64) + self.sigmas * values.std(dtype=np.float64))
 
 
+def unseen_views(image: Tensor) -> Tensor:
+    """Return views of normal images that a model has not been trained on, and that show normal texture all the same.
+
+    They are the enlarged corners of an image, three quarters of its sides, and its reflections and rotations.
+
+    Args:
+        image: Images, shape (B, 3, H, W).
+
+    Returns:
+        Views, shape (N, 3, H, W): nine of each square image, and seven of any other.
+    """
+    height, width = image.shape[-2:]
+    down, across = (round(CORNER * side) for side in (height, width))
+    corners = [
+        image[..., top : top + down, left : left + across] for top in (0, height - down) for left in (0, width - across)
+    ]
+    enlarged = [interpolate(corner, (height, width), mode="bilinear", antialias=True) for corner in corners]
+    turns = [image.flip(-1), image.flip(-2), image.flip(-1, -2)]
+    turns += [image.rot90(quarters, (-2, -1)) for quarters in (1, 3) if height == width]
+    return torch.cat([*enlarged, *turns])
+
+
 class ReferencePostProcessor(_LabelFreePostProcessor):
     """Thresholds from the model's response to normal images; no other images are needed.
 
-    The pixel threshold is just above a percentile of their maps, the image threshold just above their highest score.
-    Without validation images, scores are scaled so that the lowest normal pixel becomes 0 and the threshold 0.5.
+    The pixel threshold is just above a percentile of their maps. The image threshold is the tolerance limit of the
+    scores of views that the model was not trained on, see :func:`unseen_views`: the scores of training images are lower
+    than those of any other normal image. Without validation images, scores are scaled so that the lowest normal pixel
+    becomes 0 and the threshold 0.5.
 
     Args:
         percentile: Percentage of normal pixels below the threshold.
+        false_alarm_rate: Maximum share of good images above the threshold, with 95 % confidence if their scores are
+            distributed like those of the views. Views of one image resemble each other, so that they count as
+            ``INDEPENDENT_VIEWS``.
     """
 
     needs_validation = False
 
-    def __init__(self, percentile: float = 99.8) -> None:
+    def __init__(self, percentile: float = 99.8, false_alarm_rate: float = 0.05) -> None:
+        check_share("false_alarm_rate", false_alarm_rate)
         super().__init__()
         self.percentile = percentile
+        self.false_alarm_rate = false_alarm_rate
 
-    def set_reference(self, anomaly_map: Tensor, pred_score: Tensor) -> None:
+    def set_reference(self, anomaly_map: Tensor, pred_score: Tensor, unseen_score: Tensor | None = None) -> None:
         """Compute the thresholds from the response to normal images.
 
         Args:
             anomaly_map: Raw anomaly maps, or their values in the region of interest, any shape.
             pred_score: Raw scores, shape (B,).
+            unseen_score: Raw scores of views that the model was not trained on, shape (N,), N at least 2. Without them,
+                the image threshold is just above the highest score, and most unseen images may be above it.
         """
         flat = anomaly_map.detach().flatten()
         rank = max(1, min(flat.numel(), round(self.percentile / 100 * flat.numel())))
         self._pixel_threshold.copy_(just_above(flat.kthvalue(rank).values))
         self._image_threshold.copy_(just_above(pred_score.max(), flat.min()))
+        if unseen_score is not None:
+            scores = unseen_score.detach().double().cpu().numpy()
+            limit = normal_tolerance_limit(scores, self.false_alarm_rate, size=min(INDEPENDENT_VIEWS, len(scores)))
+            self._image_threshold.clamp_(min=limit)
         self.pixel_min.copy_(flat.min())
         self.pixel_max.copy_(2 * self._pixel_threshold - self.pixel_min)
         self.image_min.copy_(self.pixel_min)
