@@ -4,6 +4,7 @@ A threshold that is the score of a normal image or pixel is moved to the next hi
 threshold are defective.
 """
 
+import logging
 from abc import ABC, abstractmethod
 from typing import Any, cast
 
@@ -20,6 +21,14 @@ from anomalib_defect_plugins.layers.restricted_forward import values_inside
 from anomalib_defect_plugins.metrics.operating_points import check_share, normal_tolerance_limit
 from anomalib_defect_plugins.post_processing.base import DefectPostProcessor, UnitPostProcessor, just_above
 
+logger = logging.getLogger(__name__)
+
+MIN_SEPARATION = 0.75
+"""Part of the variance of all pixels between the two kinds, from which there are two: that of a uniform distribution;
+of a normal one, it is 2 / pi."""
+
+MAX_RARE_SHARE = 0.03
+"""Share of pixels above the control limit up to which defects are rare; 0.6 % of a normal distribution are above it."""
 
 CORNER = 0.75
 """Sides of the corner of a view, as a part of those of the image."""
@@ -82,8 +91,20 @@ class OtsuPostProcessor(_PooledPostProcessor):
     """Otsu's threshold of the pooled anomaly maps, for defects that cover a considerable fraction of the pixels."""
 
     def choose_threshold(self, values: npt.NDArray[np.float32]) -> float:
-        """Return Otsu's threshold, computed from a histogram of 1024 bins."""
-        return float(threshold_otsu(values, nbins=1024))  # type: ignore[no-untyped-call]
+        """Return Otsu's threshold, computed from a histogram of 1024 bins; warn if the pixels are not of two kinds."""
+        threshold = float(threshold_otsu(values, nbins=1024))  # type: ignore[no-untyped-call]
+        above = values > threshold
+        share, variance = float(above.mean()), float(values.var(dtype=np.float64))
+        if 0 < share < 1:
+            distance = float(values[above].mean(dtype=np.float64) - values[~above].mean(dtype=np.float64))
+            separation = share * (1 - share) * distance**2 / variance
+            if separation < MIN_SEPARATION:
+                logger.warning(
+                    "otsu does not fit: the anomaly maps are not of two kinds (separation %.2f, less than %.2f), so "
+                    "that the threshold divides normal pixels; use sigma or reference, or 'anomalib-defects threshold'",
+                    *(separation, MIN_SEPARATION),
+                )
+        return threshold
 
 
 class SigmaPostProcessor(_PooledPostProcessor):
@@ -98,8 +119,16 @@ class SigmaPostProcessor(_PooledPostProcessor):
         self.sigmas = sigmas
 
     def choose_threshold(self, values: npt.NDArray[np.float32]) -> float:
-        """Return mean + sigmas * standard deviation."""
-        return float(values.mean(dtype=np.float64) + self.sigmas * values.std(dtype=np.float64))
+        """Return mean + sigmas * standard deviation; warn if too many pixels are above it for rare defects."""
+        threshold = float(values.mean(dtype=np.float64) + self.sigmas * values.std(dtype=np.float64))
+        share = float((values > threshold).mean())
+        if share > MAX_RARE_SHARE:
+            logger.warning(
+                "sigma does not fit: %.1f %% of all pixels are above %g standard deviations, so that defects are not "
+                "rare or the maps have a long tail; use otsu, or 'anomalib-defects threshold'",
+                *(100 * share, self.sigmas),
+            )
+        return threshold
 
 
 def unseen_views(image: Tensor) -> Tensor:

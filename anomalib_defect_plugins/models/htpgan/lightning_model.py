@@ -243,7 +243,7 @@ class HtpGan(CustomTrainLoader, DefectModel, AnomalibModule):
             self.model.eval()
             with torch.no_grad():
                 output = self.model(image)
-                unseen = [self.model(view).pred_score for view in unseen_views(image).split(1)]
+                unseen = [self.model(view[None]).pred_score for view in unseen_views(image)]
             self.model.train()
             values = values_inside(self, output.anomaly_map)
             self.post_processor.set_reference(values, output.pred_score, torch.cat(unseen))
