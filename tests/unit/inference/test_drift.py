@@ -84,7 +84,7 @@ def test_images_that_resemble_their_neighbours_raise_few_alerts() -> None:
             pd.DataFrame(part, columns=QUANTITIES).assign(path="a.png") for part in (values[:240], values[240:])
         )
         alerts += any(chart.alert is not None for chart in check_drift(reference, present).values())
-    assert alerts <= 2
+    assert alerts <= 6  # with independent images assumed, nearly all would
 
 
 def test_images_with_an_error_are_left_out(images: list[Image]) -> None:
@@ -124,6 +124,9 @@ def test_statistics_of_an_image_by_hand() -> None:
     found = image_statistics(image)
     assert found["brightness"] == pytest.approx(0.1)
     assert (found["centre_x"], found["centre_y"]) == pytest.approx((3.5 / 4, 0.25))
-    # Of the six differences of neighbours one is 0.8; the standard deviation is that of one in eight.
-    assert found["sharpness"] == pytest.approx((0.64 / 6) ** 0.5 / (0.64 / 8 - 0.01) ** 0.5)
+    # First differences: 0.8 in one row; second: 0.8.
+    assert found["sharpness"] == pytest.approx(1)
+    image[:, 0, 1] = 0.8  # first differences 0.8, -0.8, 0.8; second -1.6, 1.6
+    assert image_statistics(image)["sharpness"] == pytest.approx((2 * 4 / 3) ** 0.5)
+    assert image_statistics(0.5 * image)["sharpness"] == pytest.approx((2 * 4 / 3) ** 0.5)
     assert image_statistics(np.ones((3, 1, 1)))["sharpness"] == 0
