@@ -90,6 +90,9 @@ def _run(options: argparse.Namespace) -> int:
     if options.regions and (maps is None or options.regions.suffix.lower() != ".json"):
         msg = f"--regions {options.regions} is made of maps: pass --maps DIR, and a file with the suffix .json"
         raise InvalidInputError(msg)
+    if options.reference and not settings.is_whole:
+        msg = "--reference compares whole images; leave --tile and --roi-mask out"
+        raise InvalidInputError(msg)
     reference = None if options.reference is None else read_reference(options.reference)
     start = time.perf_counter()
     counts = inspect_images(options.model, options.images, options.out, settings, options.runner, options.address)

@@ -30,8 +30,8 @@ from PIL import Image
 
 from anomalib_defect_plugins.core.errors import InvalidInputError, UserError
 from anomalib_defect_plugins.core.image_io import Size, read_image
-from anomalib_defect_plugins.core.region_masks import RegionMasks
 from anomalib_defect_plugins.core.image_statistics import image_statistics
+from anomalib_defect_plugins.core.region_masks import RegionMasks
 from anomalib_defect_plugins.core.regions import region_score
 from anomalib_defect_plugins.core.value_range import uses_little_range
 from anomalib_defect_plugins.inference.graph_checks import check_graph, is_normalized, region_rule
@@ -118,6 +118,9 @@ class Inspector:
         self.size = check_graph(network, settings.threshold, settings.batch, settings.maps)
         self.is_raw = not is_normalized(network)
         self.regions = region_rule(network) if settings.threshold is None else None
+        if self.regions is not None and not settings.is_whole:
+            msg = "the model has a minimum area of defects, which tiles may divide; leave --tile and --roi-mask out"
+            raise InvalidInputError(msg)
         self.graphs: dict[tuple[int, ...] | None, _CompiledGraph] = {}
         self.lock = threading.Lock()
         common_size = self.size or size
@@ -195,7 +198,8 @@ class Inspector:
             image = WholeImage(path, self.splitting, self._infer, maps and maps / f"{number:08}")
             row |= {"width": image.width, "height": image.height}
             score, label = image.inspect(self.is_raw)
-            row |= self._prediction({"pred_score": np.array(score), "pred_label": np.array(label)}, 0)
+            outputs = {"pred_score": np.array(score), "pred_label": np.array(label)}
+            row |= self._prediction(outputs, 0, (image.height, image.width))
             if uses_little_range(image.first_rows):
                 row[LITTLE_RANGE] = True
         except Exception as error:  # noqa: BLE001 - decoders raise errors of many types on a broken file
