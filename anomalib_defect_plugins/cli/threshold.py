@@ -94,8 +94,8 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def _rule(options: argparse.Namespace) -> "Rule":
+    from anomalib_defect_plugins.core.operating_points import Costs, check_share
     from anomalib_defect_plugins.inference.choose_threshold import Rule
-    from anomalib_defect_plugins.metrics.operating_points import Costs, check_share
 
     costs = [options.cost_miss, options.cost_false_alarm, options.defect_rate]
     has_costs = any(cost is not None for cost in costs)

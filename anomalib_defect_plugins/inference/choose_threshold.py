@@ -13,10 +13,7 @@ import numpy as np
 
 from anomalib_defect_plugins.core.errors import InvalidInputError
 from anomalib_defect_plugins.core.files import atomic_path, write_bytes, write_text
-from anomalib_defect_plugins.inference.graph_thresholds import GraphThresholds, write_graph
-from anomalib_defect_plugins.inference.labelled_images import LabelledImage
-from anomalib_defect_plugins.inference.scoring import CheckpointScorer, ImageScorer, load_scorer
-from anomalib_defect_plugins.metrics.operating_points import (
+from anomalib_defect_plugins.core.operating_points import (
     CONFIDENCE,
     Costs,
     OperatingPoint,
@@ -31,6 +28,9 @@ from anomalib_defect_plugins.metrics.operating_points import (
     upper_limit,
     widened,
 )
+from anomalib_defect_plugins.inference.graph_thresholds import GraphThresholds, write_graph
+from anomalib_defect_plugins.inference.labelled_images import LabelledImage
+from anomalib_defect_plugins.inference.scoring import CheckpointScorer, ImageScorer, load_scorer
 from anomalib_defect_plugins.report.operating_point import draw_histogram, render_png
 
 NOTE = "anomalib_defects_operating_point"

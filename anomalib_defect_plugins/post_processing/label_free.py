@@ -17,8 +17,8 @@ from skimage.filters import threshold_otsu
 from torch import Tensor
 from torch.nn.functional import interpolate
 
+from anomalib_defect_plugins.core.operating_points import check_share, normal_tolerance_limit
 from anomalib_defect_plugins.layers.restricted_forward import values_inside
-from anomalib_defect_plugins.metrics.operating_points import check_share, normal_tolerance_limit
 from anomalib_defect_plugins.post_processing.base import DefectPostProcessor, UnitPostProcessor, just_above
 
 logger = logging.getLogger(__name__)

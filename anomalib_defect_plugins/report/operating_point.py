@@ -5,7 +5,7 @@ import io
 import numpy as np
 from matplotlib.figure import Figure
 
-from anomalib_defect_plugins.metrics.operating_points import Costs, OperatingPoint, Scores, error_counts
+from anomalib_defect_plugins.core.operating_points import Costs, OperatingPoint, Scores, error_counts
 from anomalib_defect_plugins.report.plot_style import INK, MUTED, PALETTE, plot_style
 
 BINS = 60

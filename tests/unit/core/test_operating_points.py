@@ -7,7 +7,7 @@ import pytest
 from scipy.stats import beta, binomtest, norm
 
 from anomalib_defect_plugins.core.errors import InvalidInputError
-from anomalib_defect_plugins.metrics.operating_points import (
+from anomalib_defect_plugins.core.operating_points import (
     Costs,
     OperatingPoint,
     Scores,
