@@ -319,7 +319,8 @@ class RunExecution:
         # As in results of older versions, without validation images.
         rows = sorted(line for line in lines if not line.startswith("val,"))
         counts = {name: len(tables[name]) for name in ("train", "test")}
-        return {**counts, "hash": sha256("\n".join(rows).encode()).hexdigest()}
+        digest = sha256("\n".join(rows).encode()).hexdigest()
+        return {**counts, "hash": digest, "validation": str(ValSplitMode(self.data.val_split_mode).value)}
 
     def _profile(self, folder: Path, image_size: Size) -> dict[str, Any]:
         from anomalib_defect_plugins.benchmark.profile import profile

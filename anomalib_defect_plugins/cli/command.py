@@ -4,12 +4,23 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from anomalib_defect_plugins.cli import benchmark, convert, data, demo, inspect, list_plugins, new, report, synthesize
+from anomalib_defect_plugins.cli import (
+    benchmark,
+    convert,
+    data,
+    demo,
+    inspect,
+    list_plugins,
+    new,
+    report,
+    synthesize,
+    threshold,
+)
 from anomalib_defect_plugins.cli.telemetry import disable_telemetry
 from anomalib_defect_plugins.core.environment import show_traceback
 from anomalib_defect_plugins.core.errors import error_line
 
-COMMANDS = (list_plugins, data, convert, synthesize, benchmark, report, inspect, demo, new)
+COMMANDS = (list_plugins, data, convert, synthesize, benchmark, report, threshold, inspect, demo, new)
 """Modules of the subcommands, in the order of ``--help``."""
 
 

@@ -13,8 +13,8 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     """Add the subcommand."""
     about = (
         "Inspect all images of a folder or a list with a model exported by 'anomalib export --export_type openvino'. "
-        "The table has a row for each image, in order: path, score, pred_label (1: defective), width, height, seconds, "
-        "error. An interrupted run is resumed by the same command."
+        "The table has a row for each image, in order: path, score, pred_label (1: defective), width, height, "
+        "brightness, sharpness, centre_x, centre_y, seconds, error. An interrupted run is resumed by the same command."
     )
     command = commands.add_parser(
         "inspect", help="inspect many images with an exported model", description=about, allow_abbrev=False
@@ -56,12 +56,21 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     command.add_argument(
         "--roi-mask", type=Path, help="region of interest: mask, LabelMe file, or folder with one for each image"
     )
+    command.add_argument(
+        "--reference",
+        metavar="TABLE",
+        type=Path,
+        help="table of an earlier inspection, to find drift of scores, brightness, sharpness and position; writes a "
+        "control chart beside the table",
+    )
     command.add_argument("--runner", choices=RUNNERS, default="local", help="where to run; default: local")
     command.add_argument("--address", help="address of the Ray cluster; by default Ray is started on this machine")
     command.set_defaults(run=_run)
 
 
 def _run(options: argparse.Namespace) -> int:
+    from anomalib_defect_plugins.inference.drift import read_reference, report_drift
+    from anomalib_defect_plugins.inference.graph_checks import threshold_line
     from anomalib_defect_plugins.inference.openvino import InspectSettings
 
     maps = options.maps and options.maps.absolute()
@@ -81,6 +90,10 @@ def _run(options: argparse.Namespace) -> int:
     if options.regions and (maps is None or options.regions.suffix.lower() != ".json"):
         msg = f"--regions {options.regions} is made of maps: pass --maps DIR, and a file with the suffix .json"
         raise InvalidInputError(msg)
+    if options.reference and not settings.is_whole:
+        msg = "--reference compares whole images; leave --tile and --roi-mask out"
+        raise InvalidInputError(msg)
+    reference = None if options.reference is None else read_reference(options.reference)
     start = time.perf_counter()
     counts = inspect_images(options.model, options.images, options.out, settings, options.runner, options.address)
     rate = counts["inspected"] / (time.perf_counter() - start)
@@ -94,4 +107,7 @@ def _run(options: argparse.Namespace) -> int:
         root = options.images if options.images.is_dir() else None
         number = write_regions(options.out, maps, options.regions, root)
         sys.stdout.write(f"{number} regions: {options.regions}\n")
+    sys.stdout.write(f"{threshold_line(options.model, options.threshold)}\n")
+    if reference is not None:
+        sys.stdout.write(f"{report_drift(reference, options.out)}\n")
     return 0

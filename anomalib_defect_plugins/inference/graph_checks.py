@@ -1,13 +1,21 @@
 """Checks of exported OpenVINO graphs before they inspect images."""
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 import openvino
 
 from anomalib_defect_plugins.core.errors import InvalidInputError
 from anomalib_defect_plugins.core.image_io import Size
+
+NOTE = "anomalib_defects_operating_point"
+"""Key of the record of an operating point in the metadata of a graph."""
+
+NORMALIZED_THRESHOLD = 0.5
+"""Threshold of scores and maps that a graph has normalised."""
 
 
 def check_graph(network: openvino.Model, threshold: float | None, batch: int, maps: Path | None) -> Size | None:
@@ -42,6 +50,64 @@ def has_threshold(network: openvino.Model) -> bool:
 
     anomalib 2.7 exports models without thresholds with NaN as the threshold, which labels raw scores above 0.5.
     """
+    return bool(read_note(network)) or is_normalized(network)
+
+
+def read_note(network: openvino.Model) -> dict[str, Any]:
+    """Return the record of the operating point in a graph, OpenVINO or ONNX; empty if there is none."""
+    for keys in ([NOTE], ["framework", NOTE]):
+        if network.has_rt_info(keys):
+            return dict(json.loads(network.get_rt_info(keys).astype(str)))
+    return {}
+
+
+class RegionRule(NamedTuple):
+    """What makes an image defective, if defects have a minimum area.
+
+    Args:
+        threshold: Threshold of the anomaly map.
+        min_area: Minimum area of a region at or above it, in pixels of the image.
+    """
+
+    threshold: float
+    min_area: int
+
+
+def region_rule(network: openvino.Model) -> RegionRule | None:
+    """Return the rule of a graph whose operating point has a minimum area, which the graph itself cannot apply."""
+    note = read_note(network)
+    if note.get("min_area", 1) <= 1:
+        return None
+    return RegionRule(NORMALIZED_THRESHOLD if note["normalized"] else note["pixel_threshold"], note["min_area"])
+
+
+def threshold_line(model: Path, threshold: float | None) -> str:
+    """Describe where the threshold of a graph comes from, and what was measured with it, in one line.
+
+    Args:
+        model: The graph.
+        threshold: Threshold that is used instead of the graph's own.
+    """
+    if threshold is not None:
+        return f"threshold: {threshold:g}, given (--threshold); its error rates are not known"
+    note = read_note(openvino.Core().read_model(model))
+    if not note:
+        return "threshold: the model's own; its error rates are not recorded, 'anomalib-defects threshold' states them"
+    rates = [f"{name.replace('_', ' ')} {_rate(note[name])}" for name in ("misses", "false_alarms") if note.get(name)]
+    return (
+        f"threshold: {note['rule']}, from {note['good']} good and {note['bad']} defective images "
+        f"({note['threshold_origin']}); {', '.join(rates)}"
+    )
+
+
+def _rate(rate: dict[str, float]) -> str:
+    return f"{rate['count']} of {rate['total']} ({100 * rate['low']:.3g} to {100 * rate['high']:.3g} %)"
+
+
+def is_normalized(network: openvino.Model) -> bool:
+    """Whether a graph was exported with thresholds, and normalises scores and maps to [0, 1] by them."""
+    if note := read_note(network):
+        return bool(note["normalized"])
     labels = [output for output in network.outputs if "pred_label" in output.names]
     return bool(labels) and not any(_is_nan(node) for node in _sources(labels[0].get_node()))
 

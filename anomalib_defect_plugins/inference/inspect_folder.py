@@ -274,10 +274,11 @@ def _inspect_part(
 @lru_cache(maxsize=1)
 def _inspector(model: Path, settings: "InspectSettings", size: "Size | None", cores: int | None = None) -> "Inspector":
     """Load a model, once per worker of a cluster."""
+    from anomalib_defect_plugins.inference.graph_checks import has_threshold
     from anomalib_defect_plugins.inference.openvino import Inspector
 
     inspector = Inspector(_read_graph(model), settings, size, cores)
-    if inspector.is_raw:
+    if not has_threshold(inspector.network):
         sys.stderr.write(
             f"warning: {model.name} has no threshold of its own: its scores are taken as raw, and maps are written as "
             "TIFF with 32-bit values\n"

@@ -30,9 +30,11 @@ from PIL import Image
 
 from anomalib_defect_plugins.core.errors import InvalidInputError, UserError
 from anomalib_defect_plugins.core.image_io import Size, read_image
+from anomalib_defect_plugins.core.image_statistics import image_statistics
 from anomalib_defect_plugins.core.region_masks import RegionMasks
+from anomalib_defect_plugins.core.regions import region_score
 from anomalib_defect_plugins.core.value_range import uses_little_range
-from anomalib_defect_plugins.inference.graph_checks import check_graph, has_threshold
+from anomalib_defect_plugins.inference.graph_checks import check_graph, is_normalized, region_rule
 from anomalib_defect_plugins.inference.resumable_table import (
     LITTLE_RANGE,
     ROWS_PER_PART,
@@ -114,7 +116,11 @@ class Inspector:
         self.network = network
         self.threads = threads
         self.size = check_graph(network, settings.threshold, settings.batch, settings.maps)
-        self.is_raw = not has_threshold(network)
+        self.is_raw = not is_normalized(network)
+        self.regions = region_rule(network) if settings.threshold is None else None
+        if self.regions is not None and not settings.is_whole:
+            msg = "the model has a minimum area of defects, which tiles may divide; leave --tile and --roi-mask out"
+            raise InvalidInputError(msg)
         self.graphs: dict[tuple[int, ...] | None, _CompiledGraph] = {}
         self.lock = threading.Lock()
         common_size = self.size or size
@@ -175,7 +181,7 @@ class Inspector:
                 rows[number]["error"] = _reason(error)
             else:
                 by_shape.setdefault(image.shape, {})[number] = image
-                rows[number] |= {"width": width, "height": height}
+                rows[number] |= {"width": width, "height": height, **image_statistics(image)}
                 if uses_little_range(image):
                     rows[number][LITTLE_RANGE] = True
             rows[number]["seconds"] = time.perf_counter() - start
@@ -192,7 +198,8 @@ class Inspector:
             image = WholeImage(path, self.splitting, self._infer, maps and maps / f"{number:08}")
             row |= {"width": image.width, "height": image.height}
             score, label = image.inspect(self.is_raw)
-            row |= self._prediction({"pred_score": np.array(score), "pred_label": np.array(label)}, 0)
+            outputs = {"pred_score": np.array(score), "pred_label": np.array(label)}
+            row |= self._prediction(outputs, 0, (image.height, image.width))
             if uses_little_range(image.first_rows):
                 row[LITTLE_RANGE] = True
         except Exception as error:  # noqa: BLE001 - decoders raise errors of many types on a broken file
@@ -218,7 +225,8 @@ class Inspector:
             return
         for index, number in enumerate(images):
             rows[number]["seconds"] += seconds
-            rows[number] |= self._prediction(outputs, index)
+            size = rows[number]["height"], rows[number]["width"]
+            rows[number] |= self._prediction(outputs, index, size)
             if self.settings.maps:
                 _write_map(outputs["anomaly_map"][index], self.settings.maps / f"{number:08}", self.is_raw)
 
@@ -228,11 +236,15 @@ class Inspector:
             return images[0][None]
         return np.stack(images + images[-1:] * (self.settings.batch - len(images)))
 
-    def _prediction(self, outputs: dict[str, npt.NDArray[Any]], index: int) -> InspectionRow:
+    def _prediction(self, outputs: dict[str, npt.NDArray[Any]], index: int, size: Size) -> InspectionRow:
         score = float(outputs["pred_score"].reshape(-1)[index])
         if not np.isfinite(score):
             return {"error": f"the model returns the score {score}"}
         threshold = self.settings.threshold
+        if self.regions is not None:
+            anomaly_map = outputs["anomaly_map"][index]
+            score = region_score(anomaly_map.reshape(anomaly_map.shape[-2:]), size, self.regions.min_area)
+            threshold = self.regions.threshold
         # In single precision, so that a score of 0.7 reaches a threshold of 0.7.
         reached = threshold is not None and np.float32(score) >= np.float32(threshold)
         pred_label = outputs["pred_label"].reshape(-1)[index] if threshold is None else reached
@@ -267,7 +279,8 @@ class Inspector:
 
     def _outputs(self) -> list[str]:
         label = ["pred_label"] if self.settings.threshold is None else []
-        return ["pred_score", *label, *(["anomaly_map"] if self.settings.maps else [])]
+        has_maps = self.settings.maps or self.regions is not None
+        return ["pred_score", *label, *(["anomaly_map"] if has_maps else [])]
 
 
 class _GraphError(RuntimeError):

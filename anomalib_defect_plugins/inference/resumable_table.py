@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 
 from anomalib_defect_plugins.core.errors import InvalidInputError
 from anomalib_defect_plugins.core.files import atomic_path, write_text
+from anomalib_defect_plugins.core.image_statistics import COLUMNS
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -34,6 +35,9 @@ ROWS_PER_PART = 256
 
 PARTS_PER_ROW_GROUP = 32
 """One row group is in memory at a time when the parts are joined."""
+
+RENAMED = {"verdict": "pred_label"}
+"""Columns of older parts, and what they are called now."""
 
 SETTINGS_FILE, LIST_FILE, LOCK_FILE = "settings.json", "list.txt", ".lock"
 
@@ -54,12 +58,14 @@ def schema() -> "pa.Schema":
     """Return the columns of the table.
 
     ``path`` as listed; ``score``, the model's ``pred_score``; ``pred_label``, 1 if defective; ``width`` and ``height``
-    of the file in pixels; ``seconds`` for decoding and inference, without waiting; ``error``, one line. After an error
-    ``score`` and ``pred_label`` are null, and so is the size if the file could not be read.
+    of the file in pixels; ``brightness``, ``sharpness``, ``centre_x`` and ``centre_y``, see ``image_statistics``;
+    ``seconds`` for decoding and inference, without waiting; ``error``, one line. After an error ``score`` and
+    ``pred_label`` are null, and so is all about the image if the file could not be read.
     """
     import pyarrow as pa
 
     numbers = {"score": pa.float64(), "pred_label": pa.int8(), "width": pa.int32(), "height": pa.int32()}
+    numbers |= dict.fromkeys(COLUMNS, pa.float64())
     return pa.schema({"path": pa.string(), **numbers, "seconds": pa.float64(), "error": pa.string()})
 
 
@@ -196,10 +202,16 @@ class ResumableTable:
         return counts
 
     def _read_part(self, number: int) -> "pa.Table":
-        """Read a part; those of older versions have other names for the same columns."""
+        """Read a part; those of older versions have another name for a column, and lack some."""
+        import pyarrow as pa
         import pyarrow.parquet as pq
 
-        return pq.read_table(self._part_path(number)).rename_columns(schema().names)
+        table = pq.read_table(self._part_path(number))
+        table = table.rename_columns([RENAMED.get(name, name) for name in table.column_names])
+        for field in schema():
+            if field.name not in table.column_names:
+                table = table.append_column(field, pa.nulls(len(table), field.type))
+        return table.select(schema().names)
 
     def _part_path(self, number: int) -> Path:
         return self.folder / f"part-{number:05}.parquet"

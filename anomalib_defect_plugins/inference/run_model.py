@@ -206,17 +206,26 @@ def model_class(name: str) -> "type[AnomalibModule]":
     return candidate
 
 
-def _load_checkpoint(path: Path, record: RunRecord) -> LoadedModel:
+def load_checkpoint(path: Path, cls: "type[AnomalibModule]") -> "AnomalibModule":
+    """Load a checkpoint on the CPU, in evaluation mode, with weights only and never pickled objects.
+
+    Raises:
+        Exception: Any of ``LOAD_ERRORS`` if the checkpoint is damaged or one of another model.
+    """
     import torch
 
-    cls = model_class(record.run.model.class_path or "")
     options: dict[str, Any] = {"evaluator": False, "visualizer": False}
     if "pre_trained" in inspect.signature(cls.__init__).parameters:
         options["pre_trained"] = False  # the weights are in the checkpoint and need not be downloaded
     with torch.random.fork_rng(devices=[]):
         # _instantiator: a checkpoint must not choose the function that creates the model.
         module = cls.load_from_checkpoint(path, map_location="cpu", weights_only=True, _instantiator=None, **options)
-    return TorchModel(module.eval().requires_grad_(False), _thresholds(record))
+    return module.eval().requires_grad_(False)
+
+
+def _load_checkpoint(path: Path, record: RunRecord) -> LoadedModel:
+    module = load_checkpoint(path, model_class(record.run.model.class_path or ""))
+    return TorchModel(module, _thresholds(record))
 
 
 def _thresholds(record: RunRecord) -> Thresholds:

@@ -10,7 +10,10 @@ from anomalib_defect_plugins.post_processing.label_free import (
     OtsuPostProcessor,
     ReferencePostProcessor,
     SigmaPostProcessor,
+    unseen_views,
 )
+from anomalib_defect_plugins.post_processing.regions import RegionPostProcessor
+from anomalib_defect_plugins.post_processing.thresholds import set_thresholds
 
 __all__ = [
     "DefectPostProcessor",
@@ -18,6 +21,9 @@ __all__ = [
     "OpeningPostProcessor",
     "OtsuPostProcessor",
     "ReferencePostProcessor",
+    "RegionPostProcessor",
     "SigmaPostProcessor",
     "UnitPostProcessor",
+    "set_thresholds",
+    "unseen_views",
 ]

@@ -14,6 +14,7 @@ from anomalib_defect_plugins.report.examples import Example, select_examples
 from anomalib_defect_plugins.report.heat_map import heat_map
 from anomalib_defect_plugins.report.images import as_uri
 from anomalib_defect_plugins.report.labels import primary_metrics
+from anomalib_defect_plugins.report.operating_table import operating_table
 from anomalib_defect_plugins.report.plot_style import Mark, darken, marks
 from anomalib_defect_plugins.report.plots import PLOTS, render
 from anomalib_defect_plugins.report.summary import Summary, SummaryRow
@@ -76,7 +77,7 @@ def write_page(summary: Summary) -> str:
             captions=captions,
             tables=tables,
             swatches=swatches(summary),
-            metrics=tables.metric_tables(summary),
+            metrics=[*tables.metric_tables(summary), *filter(None, [operating_table(summary)])],
             fronts=captions.pareto_fronts(summary),
             plots={name: plot for name, plot in plots.items() if plot is not None},
             heat_maps=[heat_map(name, summary) for name in primary_metrics(summary.metrics)],

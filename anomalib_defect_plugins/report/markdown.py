@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 
 from anomalib_defect_plugins.report import captions, tables
+from anomalib_defect_plugins.report.operating_table import operating_table
 from anomalib_defect_plugins.report.summary import Summary
 from anomalib_defect_plugins.report.tables import Cell, Table
 
@@ -20,6 +21,7 @@ def write_markdown(summary: Summary, plots: Sequence[str]) -> str:
     parts += _section("Summary", captions.summary_note(summary), filter(None, [tables.summary_table(summary)]))
     parts += _section("Data sets", captions.DATA_SETS, tables.data_tables(summary))
     parts += _section("Metrics", captions.METRICS, tables.metric_tables(summary))
+    parts += _section("Operating points", "", filter(None, [operating_table(summary)]))
     parts += _plots(["categories"], plots, summary)
     latencies = [tables.latency_overview(summary), tables.latency_table(summary)]
     parts += _section("Latency", captions.latency_note(summary), filter(None, latencies))

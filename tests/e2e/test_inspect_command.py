@@ -72,7 +72,8 @@ def results(table: Path) -> pd.DataFrame:
 def test_a_folder_becomes_a_table(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     counts = inspect_images(folder / "model.xml", folder / "images", tmp_path / "out.parquet", InspectSettings())
     table = pd.read_parquet(tmp_path / "out.parquet")
-    assert list(table.columns) == ["path", "score", "pred_label", "width", "height", "seconds", "error"]
+    statistics = ["brightness", "sharpness", "centre_x", "centre_y"]
+    assert list(table.columns) == ["path", "score", "pred_label", "width", "height", *statistics, "seconds", "error"]
     assert table.path.tolist() == [str(folder / f"images/{number:02}.png") for number in range(32)] + [
         str(folder / "images/broken.png")
     ]

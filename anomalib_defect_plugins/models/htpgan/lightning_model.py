@@ -37,6 +37,7 @@ from anomalib_defect_plugins.post_processing import (
     OtsuPostProcessor,
     ReferencePostProcessor,
     SigmaPostProcessor,
+    unseen_views,
 )
 
 logger = logging.getLogger(__name__)
@@ -242,9 +243,10 @@ class HtpGan(CustomTrainLoader, DefectModel, AnomalibModule):
             self.model.eval()
             with torch.no_grad():
                 output = self.model(image)
+                unseen = [self.model(view[None]).pred_score for view in unseen_views(image)]
             self.model.train()
             values = values_inside(self, output.anomaly_map)
-            self.post_processor.set_reference(values, output.pred_score)
+            self.post_processor.set_reference(values, output.pred_score, torch.cat(unseen))
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Save the number of the noise of the reconstruction, which a resumed run keeps."""

@@ -5,15 +5,19 @@ import pytest
 import torch
 from anomalib.data import ImageBatch, InferenceBatch
 from anomalib.post_processing import PostProcessor
+from scipy.stats import norm
 from skimage.filters import threshold_otsu
 from torch import Tensor
 
+from anomalib_defect_plugins.core.operating_points import normal_tolerance_limit
 from anomalib_defect_plugins.post_processing import (
     OpeningPostProcessor,
     OtsuPostProcessor,
     ReferencePostProcessor,
     SigmaPostProcessor,
+    unseen_views,
 )
+from anomalib_defect_plugins.post_processing.label_free import CONFIDENCE, INDEPENDENT_VIEWS
 
 POOLED = [OtsuPostProcessor, SigmaPostProcessor]
 
@@ -212,3 +216,43 @@ def test_opening_is_restored_from_a_checkpoint() -> None:
     restored = OpeningPostProcessor()
     restored.load_checkpoint_config(OpeningPostProcessor(7).checkpoint_config())
     assert restored.size == 7
+
+
+def test_the_image_threshold_is_the_tolerance_limit_of_unseen_views() -> None:
+    post = ReferencePostProcessor()
+    unseen = torch.tensor([1.0, 1.2, 1.4, 1.6])
+    post.set_reference(torch.rand(1, 1, 8, 8), torch.tensor([0.9]), unseen)
+    expected = normal_tolerance_limit(unseen.double().numpy(), 0.05, CONFIDENCE, INDEPENDENT_VIEWS)
+    assert float(post.image_threshold) == pytest.approx(expected)
+    assert expected > 1.3 + 7.656 * float(unseen.std())  # the factor of three values at 95 % (ISO 16269-6, Table D.4)
+
+
+def test_a_good_image_like_the_views_is_rarely_flagged() -> None:
+    scores = 1 + 0.2 * torch.randn(1000, 3, generator=torch.Generator().manual_seed(0))
+    kept = 0
+    for unseen in scores:
+        post = ReferencePostProcessor(false_alarm_rate=0.05)
+        post.set_reference(torch.rand(1, 1, 4, 4), unseen[:1], unseen)
+        kept += norm.sf(float(post.image_threshold), 1, 0.2) <= 0.05
+    assert kept >= 960  # 97 %, less twice the standard deviation of 1,000 draws
+
+
+def test_views_are_unseen_and_normal() -> None:
+    image = torch.rand(1, 3, 16, 16)
+    views = unseen_views(image)
+    assert views.shape == (9, 3, 16, 16)
+    assert not any(torch.equal(view, image[0]) for view in views)
+    assert torch.allclose(views[4:].flatten(1).sort().values, image.flatten().sort().values)
+    assert unseen_views(torch.rand(1, 3, 16, 24)).shape == (7, 3, 16, 24)
+
+
+def test_otsu_and_sigma_say_when_they_do_not_fit(caplog: pytest.LogCaptureFixture) -> None:
+    normal = np.random.default_rng(0).normal(size=20_000).astype(np.float32)
+    OtsuPostProcessor().choose_threshold(normal)
+    assert "otsu does not fit: the anomaly maps are not of two kinds (separation 0.64" in caplog.text
+    caplog.clear()
+    SigmaPostProcessor().choose_threshold(normal)
+    OtsuPostProcessor().choose_threshold(np.concatenate([normal, normal + 8]))
+    assert not caplog.text
+    SigmaPostProcessor(sigmas=1).choose_threshold(np.concatenate([normal, normal[:5000] + 8]))
+    assert "sigma does not fit: 20.0 % of all pixels are above 1 standard deviations" in caplog.text

@@ -1,6 +1,7 @@
 """The content of a report: tables, plots and examples, in Markdown and HTML."""
 
 import argparse
+import json
 import re
 from collections.abc import Mapping, Sequence
 from html.parser import HTMLParser
@@ -18,6 +19,7 @@ from anomalib_defect_plugins.report.examples import select_examples
 from anomalib_defect_plugins.report.images import overlay
 from anomalib_defect_plugins.report.labels import metric_title, primary_metrics, three_significant, with_spread
 from anomalib_defect_plugins.report.markdown import escape, fenced
+from anomalib_defect_plugins.report.operating_table import operating_table, threshold_origin
 from anomalib_defect_plugins.report.plot_style import PALETTE, marks
 from anomalib_defect_plugins.report.plots import pareto_panels
 from anomalib_defect_plugins.report.summary import Summary, summarize
@@ -396,3 +398,24 @@ def test_an_unwritable_folder_is_an_error_of_one_line(tmp_path: Path) -> None:
     options = parse(root, "--out", tmp_path / "file")
     with pytest.raises(ValueError, match=r"cannot write .*file \(.*\); free space, or choose another folder"):
         options.run(options)
+
+
+def test_operating_points_name_the_images_behind_them_and_mark_thresholds_that_saw_test_labels(tmp_path: Path) -> None:
+    content = make_content(make_run("a", seed=0), {"image_AUROC": 0.9}) | {"thresholds": {"image": 0.5, "pixel": None}}
+    summary_of(tmp_path, content)
+    folder = tmp_path / "runs" / content["key"]
+    rows = [("good", 0, 0.2)] * 19 + [("good", 0, 0.7)] + [("crack", 1, 0.9)] * 8 + [("hole", 1, 0.1), ("hole", 1, 0.8)]
+    lines = [f"{n}.png,{label},{kind},{score},{int(score >= 0.5)},8,8," for n, (kind, label, score) in enumerate(rows)]
+    header = "image_path,label,defect_type,score,pred_label,width,height,map"
+    (folder / "images.csv").write_text("\n".join([header, *lines]))
+    table = operating_table(summarize(read_results(tmp_path)))
+    assert table is not None
+    # Clopper and Pearson: 1 of 10 is 0.25 to 44.5 %, 1 of 20 is 0.13 to 24.9 %.
+    expected = ["20", "10", "10.0 (0.3 to 44.5)", "5.0 (0.1 to 24.9)", "crack 8/8, hole 1/2"]
+    assert [cell.text for cell in table.rows[0]][3:8] == expected
+    assert table.rows[0][8].text == "not recorded"
+    content["run"]["data"]["init_args"] = {"val_split_mode": "same_as_test"}
+    (folder / "run.json").write_text(json.dumps(content))
+    summary = summarize(read_results(tmp_path))
+    assert threshold_origin(summary.rows[0].records[0]) == "test labels ‡"
+    assert "test labels ‡" in Path(write_report(tmp_path)).read_text(encoding="utf-8")
