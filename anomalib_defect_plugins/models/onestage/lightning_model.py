@@ -69,6 +69,8 @@ class OneStage(FittedDensity, DefectModel, IterativeTraining, AnomalibModule):
         density_weight: Weight of the Mahalanobis distance of the backbone's features to those of the normal training
             images, fitted after the last step, which is added to the log-odds of the map. 0, no backbone or a
             ``sigma`` select the map of the paper, in [0, 1].
+        spread_weight: Weight of the spread of these distances over an image, which is added to the image score; without
+            a density it has no effect.
         augment: Whether to mirror, rotate, scale and light training images and their masks at random.
         iterations: Number of training steps.
         learning_rate: Learning rate of Adam.
@@ -88,7 +90,9 @@ class OneStage(FittedDensity, DefectModel, IterativeTraining, AnomalibModule):
     supervision = Supervision.PIXEL_MASKS
     paper = "https://doi.org/10.3390/s20071829"
     threshold_option = "--model.sigma"
-    former_arguments = MappingProxyType({"backbone": None, "stages": None, "score": "mean", "density_weight": 0.0})
+    former_arguments = MappingProxyType(
+        {"backbone": None, "stages": None, "score": "mean", "density_weight": 0.0, "spread_weight": 0.0}
+    )
 
     model: OneStageModel
 
@@ -106,6 +110,7 @@ class OneStage(FittedDensity, DefectModel, IterativeTraining, AnomalibModule):
         score: str = "max",
         defect_weight: float | None = 0.1,
         density_weight: float = 3.0,
+        spread_weight: float = 30.0,
         augment: bool = True,
         iterations: int = 400,
         learning_rate: float = 1e-3,
@@ -118,7 +123,7 @@ class OneStage(FittedDensity, DefectModel, IterativeTraining, AnomalibModule):
         visualizer: Visualizer | bool = True,
     ) -> None:
         check_positive(iterations=iterations, learning_rate=learning_rate)
-        check_not_negative(encoder_rate=encoder_rate, density_weight=density_weight)
+        check_not_negative(encoder_rate=encoder_rate, density_weight=density_weight, spread_weight=spread_weight)
         self.size_multiple = TimmEncoder.strides[-1] if backbone else SegDecEncoder.strides[-1]
         if image_size is not None:
             self._check_size(image_size)
@@ -145,6 +150,7 @@ class OneStage(FittedDensity, DefectModel, IterativeTraining, AnomalibModule):
             stages,
             score,
             density_weight if backbone and sigma is None else 0.0,
+            spread_weight,
         )
         self.model.encoder.requires_grad_(backbone is None or encoder_rate > 0)
         self.defect_weight = defect_weight or 0.0

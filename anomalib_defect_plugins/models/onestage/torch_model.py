@@ -17,7 +17,7 @@ from torch.nn import functional
 
 from anomalib_defect_plugins.core.checks import check_fraction, check_not_negative, check_one_of
 from anomalib_defect_plugins.core.errors import InvalidInputError
-from anomalib_defect_plugins.layers import NORMS, top_mean
+from anomalib_defect_plugins.layers import NORMS, spread, top_mean
 from anomalib_defect_plugins.layers.density import GaussianDensity, TextureDensity
 from anomalib_defect_plugins.layers.nearest_center import NearestCenter
 from anomalib_defect_plugins.models.components.fitted_density import DensityNetwork
@@ -108,6 +108,7 @@ class OneStageModel(DensityNetwork):
         density_weight: Weight of the distance of the backbone's features to those of normal images, which is added to
             the log-odds of F; 0 for the paper's map.
         score: Image score: ``mean`` of F as in the paper, ``top``, the mean of its highest ``TOP_SHARE``, or ``max``.
+        spread_weight: Weight of the spread of these distances, see :func:`spread`, which is added to the score.
 
     Raises:
         InvalidInputError: If an argument is invalid.
@@ -126,6 +127,7 @@ class OneStageModel(DensityNetwork):
         stages: Sequence[int] | None = None,
         score: str = "mean",
         density_weight: float = 0.0,
+        spread_weight: float = 0.0,
     ) -> None:
         super().__init__()
         check_one_of("width", width, WIDTHS)
@@ -139,6 +141,7 @@ class OneStageModel(DensityNetwork):
         self.encoder = SegDecEncoder(width, norm) if backbone is None else TimmEncoder(backbone, pre_trained)
         self.density = TextureDensity(self.encoder.channels[1:]) if density_weight else None
         self.density_weight = density_weight
+        self.spread_weight = spread_weight
         self.strides = _stage_strides(stages, self.encoder.strides)
         *skips, deepest = self.encoder.channels
         widths = skips if backbone is None else DECODER_WIDTHS
@@ -180,11 +183,13 @@ class OneStageModel(DensityNetwork):
             return OneStageOutput(stages, *log_suppress(coarse, deepest, self.fine_iterations))
         if self.density is None:
             anomaly_map = suppress(coarse, deepest, self.fine_iterations)
-        else:
-            log_defect, log_normal = log_suppress(coarse, deepest, self.fine_iterations)
-            odds = (log_defect - log_normal).clamp(-LIMIT, LIMIT)
-            anomaly_map = odds + self.density_weight * self.density(encoded[1:], image.shape[-2:])
-        return InferenceBatch(pred_score=SCORES[self.score](anomaly_map), anomaly_map=anomaly_map)
+            return InferenceBatch(pred_score=SCORES[self.score](anomaly_map), anomaly_map=anomaly_map)
+        log_defect, log_normal = log_suppress(coarse, deepest, self.fine_iterations)
+        odds = (log_defect - log_normal).clamp(-LIMIT, LIMIT)
+        distance = self.density(encoded[1:], image.shape[-2:])
+        anomaly_map = odds + self.density_weight * distance
+        score = SCORES[self.score](anomaly_map) + self.spread_weight * spread(distance)
+        return InferenceBatch(pred_score=score, anomaly_map=anomaly_map)
 
     def densities(self) -> list[GaussianDensity | NearestCenter]:
         """Return the density of normal features, if there is one."""

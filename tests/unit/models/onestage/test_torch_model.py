@@ -122,6 +122,21 @@ def test_map_has_the_size_of_the_image_and_the_score_is_its_mean(size):
     assert torch.allclose(result.pred_score, sums / (size[0] * size[1]))
 
 
+def test_spread_of_the_distances_of_an_image_is_added_to_its_score():
+    arguments = {"backbone": "mobilenetv2_100", "pre_trained": False, "score": "max", "density_weight": 3.0}
+    model = OneStageModel(**arguments, spread_weight=30.0).eval()
+    moments = model.new_moments()
+    model.observe(torch.rand(4, 3, 32, 32), moments)
+    model.fit(moments)
+    image = torch.rand(2, 3, 32, 32)
+    with torch.inference_mode():
+        result = model(image)
+        distances = model.density(model.encoder(image)[1:], (32, 32)).flatten(1)
+    deviations = (distances - distances.mean(1, keepdim=True)) ** 4
+    expected = result.anomaly_map.amax((1, 2, 3)) + 30 * deviations.mean(1) ** 0.25
+    assert torch.allclose(result.pred_score, expected, rtol=1e-4)
+
+
 def test_more_iterations_with_the_same_weights_lower_the_maps():
     image, maps = torch.rand(1, 3, 32, 32), []
     for iterations in (0, 1, 3):
