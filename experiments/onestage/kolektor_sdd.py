@@ -74,7 +74,7 @@ class Variant(NamedTuple):
 
 
 VARIANTS: dict[str, Variant | None] = {
-    "onestage": Variant({}, 8),
+    "onestage": Variant({"spread_weight": 0.0}, 8),
     "paper": Variant({}),
     "cbs": Variant({"fine_iterations": 0}),
     "fbs": Variant({"coarse_suppression": False}),
@@ -85,7 +85,7 @@ VARIANTS: dict[str, Variant | None] = {
     "batch-norm-4": Variant({"norm": "batch"}, 4),
     "padim": None,
 }
-"""``onestage`` has the defaults of the model; ``unet`` is ``paper`` without CBS and FBS; norms are compared at equal
+"""``onestage`` has the defaults of the model and the highest value as image score; ``unet`` is ``paper`` without CBS and FBS; norms are compared at equal
 batch sizes; ``padim`` is anomalib's.
 """
 
@@ -127,11 +127,11 @@ def make_base(options: Namespace, fold: int, batch_size: int) -> AnomalibDataMod
 
 def make_model(options: Namespace, name: str) -> AnomalibModule:
     """Create the model of a variant."""
-    if name == "onestage":
-        return OneStage(**settings(options.onestage), **QUIET)
     size, variant = SIZES[options.size], VARIANTS[name]
     if variant is None:
         return create_padim(pre_processor=Padim.configure_pre_processor(size), **QUIET)
+    if name == "onestage":
+        return OneStage(**variant.arguments | settings(options.onestage), **QUIET)
     arguments = {"image_size": size, "width": options.width, "augment": options.augment, **PAPER}
     steps = max(1, options.iterations // variant.batch_size)
     return OneStage(**arguments | variant.arguments, iterations=steps, **QUIET)
