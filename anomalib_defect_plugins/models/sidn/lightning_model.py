@@ -56,9 +56,9 @@ class Sidn(FittedDensity, DefectModel, IterativeTraining, AnomalibModule):
         pre_trained: Whether to load timm's weights into the backbone, which are downloaded once; or a file with them.
         density_weight: Weight, in the texture branch, of the distances of the backbone's features to those of the
             normal training images, fitted after the last step: to the nearest of 512 centres at strides 8 and 16, and
-            the Mahalanobis distance at strides 16 and 32. Maps are then not limited to [0, 1], and the image score is
-            the fourth root of the mean fourth power of the distances' deviations from their mean. 0, or no backbone,
-            selects the paper's branch and score.
+            of 512 at strides 16 and 32. Maps are then not limited to [0, 1], and the image score is the fourth root of
+            the mean fourth power of the distances' deviations from their mean. 0, or no backbone, selects the paper's
+            branch and score.
         skips: Whether each branch adds its features at strides 8 and 4 to those of its segmentation module.
         channels: Channels C of the first layer.
         clusters: Cluster centres K of each branch.

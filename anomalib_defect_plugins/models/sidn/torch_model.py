@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from anomalib_defect_plugins.layers import NORMS, Encoder, MedianFilter, maps_at, spread, top_mean
-from anomalib_defect_plugins.layers.density import GaussianDensity, TextureDensity
+from anomalib_defect_plugins.layers.density import TextureDensity
 from anomalib_defect_plugins.layers.nearest_center import NearestCenter
 from anomalib_defect_plugins.models.components.fitted_density import DensityNetwork
 
@@ -257,7 +257,7 @@ class SidnModel(DensityNetwork):
         self.defect = Branch(channels, clusters, gsrm, norm, widths[:3], skips, standardize, -PRIOR)
         # One of strides 8 and 16 at 8, and one of 16 and 32 at 16, which sees large, shallow defects.
         self.fine_density = TextureDensity(widths[1:3], 0, NearestCenter, pool=True) if density_weight else None
-        self.coarse_density = TextureDensity(widths[2:], 0) if density_weight else None
+        self.coarse_density = TextureDensity(widths[2:], 0, NearestCenter) if density_weight else None
         self.density_weight = density_weight
         self.fusion_weight = fusion_weight
         self.median = MedianFilter(median_size)
@@ -291,9 +291,10 @@ class SidnModel(DensityNetwork):
         # Images differ in their mean distance, defective or not, and less in how much it varies within an image.
         return InferenceBatch(pred_score=spread(distance), anomaly_map=anomaly_map)
 
-    def densities(self) -> list[GaussianDensity | NearestCenter]:
+    def densities(self) -> list[NearestCenter]:
         """Return the two densities of the texture branch, if it has them."""
-        return [one.density for one in (self.fine_density, self.coarse_density) if one is not None]
+        both = (self.fine_density, self.coarse_density)
+        return [cast(NearestCenter, one.density) for one in both if one is not None]
 
     def normal_features(self, image: Tensor) -> list[Tensor]:
         """Compute the features, (B, H/8, W/8, C) and (B, H/16, W/16, C), that the densities are fitted to."""
