@@ -31,6 +31,7 @@ all-tests: $(INSTALLED)
 lint: $(INSTALLED)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/codespell
 	$(BIN)/mypy
 
 # All tests with a coverage report, which does not include child processes; fails below 90 %.
@@ -71,5 +72,6 @@ release-check: dist
 
 $(INSTALLED): pyproject.toml
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --editable ".[dev]"
+	$(BIN)/python -m pip install "pip>=25.1"
+	$(BIN)/python -m pip install --editable . --group dev
 	touch $@

@@ -85,8 +85,8 @@ VARIANTS: dict[str, Variant | None] = {
     "batch-norm-4": Variant({"norm": "batch"}, 4),
     "padim": None,
 }
-"""``onestage`` has the defaults of the model, and the highest value as image score; ``unet`` is ``paper`` without CBS and
-FBS; norms are compared at equal batch sizes; ``padim`` is anomalib's.
+"""``onestage`` has the defaults of the model, but the highest value as image score; ``unet`` is ``paper`` without CBS
+and FBS; norms are compared at equal batch sizes; ``padim`` is anomalib's.
 """
 
 PAPER_THRESHOLDS = {
