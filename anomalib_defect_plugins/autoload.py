@@ -11,6 +11,7 @@ from importlib.util import find_spec
 
 from anomalib_defect_plugins.core.environment import disabled_names, strict
 from anomalib_defect_plugins.core.import_hook import after_import
+from anomalib_defect_plugins.core.third_party_warnings import silence
 
 logger = logging.getLogger("anomalib_defect_plugins")
 
@@ -19,6 +20,7 @@ def autoload() -> None:
     """Arrange for the plugins to be registered once anomalib is imported. Called by torch."""
     try:
         if "all" not in disabled_names():
+            silence()
             after_import("anomalib.models", _connect)
             after_import("anomalib.data", _resolve_data_modules)
     except Exception as error:  # noqa: BLE001  (nothing here may break `import torch`)

@@ -1,6 +1,8 @@
 """Trainer callbacks of the models: the step limit, teardown after failures, and the checkpoint to resume from."""
 
 import logging
+import math
+import time
 from pathlib import Path
 from typing import cast
 
@@ -62,19 +64,26 @@ class TeardownOnFailure(Callback):
 
 
 class ResumePoint(Callback):
-    """Writes ``last.ckpt`` beside the model's checkpoints at the end of each training epoch.
+    """Writes ``last.ckpt`` beside the model's checkpoints at the end of training epochs.
 
     Lightning's own checkpoint waits for a validation run. A run killed at any moment can resume from this file: all
     checkpoints are written atomically.
+
+    Args:
+        interval: Least time between two files in seconds, for models whose epochs may be a few steps. The first and
+            the last epoch are always followed by a file.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, interval: float = 0.0) -> None:
+        self.interval = interval
         self._restored = False
+        self._written = -math.inf
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Make the trainer write checkpoints atomically and load them safely."""
         del pl_module, stage
         self._restored = False
+        self._written = -math.inf
         use_atomic_checkpoints(trainer)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -93,8 +102,12 @@ class ResumePoint(Callback):
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write ``last.ckpt``."""
         del pl_module
-        if trainer.checkpoint_callback is None or getattr(trainer, "fast_dev_run", False):
+        is_last = trainer.should_stop or trainer.current_epoch + 1 == trainer.max_epochs
+        is_due = is_last or time.monotonic() - self._written >= self.interval
+        is_due = trainer.strategy.broadcast(is_due)  # all processes take part in saving
+        if not is_due or trainer.checkpoint_callback is None or getattr(trainer, "fast_dev_run", False):
             return
+        self._written = time.monotonic()
         folder = Path(getattr(trainer.checkpoint_callback, "dirpath", None) or trainer.default_root_dir)
         trainer.save_checkpoint(folder / f"{_stem(trainer)}.ckpt", weights_only=False)
 

@@ -29,6 +29,7 @@ from anomalib_defect_plugins.models.components.checks import (
 )
 from anomalib_defect_plugins.models.components.image_size import ImageSize
 from anomalib_defect_plugins.models.components.mixed_sizes import MixedSizes
+from anomalib_defect_plugins.models.components.progress_log import ProgressLog
 from anomalib_defect_plugins.models.components.resumed_optimizers import ResumedOptimizers
 from anomalib_defect_plugins.models.components.shared_trainer import SharedTrainer
 from anomalib_defect_plugins.models.components.trainer_options import TrainerOptions
@@ -102,11 +103,12 @@ class DefectModel(CheckpointErrors, SharedTrainer, TrainerOptions, CheckedExport
         return LearningType.ONE_CLASS
 
     def configure_callbacks(self) -> Sequence[Callback]:
-        """Return anomalib's callbacks, the end of training, the checkpoint to resume from, and how to resume."""
+        """Return anomalib's callbacks, the end of training, the checkpoint to resume from, and the log of progress."""
         callbacks = list(cast(Sequence[Callback], super().configure_callbacks()))
         if isinstance(self.evaluator, DefectEvaluator):
             callbacks.insert(0, self.evaluator.ranking)
-        return [*callbacks, CheckedReading(), TrainingEnd(), ResumePoint(), ResumedOptimizers(), MixedSizes()]
+        resuming = (ResumePoint(self.resume_interval), ResumedOptimizers())
+        return [*callbacks, CheckedReading(), TrainingEnd(), *resuming, MixedSizes(), ProgressLog()]
 
     def setup(self, stage: str) -> None:
         """Set the image size, then check the masks, and the validation and test files before training starts."""

@@ -22,6 +22,7 @@ class IterativeTraining(TrainerOptions):
     """
 
     iterations: int
+    resume_interval = 30.0
 
     @property
     def trainer_defaults(self) -> dict[str, Any]:

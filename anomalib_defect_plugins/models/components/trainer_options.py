@@ -43,9 +43,11 @@ class TrainerOptions(_Module):
 
     Attributes:
         complete_after_last_epoch: Whether the model is of no use before its last epoch has ended.
+        resume_interval: Least time in seconds between two checkpoints to resume from, which end an epoch.
     """
 
     complete_after_last_epoch: ClassVar[bool] = False
+    resume_interval: ClassVar[float] = 0.0
 
     @property
     def trainer_arguments(self) -> dict[str, Any]:

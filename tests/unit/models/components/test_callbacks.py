@@ -108,6 +108,13 @@ def test_the_resumable_checkpoint_does_not_wait_for_validation(tmp_path):
     assert recorder.epochs == [0, 1]
 
 
+def test_between_the_first_and_the_last_epoch_checkpoints_are_written_by_time(tmp_path):
+    recorder = CheckpointRecorder(tmp_path / "weights")
+    fit(tmp_path, ResumePoint(interval=3600), recorder, max_epochs=4)
+    assert recorder.epochs == [0, 0, 0]
+    assert torch.load(tmp_path / "weights" / "last.ckpt", weights_only=True)["epoch"] == 3
+
+
 class BeforeSecondEpoch(Callback):
     """Calls a function when the second epoch starts."""
 
