@@ -23,7 +23,7 @@ from anomalib_defect_plugins.core.image_io import Size, read_size
 from anomalib_defect_plugins.metrics.ranking import rank
 from anomalib_defect_plugins.metrics.segmentation import DefectIoU, MeanIoU, PixelAccuracy, PixelCounts
 from anomalib_defect_plugins.results.image_table import ImageRow, write_image_table
-from anomalib_defect_plugins.results.kept_images import MAPS, MASKS
+from anomalib_defect_plugins.results.kept_images import MAPS, MASKS, PRED_MASKS
 
 FPR_LIMIT = 0.3
 """AUPRO is the area up to this false positive rate, as in anomalib."""
@@ -170,12 +170,12 @@ class Evaluation:
         return {**metrics, "pixel_F1Score": f1_score}
 
     def write(self, folder: Path, types: dict[str, str], maps: bool) -> None:
-        """Write the table of images, and maps and masks.
+        """Write the table of images, and maps, predicted masks and masks.
 
         Args:
             folder: Folder of the run.
             types: Types of defects by image path.
-            maps: Whether to write maps and masks.
+            maps: Whether to write maps, predicted masks and masks.
         """
         names = {index: f"{index:05}.png" for index, image in enumerate(self.predictions) if maps and image.shape[0]}
         rows = (_row(image, types, names.get(index, "")) for index, image in enumerate(self.predictions))
@@ -188,6 +188,8 @@ class Evaluation:
         image_map, truth = self._recorder.read_map(image), self._truths.get(image)
         scaled = (image_map - low) / (high - low) if high > low else np.zeros_like(image_map)
         _save(folder / MAPS / name, scaled)
+        if image.has_pred_mask:
+            _save(folder / PRED_MASKS / name, self._recorder.read_pred_mask(image))
         if truth is not None and truth.offset is not None:
             _save(folder / MASKS / name, self._read_mask(truth))
 

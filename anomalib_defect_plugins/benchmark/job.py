@@ -18,6 +18,7 @@ import numpy as np
 import pandas as pd
 import torch
 from anomalib.data import AnomalibDataModule
+from anomalib.data.datasets.base.image import AnomalibDataset
 from anomalib.data.utils import ValSplitMode
 from anomalib.engine import Engine
 from anomalib.models.components import AnomalibModule
@@ -59,8 +60,8 @@ TRAINER = {
 }
 """Default arguments of the trainer."""
 
-SAMPLES = 32
-"""Number of test images, spread evenly over the test set, to quantise exported graphs with and compare them on."""
+MAX_COMPARED_IMAGES = 100
+"""Maximum number of test images, spread evenly over the test set, to compare exported graphs on."""
 
 
 @dataclass(frozen=True)
@@ -325,15 +326,30 @@ class RunExecution:
     def _profile(self, folder: Path, image_size: Size) -> dict[str, Any]:
         from anomalib_defect_plugins.benchmark.profile import profile
 
-        measured = profile(self.model, image_size, folder, self._samples(image_size), self.run.measure)
+        measured = profile(
+            self.model, image_size, folder, _ComparedImages(self.data.test_data, image_size), self.run.measure
+        )
         return measured | {"latency": tuple(map(LatencyRow.from_dict, measured["latency"]))}
 
-    def _samples(self, image_size: Size) -> Tensor:
-        """Return test images as the model receives them, shape (N, C, H, W), float in [0, 1]."""
-        data = self.data.test_data
-        indices = np.linspace(0, len(data) - 1, min(SAMPLES, len(data))).round().astype(int)
-        images = [resize(data[int(index)].image, list(image_size), antialias=True) for index in indices]
-        return torch.stack(images).as_subclass(Tensor).clamp(0, 1)
+
+class _ComparedImages(Sequence[tuple[Tensor, bool]]):
+    """Test images as the model receives them, shape (C, H, W), float in [0, 1], and whether they are defective.
+
+    They are read when they are needed.
+    """
+
+    def __init__(self, data: AnomalibDataset, image_size: Size) -> None:
+        self._data, self._size = data, image_size
+        count = min(MAX_COMPARED_IMAGES, len(data))
+        self._indices = np.linspace(0, len(data) - 1, count).round().astype(int).tolist()
+
+    def __len__(self) -> int:
+        return len(self._indices)
+
+    def __getitem__(self, index: Any) -> Any:
+        item = self._data[self._indices[index]]
+        image = resize(item.image, list(self._size), antialias=True)
+        return image.as_subclass(Tensor).clamp(0, 1), bool(item.gt_label)
 
 
 def _timed(function: Callable[..., T], *arguments: object, **named: object) -> tuple[float, T]:

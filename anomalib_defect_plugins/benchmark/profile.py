@@ -2,18 +2,18 @@
 
 import contextlib
 import io
+import math
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import openvino
 import torch
 from anomalib.models.components import AnomalibModule
-from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
+from anomalib_defect_plugins.benchmark.export_check import LabelledImages, compare_exports
 from anomalib_defect_plugins.benchmark.latency import (
     BATCH_SIZES,
     LatencyEntry,
@@ -23,12 +23,14 @@ from anomalib_defect_plugins.benchmark.latency import (
     torch_rows,
 )
 from anomalib_defect_plugins.core.image_io import Size
-from anomalib_defect_plugins.inference.openvino import compile_full_precision
 from anomalib_defect_plugins.results.run_spec import MeasureSpec
+
+CALIBRATION_IMAGES = 32
+"""Maximum number of images, spread evenly, to calibrate 8-bit graphs with."""
 
 
 def profile(
-    model: AnomalibModule, image_size: Size, folder: Path, images: Tensor, measure: MeasureSpec
+    model: AnomalibModule, image_size: Size, folder: Path, images: LabelledImages, measure: MeasureSpec
 ) -> dict[str, Any]:
     """Measure and export a model.
 
@@ -36,8 +38,7 @@ def profile(
         model: Trained model, measured on its device.
         image_size: Height and width of images for FLOPs and latency.
         folder: Folder of the graphs, which are written to ``openvino/PRECISION/model.xml``.
-        images: Images, shape (N, 3, H, W), float in [0, 1], to compare exported graphs with and to calibrate the 8-bit
-            one.
+        images: Images of the test to compare exported graphs on, and some of them to calibrate the 8-bit one with.
         measure: Measurements to make.
 
     Returns:
@@ -46,18 +47,24 @@ def profile(
         ``latency``: entries as in ``latency.py``, with a reason if the model cannot be exported.
         ``export_difference``: maximum difference of scores and maps from PyTorch by precision, computed in single
         precision; ``None`` if the model cannot be exported, the graph fails, or an output is not finite.
+        ``export_changes``: what the difference means for decisions, by precision; see ``ExportComparison.summary``.
     """
     with _evaluation_mode(model):
         latency = list(torch_rows(model, image_size, measure.seconds)) if measure.latency else []
-        differences = {}
+        networks = {}
         with tempfile.TemporaryDirectory() as scratch:
             exporter = GraphExporter(model, image_size, Path(scratch), images)
             for precision in measure.precisions:
                 network, reason = exporter.write(precision, folder / "openvino" / precision / "model.xml")
-                differences[precision] = None if network is None else export_difference(model, network, images)
+                if network is not None:
+                    networks[precision] = network
                 if measure.latency:
                     latency += _graph_latency(network, reason, precision, image_size, measure.seconds)
-        return {"cost": cost(model, image_size), "latency": latency, "export_difference": differences}
+        compared = compare_exports(model, networks, images)
+        differences = {name: compared[name].difference if name in compared else None for name in measure.precisions}
+        changes = {name: comparison.summary() for name, comparison in compared.items()}
+        exports = {"export_difference": differences, "export_changes": changes}
+        return {"cost": cost(model, image_size), "latency": latency, **exports}
 
 
 def _graph_latency(
@@ -75,47 +82,6 @@ def cost(model: AnomalibModule, image_size: Size) -> dict[str, int | None]:
     return {"parameters": parameters, "buffers": buffers, "flops": _flops(model, image_size)}
 
 
-def export_difference(model: AnomalibModule, network: openvino.Model, images: Tensor) -> float | None:
-    """Compute the maximum difference of scores and maps between PyTorch and an exported graph.
-
-    Args:
-        model: The model.
-        network: The graph.
-        images: Images, shape (N, 3, H, W), float in [0, 1].
-
-    Returns:
-        The difference; ``None`` if it is not finite, or if OpenVINO cannot run the graph.
-    """
-    try:
-        greatest = _export_difference(model, network, images)
-    except RuntimeError:  # the latency entries hold the reason
-        return None
-    return greatest if np.isfinite(greatest) else None
-
-
-def _export_difference(model: AnomalibModule, network: openvino.Model, images: Tensor) -> float:
-    network = network.clone()
-    network.reshape({0: [1, *images.shape[1:]]})
-    graph, greatest = compile_full_precision(network, "LATENCY"), 0.0
-    for image in _one_by_one(images):
-        with torch.inference_mode():
-            prediction = model(image.to(model.device))
-        outputs = {name: value for output, value in graph({0: image.numpy()}).items() for name in output.names}
-        references = {"pred_score": prediction.pred_score, "anomaly_map": prediction.anomaly_map}
-        for name, reference in references.items():
-            if reference is not None:
-                expected = reference.float().cpu().numpy()
-                differing = np.abs(outputs[name].reshape(expected.shape) - expected).max()
-                greatest = float(np.maximum(greatest, differing))  # propagates NaN
-    return greatest
-
-
-def _one_by_one(images: Tensor) -> Iterator[Tensor]:
-    """Iterate over images, shape (N, 3, H, W), as batches of one."""
-    for index in range(len(images)):
-        yield images[index : index + 1]
-
-
 class GraphExporter:
     """Export of a model to OpenVINO graphs.
 
@@ -123,10 +89,10 @@ class GraphExporter:
         model: The model.
         image_size: Height and width of the graph's images, if it cannot be exported for any size.
         scratch: Folder for intermediate files.
-        images: Images for the calibration of 8-bit graphs, shape (N, 3, H, W), float in [0, 1].
+        images: Images for the calibration of 8-bit graphs.
     """
 
-    def __init__(self, model: AnomalibModule, image_size: Size, scratch: Path, images: Tensor) -> None:
+    def __init__(self, model: AnomalibModule, image_size: Size, scratch: Path, images: LabelledImages) -> None:
         self.images = images
         self.network, self.reason = _export(model, image_size, scratch)
 
@@ -166,13 +132,14 @@ def _export_for_size(
         return None, f"cannot be exported: {last_line(error)}"
 
 
-def _quantize(network: openvino.Model, images: Tensor) -> openvino.Model:
-    """Quantize to 8 bits after training, as anomalib's INT8_PTQ does, calibrated with ``images``."""
+def _quantize(network: openvino.Model, images: LabelledImages) -> openvino.Model:
+    """Quantize to 8 bits after training, as anomalib's INT8_PTQ does, calibrated with some of ``images``."""
     import nncf
 
     with contextlib.redirect_stdout(io.StringIO()):  # nncf prints a progress bar
-        calibration = nncf.Dataset([image.numpy() for image in _one_by_one(images)])
-        return nncf.quantize(network, calibration, subset_size=len(images))
+        step = math.ceil(len(images) / CALIBRATION_IMAGES)
+        calibration = [images[index][0][None].numpy() for index in range(0, len(images), step)]
+        return nncf.quantize(network, nncf.Dataset(calibration), subset_size=len(calibration))
 
 
 def _flops(model: AnomalibModule, image_size: Size) -> int | None:

@@ -1,8 +1,9 @@
 """Sentences that the Markdown report, the HTML report and the demo share."""
 
-from anomalib_defect_plugins.report.labels import COSTS, SHARED, and_list, metric_title
+from anomalib_defect_plugins.report.labels import COSTS, SAW_LABELS, SHARED, and_list, metric_title
 from anomalib_defect_plugins.report.plots import PLOTTED_COSTS, Panel, pareto_panels
 from anomalib_defect_plugins.report.summary import Summary
+from anomalib_defect_plugins.report.tested_images import count_images
 from anomalib_defect_plugins.results.record import setting_title
 
 METRICS = (
@@ -12,20 +13,44 @@ METRICS = (
     "has a single seed, no row it is compared with is bold."
 )
 
+OPERATING_POINTS = (
+    "Errors of the first seed at the threshold of the model, in brackets 95 % intervals (Clopper and Pearson) for other "
+    "images like these. Where the threshold was chosen on the labels of the test images (‡), the intervals hold at all "
+    "thresholds at once, and are wider."
+)
+
+COST_CURVE = (
+    "Expected cost of a part at the threshold of each model, where 1 is the cost if every decision is wrong (Drummond "
+    "and Holte, Machine Learning 2006). The ratio is that of defect rate × cost of a miss to rate of good parts × cost "
+    "of a false alarm: false alarms matter more on the left, misses on the right. Above the dotted line, accepting or "
+    "rejecting all parts is cheaper than the model."
+)
+
+PARETO = (
+    "Models on the Pareto front (dashed line, larger marks): no other model is more accurate and not slower, or as "
+    "accurate and faster. One is faster than another if 95 % of its calls in each run are faster than the median of the "
+    "other in any run, and no other run may have used the machine. The accuracy is that of PyTorch."
+)
+
 DATA_SETS = (
     "Mean ± sample standard deviation over the seeds, and in brackets their number. Bold as in the tables below."
 )
 
 LATENCY = (
-    "Mean over all runs of a model, ± sample standard deviation; p95 and p99 are percentiles of the calls of a run."
+    "Mean over all runs of a model, ± sample standard deviation; p95 and p99 are percentiles of the calls of a run. "
+    "Bold: faster than every other model, i.e. 95 % of its calls in each run are faster than the median of the other in "
+    "any run. Exports are compared with PyTorch on up to 100 test images of each run: the largest difference of scores "
+    "and maps, and of scores alone; the images with another verdict; and the largest change of the image AUROC. 8-bit "
+    "graphs are calibrated on some of these images, without their labels."
 )
 
 COST = "Mean ± sample standard deviation over the seeds. Parameters and FLOPs are those of the network."
 
 EXAMPLES = (
     "From the first seed. Defective images by the margin of their score over the threshold: the best, the median and "
-    "the worst; and the normal image with the highest score. Maps are scaled over the whole test set, from the lowest "
-    "value (dark) to the highest (bright)."
+    "the worst; and the normal image with the highest score. The colours of the maps have the threshold of pixels in "
+    "their middle, and reach from the lowest value of the whole test set to the highest; without a threshold, they are "
+    "proportional to the map."
 )
 
 FAILED = "These runs have no metrics. Further details, if any, are in traceback.txt in the folder of the run."
@@ -48,7 +73,27 @@ def summary_note(summary: Summary) -> str:
     note = "Metrics: mean over the data sets, ± sample standard deviation of that mean over the seeds"
     if summary.latency_setting is not None:
         note += f"; latency: {_describe_latency(summary)}"
-    return f"{note}. Bold as in the tables below, among rows with the same supervision and the same data sets."
+    note += ". Bold as in the tables below, among rows with the same supervision and the same data sets."
+    return with_images(note, summary)
+
+
+def with_images(note: str, summary: Summary) -> str:
+    """Extend a note on metrics by the images behind them, and by the mark of thresholds that saw their labels."""
+    sentences = [note, tested_images(summary)]
+    if any(row.saw_labels(name) for row in summary.rows for name in summary.metrics):
+        sentences.append(f"{SAW_LABELS}: at a threshold that was chosen on the labels of the test images, too high.")
+    return " ".join(filter(None, sentences))
+
+
+def tested_images(summary: Summary) -> str:
+    """Return the numbers of test images by data set."""
+    counts: dict[str, dict[str, None]] = {}
+    for row in summary.rows:
+        if (count := count_images(row.records[0])) is not None:
+            good, defective = count
+            counts.setdefault(row.data, {})[f"{good} good and {defective} defective"] = None
+    listed = "; ".join(f"{data} {' or '.join(numbers)}" for data, numbers in counts.items())
+    return f"Test images: {listed}." if listed else ""
 
 
 def _describe_latency(summary: Summary) -> str:
@@ -101,6 +146,8 @@ def alt_text(name: str, summary: Summary) -> str:
     if name == "pareto":
         fronts = " ".join(pareto_fronts(summary))
         return f"Accuracy against latency ({_describe_latency(summary)}). Pareto fronts: {fronts}"
+    if name == "cost_curve":
+        return "Expected cost at the threshold of each model by the ratio of the costs of misses and false alarms"
     if name == "cost":
         costs = and_list(COSTS[cost] for cost in PLOTTED_COSTS)
         return f"Cost of each model: {costs}; the table has the numbers"

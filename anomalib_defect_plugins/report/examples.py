@@ -1,4 +1,4 @@
-"""Example images of a run: best, median and worst by the margin of the score, with ground truth and anomaly map."""
+"""Example images of a run: best, median and worst by the margin of the score, with masks and anomaly map."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from anomalib_defect_plugins.core.image_io import read_image
 from anomalib_defect_plugins.report.images import data_uri, overlay
 from anomalib_defect_plugins.report.labels import three_significant
 from anomalib_defect_plugins.results.image_table import last_parts, read_image_table
-from anomalib_defect_plugins.results.kept_images import MAPS, MASKS, UNREADABLE, open_kept_image
+from anomalib_defect_plugins.results.kept_images import MAPS, MASKS, PRED_MASKS, UNREADABLE, open_kept_image
 from anomalib_defect_plugins.results.record import RunRecord
 
 SIDE = 224
@@ -47,7 +47,7 @@ class Example:
         rank: ``best``, ``median``, ``worst`` or ``worst normal``.
         name: Last parts of the path of the image.
         about: Label and score, and whether the prediction is right.
-        pictures: Image, ground truth and anomaly map.
+        pictures: Image, ground truth, anomaly map and predicted mask.
         proportions: Width / height of the pictures.
     """
 
@@ -76,7 +76,13 @@ def select_examples(record: RunRecord) -> list[Example]:
     margin = np.where(table.label == 1, table.score - threshold, threshold - table.score)
     # Ties keep the order of the table, so that equal results give equal reports.
     table = table.assign(margin=margin).sort_values("margin", ascending=False, kind="stable")
-    return [_example(rank, row, record.folder, known) for rank, row in _select(table).items()]
+    return [_example(rank, row, record) for rank, row in _select(table).items()]
+
+
+def scaled_threshold(record: RunRecord) -> float | None:
+    """Return the threshold of pixels where 0 is the lowest and 1 the highest value of the maps of a run."""
+    threshold, (low, high) = record.thresholds.get("pixel"), record.map_range or (0.0, 0.0)
+    return None if threshold is None or high <= low else (threshold - low) / (high - low)
 
 
 def _with_maps(folder: Path) -> pd.DataFrame:
@@ -103,19 +109,23 @@ def _select(table: pd.DataFrame) -> dict[str, dict[str, Any]]:
     return selected | ({"worst normal": normal[-1]} if normal else {})
 
 
-def _example(rank: str, row: Mapping[str, Any], folder: Path, threshold: float | None) -> Example:
+def _example(rank: str, row: Mapping[str, Any], record: RunRecord) -> Example:
+    folder = record.folder
     label, name = _label(row), last_parts(row)
     photo, anomaly_map = _read_photo(Path(row["image_path"])), open_kept_image(folder / MAPS, row["map"])
     size = _thumbnail_size(row, photo or anomaly_map)
     about = f"{rank} image, {label}, {name}"
     thumbnail = photo and photo.resize(size, Image.Resampling.LANCZOS)
-    heat = anomaly_map and overlay(photo, anomaly_map, size)
+    heat = anomaly_map and overlay(photo, anomaly_map, size, scaled_threshold(record))
+    found = open_kept_image(folder / PRED_MASKS, row["map"])
+    truth = open_kept_image(folder / MASKS, row["map"])
     pictures = (
         _picture("image", f"image: {about}", thumbnail, "not readable"),
-        _truth(open_kept_image(folder / MASKS, row["map"]), size, row["label"] == 1, about),
+        _mask("ground truth", truth, size, about, "no mask is known" if row["label"] == 1 else "no defect"),
         _picture("map", f"anomaly map on the {about}", heat, "no map was kept"),
+        _mask("predicted mask", found, size, about, "not kept: no threshold, or an older run"),
     )
-    return Example(rank, name, f"{label}, {_score(row, threshold)}", pictures, size[0] / size[1])
+    return Example(rank, name, f"{label}, {_score(row, record.thresholds.get('image'))}", pictures, size[0] / size[1])
 
 
 def _label(row: Mapping[str, Any]) -> str:
@@ -153,10 +163,9 @@ def _thumbnail_size(row: Mapping[str, Any], image: Image.Image | None) -> tuple[
     return max(1, round(width * scale)), max(1, round(height * scale))
 
 
-def _truth(mask: Image.Image | None, size: tuple[int, int], defective: bool, about: str) -> Picture:
-    missing = "no mask is known" if defective else "no defect"
+def _mask(caption: str, mask: Image.Image | None, size: tuple[int, int], about: str, missing: str) -> Picture:
     picture = mask and mask.resize(size, Image.Resampling.NEAREST)
-    return _picture("ground truth", f"ground truth of the {about}", picture, missing, "PNG")
+    return _picture(caption, f"{caption} of the {about}", picture, missing, "PNG")
 
 
 def _picture(caption: str, alt: str, image: Image.Image | None, missing: str, kind: str = "JPEG") -> Picture:

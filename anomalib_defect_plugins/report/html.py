@@ -12,8 +12,9 @@ from anomalib_defect_plugins.report import captions, tables
 from anomalib_defect_plugins.report.assets import template_environment
 from anomalib_defect_plugins.report.examples import Example, select_examples
 from anomalib_defect_plugins.report.heat_map import heat_map
-from anomalib_defect_plugins.report.images import as_uri
+from anomalib_defect_plugins.report.images import as_uri, colour_scale
 from anomalib_defect_plugins.report.labels import primary_metrics
+from anomalib_defect_plugins.report.latency_tables import latency_overview, latency_table
 from anomalib_defect_plugins.report.operating_table import operating_table
 from anomalib_defect_plugins.report.plot_style import Mark, darken, marks
 from anomalib_defect_plugins.report.plots import PLOTS, render
@@ -67,7 +68,7 @@ class ModelSection:
 
 def write_page(summary: Summary) -> str:
     """Write the page. Text from the results folder is escaped."""
-    plots = {name: _plot(name, summary) for name in ("pareto", "cost")}
+    plots = {name: _plot(name, summary) for name in ("pareto", "cost", "cost_curve")}
     return (
         template_environment()
         .get_template("page.html")
@@ -77,7 +78,11 @@ def write_page(summary: Summary) -> str:
             captions=captions,
             tables=tables,
             swatches=swatches(summary),
-            metrics=[*tables.metric_tables(summary), *filter(None, [operating_table(summary)])],
+            metrics=tables.metric_tables(summary),
+            operating=operating_table(summary),
+            overview=latency_overview(summary),
+            latencies=latency_table(summary),
+            colour_scale=colour_scale(),
             fronts=captions.pareto_fronts(summary),
             plots={name: plot for name, plot in plots.items() if plot is not None},
             heat_maps=[heat_map(name, summary) for name in primary_metrics(summary.metrics)],

@@ -35,8 +35,17 @@ UNITS = {
 }
 """Size and name of the unit that a cost is shown in."""
 
+AT_THRESHOLD = ("F1Score", "Precision", "Recall", "Accuracy", "IoU", "MeanIoU")
+"""Metrics of labels and masks, which depend on the thresholds; without the level."""
+
+BEST_THRESHOLD = ("F1Max",)
+"""Metrics at the threshold that is best on the labels of the test images."""
+
 MISSING = "–"
 """Text of an unknown value."""
+
+SAW_LABELS = "‡"
+"""Marks a metric whose threshold was chosen on the labels of the test images, so that it is too high."""
 
 SHARED = "†"
 """Marks a time that was measured while other runs may have used the machine."""

@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 
 from anomalib_defect_plugins.report import captions, tables
+from anomalib_defect_plugins.report.latency_tables import latency_overview, latency_table
 from anomalib_defect_plugins.report.operating_table import operating_table
 from anomalib_defect_plugins.report.summary import Summary
 from anomalib_defect_plugins.report.tables import Cell, Table
@@ -19,15 +20,16 @@ def write_markdown(summary: Summary, plots: Sequence[str]) -> str:
     results = summary.results
     parts = [f"# {escape(results.name)}", escape(captions.overview(summary)), *map(escape, tables.remarks(summary))]
     parts += _section("Summary", captions.summary_note(summary), filter(None, [tables.summary_table(summary)]))
-    parts += _section("Data sets", captions.DATA_SETS, tables.data_tables(summary))
-    parts += _section("Metrics", captions.METRICS, tables.metric_tables(summary))
-    parts += _section("Operating points", "", filter(None, [operating_table(summary)]))
+    parts += _section("Data sets", captions.with_images(captions.DATA_SETS, summary), tables.data_tables(summary))
+    parts += _section("Metrics", captions.with_images(captions.METRICS, summary), tables.metric_tables(summary))
+    parts += _section("Operating points", captions.OPERATING_POINTS, filter(None, [operating_table(summary)]))
+    parts += _plots(["cost_curve"], plots, summary)
     parts += _plots(["categories"], plots, summary)
-    latencies = [tables.latency_overview(summary), tables.latency_table(summary)]
+    latencies = [latency_overview(summary), latency_table(summary)]
     parts += _section("Latency", captions.latency_note(summary), filter(None, latencies))
     parts += _bullets("", tables.unmeasured(summary))
     parts += _plots(["pareto"], plots, summary)
-    parts += _bullets("Pareto front:", captions.pareto_fronts(summary))
+    parts += [escape(captions.PARETO), *_bullets("", captions.pareto_fronts(summary))] if "pareto" in plots else []
     parts += _section("Cost", captions.COST, filter(None, [tables.cost_table(summary)]))
     parts += _plots(["cost"], plots, summary)
     parts += _section("Failed", captions.FAILED, filter(None, [tables.failed_table(summary)]))

@@ -1,52 +1,22 @@
 """The table of operating points: errors of each row at its threshold, the images behind them, and its origin."""
 
-import json
-
 import pandas as pd
 
-from anomalib_defect_plugins.core.errors import InvalidInputError
 from anomalib_defect_plugins.core.operating_points import Rate, clopper_pearson, widened
 from anomalib_defect_plugins.report.labels import MISSING
 from anomalib_defect_plugins.report.summary import Summary, SummaryRow
 from anomalib_defect_plugins.report.tables import LABELS, Cell, Table, count_cell, group_breaks, label_cells, text_cell
-from anomalib_defect_plugins.results.image_table import read_image_table
-from anomalib_defect_plugins.results.record import RunRecord
-
-SAW_TEST_LABELS = "test labels ‡"
-"""Origin of a threshold that was chosen on the test images, whose error rates are too low."""
+from anomalib_defect_plugins.report.tested_images import SAW_TEST_LABELS, labelled_images, threshold_origin
 
 TITLE = "Operating points of the first seed (‡: the threshold was chosen on the labels of the test images)"
-
-ORIGINS = {"none": "training images", "synthetic": "synthetic defects"}
-"""Origins by the mode of the validation split."""
-
-SAME_AS_TEST = '"val_split_mode": "same_as_test"'
 
 
 def operating_table(summary: Summary) -> Table | None:
     """Build the table: a row for each row of the summary whose first run has labels for its images."""
-    rows = [(row, read) for row in summary.rows if (read := _labelled_images(row.records[0])) is not None]
+    rows = [(row, read) for row in summary.rows if (read := labelled_images(row.records[0])) is not None]
     columns = [*LABELS, "good", "defective", "misses, %", "false alarms, %", "recall by type", "threshold from"]
     cells = [_cells(row, images) for row, images in rows]
     return Table(TITLE, columns, cells, group_breaks([row.group for row, _ in rows])) if rows else None
-
-
-def threshold_origin(record: RunRecord) -> str:
-    """Return what the thresholds of a run were chosen on: test labels, validation images, or nothing."""
-    if all(value is None for value in record.thresholds.values()):
-        return "none"
-    validation = record.split.get("validation")
-    if validation == "same_as_test" or SAME_AS_TEST in json.dumps(record.run.to_dict()).lower():
-        return SAW_TEST_LABELS
-    return "not recorded" if validation is None else ORIGINS.get(validation, "validation images")
-
-
-def _labelled_images(record: RunRecord) -> pd.DataFrame | None:
-    try:
-        images = read_image_table(record.folder, record.thresholds.get("image"))
-    except InvalidInputError:
-        return None
-    return images if len(images) and images.is_labelled.all() else None
 
 
 def _cells(row: SummaryRow, images: pd.DataFrame) -> list[Cell]:

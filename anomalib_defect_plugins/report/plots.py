@@ -1,9 +1,9 @@
-"""Plots: accuracy against latency, heat maps of metrics, and cost."""
+"""Plots: accuracy against latency, cost curves of operating points, heat maps of metrics, and cost."""
 
 import io
 import math
 import textwrap
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +17,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from anomalib_defect_plugins.report.labels import (
     MISSING,
+    SAW_LABELS,
     SHARED,
     and_list,
     cost_title,
@@ -26,8 +27,9 @@ from anomalib_defect_plugins.report.labels import (
     three_significant,
 )
 from anomalib_defect_plugins.report.plot_style import INK, MARKER_EDGE, MUTED, Mark, marks, plot_style
-from anomalib_defect_plugins.report.statistics import MeanSpread, pareto_front
+from anomalib_defect_plugins.report.statistics import CallTimes, MeanSpread, pareto_front
 from anomalib_defect_plugins.report.summary import Summary
+from anomalib_defect_plugins.report.tested_images import ErrorRates, error_rates
 from anomalib_defect_plugins.results.record import setting_title
 
 PLOTTED_COSTS = ("train_seconds", "peak_host_bytes", "parameters")
@@ -48,6 +50,13 @@ FRONT_LINE: dict[str, Any] = {"color": MUTED, "linewidth": 1.2, "linestyle": (0,
 """Style of a Pareto front."""
 
 
+COST_RATIOS = np.geomspace(1 / 300, 300, 121)
+"""Ratios of costs that cost curves are drawn at, shape (K,)."""
+
+USELESS_LINE: dict[str, Any] = {"color": MUTED, "linewidth": 1, "linestyle": ":"}
+"""Style of the cost of accepting or rejecting all parts."""
+
+
 @dataclass(frozen=True)
 class Panel:
     """Accuracy against latency of comparable models.
@@ -57,23 +66,29 @@ class Panel:
         supervision: Label of the supervision.
         data: Labels of the data sets that accuracy is averaged over.
         points: Latency in ms and accuracy by model.
+        times: Times of calls by model, with their spread.
     """
 
     metric: str
     supervision: str
     data: tuple[str, ...]
     points: dict[str, tuple[float, MeanSpread]]
+    times: dict[str, CallTimes]
 
     @property
     def data_title(self) -> str:
         """Names of the data sets, or their number."""
-        names = and_list(self.data)
-        return names if len(names) < MAX_DATA_TITLE_LENGTH else f"mean of {len(self.data)} data sets"
+        return _data_title(self.data)
 
     @property
     def front(self) -> list[str]:
         """Models on the Pareto front, from the fastest to the most accurate."""
-        return pareto_front({model: (time, accuracy.mean) for model, (time, accuracy) in self.points.items()})
+        return pareto_front({name: (self.times[name], accuracy.mean) for name, (_, accuracy) in self.points.items()})
+
+
+def _data_title(data: Sequence[str]) -> str:
+    names = and_list(data)
+    return names if len(names) < MAX_DATA_TITLE_LENGTH else f"mean of {len(data)} data sets"
 
 
 def pareto_panels(summary: Summary) -> list[Panel]:
@@ -86,7 +101,8 @@ def pareto_panels(summary: Summary) -> list[Panel]:
             if latency and accuracy:
                 data = tuple(summary.by_data(model, supervision, metric))
                 panels.setdefault((supervision, data, metric), {})[model] = latency.mean, accuracy
-    return [Panel(metric, supervision, data, points) for (supervision, data, metric), points in panels.items()]
+    times = {} if summary.latency_setting is None else summary.call_times(summary.latency_setting)
+    return [Panel(metric, supervision, data, points, times) for (supervision, data, metric), points in panels.items()]
 
 
 def draw_pareto(summary: Summary, narrow: bool = False) -> Figure | None:
@@ -102,7 +118,8 @@ def draw_pareto(summary: Summary, narrow: bool = False) -> Figure | None:
             axis.set_title(textwrap.fill(_panel_title(panel, summary), 44 if narrow else 72))
             axis.set(xlabel=_latency_title(summary), ylabel=_shorten(metric_title(panel.metric)))
         shown = [model for model in summary.models if any(model in panel.points for panel in panels)]
-        _add_legend(figure, [_handle(model, style[model]) for model in shown], narrow)
+        handles = [_handle(model, style[model]) for model in shown]
+        _add_legend(figure, [*handles, Line2D([], [], label="Pareto front", **FRONT_LINE)], narrow)
     return figure
 
 
@@ -167,9 +184,55 @@ def _handle(model: str, mark: Mark) -> Line2D:
 
 
 def _add_legend(figure: Figure, handles: list[Line2D], narrow: bool) -> None:
-    front = Line2D([], [], label="Pareto front", **FRONT_LINE)
     columns = 2 if narrow else 5
-    figure.legend(handles=[*handles, front], loc="outside lower center", ncols=columns, handletextpad=0.4)
+    figure.legend(handles=handles, loc="outside lower center", ncols=columns, handletextpad=0.4)
+
+
+def cost_panels(summary: Summary) -> dict[tuple[str, tuple[str, ...]], dict[str, ErrorRates]]:
+    """Return the error rates of each model, averaged over the data sets, by supervision and data sets."""
+    panels: dict[tuple[str, tuple[str, ...]], dict[str, ErrorRates]] = {}
+    for model, supervision in summary.pairs:
+        rows = summary.rows_of(model, supervision)
+        rates = {row.data: rates for row in rows if (rates := error_rates(row.records[0])) is not None}
+        if rates:
+            panels.setdefault((supervision, tuple(rates)), {})[model] = ErrorRates(*np.mean([*rates.values()], axis=0))
+    return panels
+
+
+def draw_cost_curves(summary: Summary, narrow: bool = False) -> Figure | None:
+    """Draw the expected cost at the threshold of each model by the ratio of the costs of both kinds of errors.
+
+    The scale is that of Drummond and Holte (Machine Learning 2006), where a wrong decision about every part costs 1.
+    """
+    panels = cost_panels(summary)
+    if not panels:
+        return None
+    style = marks(summary.models)
+    with plot_style():
+        figure, axes = _grid(len(panels), narrow, height=2.9 if narrow else 3.2)
+        for axis, ((supervision, data), rates) in zip(axes, panels.items(), strict=True):
+            _draw_cost_curves(axis, rates, style)
+            parts = [_data_title(data)] + ([supervision] if len(summary.supervisions) > 1 else [])
+            axis.set_title(textwrap.fill(" · ".join(map(_shorten, parts)), 44 if narrow else 72))
+        shown = [model for model in summary.models if any(model in rates for rates in panels.values())]
+        handles = [_handle(model, style[model]) for model in shown]
+        for handle, model in zip(handles, shown, strict=True):
+            if any(row.saw_labels("image_F1Score") for row in summary.rows if row.model == model):
+                handle.set_label(f"{handle.get_label()} {SAW_LABELS}")
+        _add_legend(figure, [*handles, Line2D([], [], label="accept or reject all", **USELESS_LINE)], narrow)
+    return figure
+
+
+def _draw_cost_curves(axis: Axes, rates: Mapping[str, ErrorRates], style: dict[str, Mark]) -> None:
+    for index, (model, (misses, false_alarms)) in enumerate(rates.items()):
+        colour, shape = style[model]
+        cost = (misses * COST_RATIOS + false_alarms) / (COST_RATIOS + 1)
+        # Marks at different places, because curves may coincide.
+        axis.plot(COST_RATIOS, cost, color=colour, marker=shape, markevery=(5 * index % 20, 20), markersize=5)
+    axis.plot(COST_RATIOS, np.minimum(COST_RATIOS, 1) / (COST_RATIOS + 1), **USELESS_LINE)
+    axis.set(xscale="log", ylabel="expected cost", xlabel="cost of all misses to cost of all false alarms")
+    axis.set_ylim(bottom=0)
+    axis.set_xticks([0.01, 0.1, 1, 10, 100], ["1:100", "1:10", "1:1", "10:1", "100:1"])
 
 
 def draw_categories(summary: Summary, narrow: bool = False) -> Figure | None:
@@ -269,6 +332,7 @@ PLOTS: dict[str, Callable[[Summary, bool], Figure | None]] = {
     "pareto": draw_pareto,
     "categories": draw_categories,
     "cost": draw_cost,
+    "cost_curve": draw_cost_curves,
 }
 """Functions that draw the plots, by file name."""
 

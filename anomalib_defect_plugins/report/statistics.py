@@ -1,4 +1,4 @@
-"""Statistics of metrics that vary with the seed: mean, spread, significance, and the Pareto front."""
+"""Statistics of metrics and times that vary: mean, spread, significance, and the Pareto front."""
 
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple, TypeVar
@@ -71,21 +71,50 @@ def _is_better(row: MeanSpread, other: MeanSpread) -> bool:
     return bool(difference > stdtrit(degrees, (1 + CONFIDENCE) / 2) * variance**0.5)
 
 
-def pareto_front(points: Mapping[Name, tuple[float, float]]) -> list[Name]:
-    """Return the points that no other point dominates: as fast and as accurate, and better in one of the two.
+class CallTimes(NamedTuple):
+    """Time of a call over the runs of a model, in milliseconds.
 
     Args:
-        points: Time (lower is better) and accuracy (higher is better) by name.
+        median: Mean of the medians of the runs.
+        low: Lowest median of a run.
+        high: Highest 95th percentile of a run.
+    """
+
+    median: float
+    low: float
+    high: float
+
+    def is_faster_than(self, other: "CallTimes") -> bool:
+        """Whether 95 % of its calls in each run are faster than the median of the other in any run."""
+        return self.high < other.low
+
+
+def clearly_fastest(times: Mapping[Name, CallTimes]) -> Name | None:
+    """Return what is faster than everything else by more than the spread; ``None`` if nothing is, or is alone."""
+    name = min(times, key=lambda name: times[name].median, default=None)
+    others = [time for other, time in times.items() if other != name]
+    if name is None or not others:
+        return None
+    return name if all(times[name].is_faster_than(other) for other in others) else None
+
+
+def pareto_front(points: Mapping[Name, tuple[CallTimes, float]]) -> list[Name]:
+    """Return the points that no other point dominates.
+
+    A point dominates another if it is more accurate and not slower, or as accurate and faster. A difference of times
+    counts only if the spread of the calls allows it.
+
+    Args:
+        points: Times (lower is better) and accuracy (higher is better) by name.
 
     Returns:
         Names from the fastest to the most accurate.
     """
 
-    def is_dominated(name: Name) -> bool:
-        time, accuracy = points[name]
-        return any(
-            other_time <= time and other_accuracy >= accuracy and (other_time, other_accuracy) != (time, accuracy)
-            for other_time, other_accuracy in points.values()
-        )
+    def dominates(one: tuple[CallTimes, float], other: tuple[CallTimes, float]) -> bool:
+        if one[1] > other[1]:
+            return not other[0].is_faster_than(one[0])
+        return one[1] == other[1] and one[0].is_faster_than(other[0])
 
-    return sorted((name for name in points if not is_dominated(name)), key=lambda name: points[name])
+    front = [name for name in points if not any(dominates(point, points[name]) for point in points.values())]
+    return sorted(front, key=lambda name: points[name][0].median)

@@ -1,6 +1,7 @@
 """Groups runs that differ only in the seed into rows, and determines which rows are comparable."""
 
 import json
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -8,8 +9,9 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from anomalib_defect_plugins.report.labels import in_units, is_higher_better
-from anomalib_defect_plugins.report.statistics import MeanSpread, clearly_best, mean_spread
+from anomalib_defect_plugins.report.labels import AT_THRESHOLD, BEST_THRESHOLD, in_units, is_higher_better
+from anomalib_defect_plugins.report.statistics import CallTimes, MeanSpread, clearly_best, clearly_fastest, mean_spread
+from anomalib_defect_plugins.report.tested_images import SAW_TEST_LABELS, threshold_origin
 from anomalib_defect_plugins.results.reader import BenchmarkResults
 from anomalib_defect_plugins.results.record import LatencyRow, LatencySetting, RunRecord
 from anomalib_defect_plugins.results.run_spec import PRECISIONS, ComponentSpec
@@ -43,6 +45,13 @@ class SummaryRow:
     def metric(self, name: str) -> MeanSpread | None:
         """Compute mean and spread of a metric."""
         return mean_spread(record.metrics.get(name) for record in self.records)
+
+    def saw_labels(self, name: str) -> bool:
+        """Whether a metric depends on a threshold that was chosen on the labels of the test images."""
+        kind = name.rpartition("_")[2]
+        if kind in BEST_THRESHOLD:
+            return True
+        return kind in AT_THRESHOLD and any(threshold_origin(record) == SAW_TEST_LABELS for record in self.records)
 
     def cost(self, name: str) -> MeanSpread | None:
         """Compute mean and spread of a cost."""
@@ -86,13 +95,17 @@ class Summary:
 
     @cached_property
     def best(self) -> set[tuple[str, str, str, str]]:
-        """Rows that are clearly the best of their group: model, data, supervision and metric."""
+        """Rows that are clearly the best of their group: model, data, supervision and metric.
+
+        A threshold that saw the labels of the test images is no merit among rows whose thresholds did not.
+        """
         comparisons: Comparisons[str] = {}
         for row in self.rows:
             if row.group not in self.incomparable:
                 for name in self.metrics:
                     comparisons.setdefault((*row.group, name), {})[row.model] = row.metric(name)
-        return _winners(comparisons)
+        saw = {(row.model, *row.group, name) for row in self.rows for name in self.metrics if row.saw_labels(name)}
+        return _winners(comparisons, saw)
 
     @cached_property
     def incomparable(self) -> set[tuple[str, str]]:
@@ -130,6 +143,29 @@ class Summary:
         if self.latency_setting is None:
             return None
         return mean_spread(row.median_ms for row in self.latencies.get(model, {}).get(self.latency_setting, []))
+
+    def call_times(self, setting: LatencySetting) -> dict[str, CallTimes]:
+        """Return the times of the calls of each model.
+
+        Their spread is infinite if other runs may have used the machine.
+        """
+        times = {}
+        for model, by_setting in self.latencies.items():
+            known = [(row.median_ms, row.p95_ms) for row in by_setting.get(setting, ())]
+            medians, p95s = ([time[part] or math.inf for time in known] for part in (0, 1))
+            if known:
+                low, high = (0.0, math.inf) if self.is_shared(model, setting) else (min(medians), max(p95s))
+                times[model] = CallTimes(_mean(medians), low, high)
+        return times
+
+    def fastest(self, setting: LatencySetting | None = None) -> str | None:
+        """Return the model that is faster than every other one; ``None`` if the spread of the calls is too large.
+
+        Args:
+            setting: Setting of the measurement; :attr:`latency_setting` by default.
+        """
+        setting = setting or self.latency_setting
+        return None if setting is None else clearly_fastest(self.call_times(setting))
 
     def is_shared(self, model: str, setting: LatencySetting | None = None) -> bool:
         """Whether other runs may have used the machine while the latency of a model was measured.
@@ -193,12 +229,25 @@ class Summary:
                 if not any((item, supervision) in self.incomparable for item in data):
                     values = comparisons.setdefault((data, supervision, name), {})
                     values[model] = self.over_data(model, supervision, name)
-        return _winners(comparisons)
+        saw = {(model, *key) for key, by_model in comparisons.items() for model in by_model
+               if self.saw_labels(model, *key[1:])}  # fmt: skip
+        return _winners(comparisons, saw)
+
+    def saw_labels(self, model: str, supervision: str, name: str) -> bool:
+        """Whether a metric depends on a threshold that saw the labels of the test images, on any data set."""
+        return any(row.saw_labels(name) for row in self.rows_of(model, supervision))
 
 
-def _winners(comparisons: Comparisons[Data]) -> set[tuple[str, Data, str, str]]:
+def _winners(
+    comparisons: Comparisons[Data], saw_labels: set[tuple[str, Data, str, str]]
+) -> set[tuple[str, Data, str, str]]:
     best = {key: clearly_best(models, is_higher_better(key[-1])) for key, models in comparisons.items()}
-    return {(model, *key) for key, model in best.items() if model is not None}
+    return {
+        (model, *key)
+        for key, model in best.items()
+        if model is not None
+        and ((model, *key) not in saw_labels or all((other, *key) in saw_labels for other in comparisons[key]))
+    }
 
 
 def _mean(values: Iterable[float]) -> float:

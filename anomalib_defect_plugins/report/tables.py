@@ -1,12 +1,13 @@
 """Tables of a report, as cells that are written to Markdown and to HTML."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 from anomalib_defect_plugins.report.labels import (
     COSTS,
     LEVELS,
     MISSING,
+    SAW_LABELS,
     SHARED,
     cost_title,
     in_units,
@@ -17,9 +18,9 @@ from anomalib_defect_plugins.report.labels import (
     three_significant,
     with_spread,
 )
-from anomalib_defect_plugins.report.statistics import MeanSpread, mean_spread
+from anomalib_defect_plugins.report.statistics import MeanSpread
 from anomalib_defect_plugins.report.summary import Summary, SummaryRow, flatten
-from anomalib_defect_plugins.results.record import TIMES, LatencyRow, LatencySetting, setting_title
+from anomalib_defect_plugins.results.record import setting_title
 
 LABELS = ("model", "data", "supervision")
 """Columns of the labels of a row."""
@@ -29,9 +30,6 @@ LEVEL_TITLES = {"image": "Image level", "pixel": "Pixel level", "": "Other metri
 
 MAIN = ("pixel_AP",)
 """Metrics with a table by data set besides those of the summary: AUROC hardly depends on small defects."""
-
-PRECISION_ORDER = {"FP32": "0", "FP16": "1", "INT8": "2"}
-"""Sort keys of precisions: fewer bits come later."""
 
 
 @dataclass(frozen=True)
@@ -82,9 +80,9 @@ def number_cell(
     return Cell(with_spread(value, write), None if value is None else value.mean, bold, numeric=True)
 
 
-def time_cell(value: MeanSpread | None, shared: bool) -> Cell:
+def time_cell(value: MeanSpread | None, shared: bool, bold: bool = False) -> Cell:
     """Create a cell of a time, marked if other runs may have used the machine."""
-    cell = number_cell(value)
+    cell = number_cell(value, bold=bold)
     return replace(cell, text=f"{cell.text} {SHARED}") if shared and value else cell
 
 
@@ -118,7 +116,12 @@ def label_cells(row: SummaryRow) -> list[Cell]:
 
 def metric_cell(summary: Summary, row: SummaryRow, name: str) -> Cell:
     """Create the cell of a metric."""
-    return number_cell(row.metric(name), three_digits, (row.model, *row.group, name) in summary.best)
+    cell = number_cell(row.metric(name), three_digits, (row.model, *row.group, name) in summary.best)
+    return _marked(cell, row.saw_labels(name))
+
+
+def _marked(cell: Cell, saw_labels: bool) -> Cell:
+    return replace(cell, text=f"{cell.text} {SAW_LABELS}") if saw_labels and cell.value is not None else cell
 
 
 def seeds_cell(row: SummaryRow) -> Cell:
@@ -147,8 +150,11 @@ def _summary_row(summary: Summary, model: str, supervision: str, names: Sequence
     return [
         text_cell(model, model),
         text_cell(supervision),
-        *(number_cell(metrics[name], three_digits, best[name]) for name in names),
-        time_cell(latency and latency._replace(spread=None), summary.is_shared(model)),
+        *(
+            _marked(number_cell(metrics[name], three_digits, best[name]), summary.saw_labels(model, supervision, name))
+            for name in names
+        ),
+        time_cell(latency and latency._replace(spread=None), summary.is_shared(model), summary.fastest() == model),
         *(number_cell(value and value._replace(spread=None)) for value in costs),
         count_cell(len(rows)),
     ]
@@ -194,78 +200,6 @@ def cost_table(summary: Summary) -> Table | None:
     ]
     columns = [*LABELS, *map(cost_title, names), "seeds"]
     return Table("Cost of training and test", columns, rows, group_breaks([row.group for row in summary.rows]))
-
-
-def latency_overview(summary: Summary) -> Table | None:
-    """Build the table of median latencies: a row for each model, a column for each setting."""
-    latencies = summary.latencies
-    settings = sorted({setting for by_setting in latencies.values() for setting in by_setting}, key=_setting_order)
-    if not settings:
-        return None
-    several = len({device for _, _, device, _ in settings}) > 1
-    titles = [
-        f"{setting_title(engine, precision)}{f' {device}' if several else ''}, batch\u00a0{batch}"
-        for engine, precision, device, batch in settings
-    ]
-    rows = [
-        [
-            text_cell(model, model),
-            *(time_cell(_median(by_setting, setting), summary.is_shared(model, setting)) for setting in settings),
-        ]
-        for model, by_setting in latencies.items()
-    ]
-    return Table("Median latency of a call, ms", ["model", *titles], rows)
-
-
-def _median(by_setting: Mapping[LatencySetting, Sequence[LatencyRow]], setting: LatencySetting) -> MeanSpread | None:
-    return mean_spread(row.median_ms for row in by_setting.get(setting, []))
-
-
-def _setting_order(setting: LatencySetting) -> tuple[int, bool, str, str, str]:
-    engine, precision, device, batch = setting
-    return batch, engine != "torch", engine, device, PRECISION_ORDER.get(precision, precision)
-
-
-def latency_table(summary: Summary) -> Table | None:
-    """Build the table of all latency measurements: a row for each model and setting."""
-    rows = []
-    for model, by_setting in summary.latencies.items():
-        differences = _export_differences(summary, model)
-        for setting in sorted(by_setting, key=_setting_order):
-            engine, precision, _, _ = setting
-            difference = differences.get(precision) if engine != "torch" else None
-            shared = summary.is_shared(model, setting)
-            rows.append(_latency_row(model, setting, by_setting[setting], difference, shared))
-    columns = ["model", "engine", "device", "batch", "median, ms", "p95, ms", "p99, ms", "images per second"]
-    columns += ["export difference", "runs"]
-    return Table("All latencies", columns, rows) if rows else None
-
-
-def _latency_row(
-    model: str, setting: LatencySetting, latencies: Sequence[LatencyRow], difference: float | None, shared: bool
-) -> list[Cell]:
-    engine, precision, device, batch = setting
-    median, *others = (mean_spread(getattr(latency, name) for latency in latencies) for name in TIMES)
-    return [
-        text_cell(model, model),
-        text_cell(setting_title(engine, precision)),
-        text_cell(device),
-        count_cell(batch),
-        time_cell(median, shared),
-        *(time_cell(value and value._replace(spread=None), shared) for value in others),
-        Cell(MISSING if difference is None else f"{difference:.1e}", difference, numeric=True),
-        count_cell(len(latencies)),
-    ]
-
-
-def _export_differences(summary: Summary, model: str) -> dict[str, float]:
-    """Return the maximum export difference over the runs of a model, by precision."""
-    maximum: dict[str, float] = {}
-    for record in (record for row in summary.rows if row.model == model for record in row.records):
-        for precision, difference in record.export_difference.items():
-            if difference is not None:
-                maximum[precision] = max(difference, maximum.get(precision, 0.0))
-    return maximum
 
 
 def failed_table(summary: Summary) -> Table | None:

@@ -202,6 +202,11 @@ def make_row(record: RunRecord, run: RunSpec) -> ResultRow:
         prefix = f"{latency.engine}_{latency.precision}_{latency.device}_batch{latency.batch}"
         row |= {f"{prefix}_{name}": getattr(latency, name) for name in TIMES}
     row |= {f"export_difference_{precision}": value for precision, value in record.export_difference.items()}
+    row |= {
+        f"export_{precision}_{name}": value
+        for precision, values in record.export_changes.items()
+        for name, value in values.items()
+    }
     row |= {f"split_{name}": value for name, value in record.split.items()}
     return row | {"error": record.error}
 

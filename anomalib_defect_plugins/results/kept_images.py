@@ -1,10 +1,10 @@
-"""Anomaly maps and masks that a run keeps of its test images, as 8-bit grey PNG files."""
+"""Anomaly maps, predicted masks and masks that a run keeps of its test images, as 8-bit grey PNG files."""
 
 from pathlib import Path, PurePath
 
 from PIL import Image
 
-MAPS, MASKS = "maps", "masks"
+MAPS, MASKS, PRED_MASKS = "maps", "masks", "pred_masks"
 """Folders in the folder of a run; the column ``map`` of ``images.csv`` has the file names."""
 
 UNREADABLE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError, Image.DecompressionBombWarning)
@@ -15,7 +15,7 @@ def open_kept_image(folder: Path, name: str) -> Image.Image | None:
     """Open an anomaly map or a mask.
 
     Args:
-        folder: ``maps`` or ``masks`` of a run.
+        folder: ``maps``, ``masks`` or ``pred_masks`` of a run.
         name: File name. A path or a link out of the folder is not followed.
 
     Returns:

@@ -107,6 +107,8 @@ class RunRecord:
         split: Counts of images by subset, and ``hash`` of the split.
         latency: Latency by engine, precision, device and batch size.
         export_difference: Maximum output difference of an exported model, by precision.
+        export_changes: What it means for decisions, by precision: number of ``images`` compared, ``score_difference``,
+            ``changed_verdicts``, and ``image_AUROC`` of the graph and ``torch_image_AUROC`` on these images.
     """
 
     folder: Path
@@ -123,6 +125,7 @@ class RunRecord:
     split: Mapping[str, Any] = field(default_factory=dict)
     latency: tuple[LatencyRow, ...] = ()
     export_difference: Numbers = field(default_factory=dict)
+    export_changes: Mapping[str, Numbers] = field(default_factory=dict)
 
     @property
     def key(self) -> str:
@@ -178,6 +181,9 @@ class RunRecord:
             split=dict(content.get("split") or {}),
             latency=tuple(LatencyRow.from_dict(row) for row in content.get("latency") or ()),
             export_difference=_numbers(content.get("export_difference")),
+            export_changes={
+                str(name): _numbers(values) for name, values in dict(content.get("export_changes") or {}).items()
+            },
         )
 
     def to_dict(self) -> dict[str, Any]:

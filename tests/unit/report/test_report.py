@@ -8,6 +8,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
+import matplotlib as mpl
 import numpy as np
 import pytest
 from PIL import Image
@@ -18,12 +19,14 @@ from anomalib_defect_plugins.report import captions, tables, write_report
 from anomalib_defect_plugins.report.examples import select_examples
 from anomalib_defect_plugins.report.images import overlay
 from anomalib_defect_plugins.report.labels import metric_title, primary_metrics, three_significant, with_spread
+from anomalib_defect_plugins.report.latency_tables import latency_overview, latency_table
 from anomalib_defect_plugins.report.markdown import escape, fenced
-from anomalib_defect_plugins.report.operating_table import operating_table, threshold_origin
+from anomalib_defect_plugins.report.operating_table import operating_table
 from anomalib_defect_plugins.report.plot_style import PALETTE, marks
-from anomalib_defect_plugins.report.plots import pareto_panels
+from anomalib_defect_plugins.report.plots import draw_cost_curves, pareto_panels
 from anomalib_defect_plugins.report.summary import Summary, summarize
 from anomalib_defect_plugins.report.tables import Table
+from anomalib_defect_plugins.report.tested_images import threshold_origin
 from anomalib_defect_plugins.results.reader import read_results
 from anomalib_defect_plugins.results.record import RunRecord
 
@@ -135,11 +138,39 @@ def latency(median: float, engine: str = "openvino", precision: str = "FP32", ba
 
 def test_times_are_averaged_over_the_runs_and_the_export_difference_is_the_maximum(tmp_path: Path) -> None:
     first, second = runs_of({"a": [0.5, 0.6]})
+    changes = {"images": 40, "score_difference": 1e-6, "changed_verdicts": 2, "torch_image_AUROC": 0.75}
+    more = {"images": 40, "score_difference": 2e-6, "changed_verdicts": 1, "torch_image_AUROC": 0.75}
     first |= {"latency": [latency(10.0)], "export_difference": {"FP32": 1e-6}}
+    first |= {"export_changes": {"FP32": changes | {"image_AUROC": 0.7}}}
     second |= {"latency": [latency(14.0)], "export_difference": {"FP32": 3e-6}}
-    table = tables.latency_table(summary_of(tmp_path, first, second))
-    # Mean 12, spread sqrt(2 * 2^2 / 1) = 2.83.
-    assert texts_of(table)["a"] == ["OpenVINO FP32", "CPU", "1", "12.0 ± 2.8", "24.0", "36.0", "85.7", "3.0e-06", "2"]
+    second |= {"export_changes": {"FP32": more | {"image_AUROC": 0.76}}}
+    summary = summary_of(tmp_path, first, second)
+    # Mean 12, spread sqrt(2 * 2^2 / 1) = 2.83. The largest change of the AUROC is 0.70 - 0.75.
+    assert texts_of(latency_table(summary))["a"] == [
+        *("OpenVINO FP32", "CPU", "1", "12.0 ± 2.8", "24.0", "36.0", "85.7"),
+        *("3.0e-06", "2.0e-06", "3/80", "-0.0500", "2"),
+    ]
+    assert texts_of(latency_overview(summary))["a"] == ["12.0 ± 2.8 (3/80)"]
+
+
+def test_a_graph_with_values_that_are_not_finite_is_not_hidden_by_another_run(tmp_path: Path) -> None:
+    first, second = runs_of({"a": [0.5, 0.6]}, latency=[latency(10.0, precision="INT8")])
+    first["export_difference"], second["export_difference"] = {"INT8": 0.1}, {"INT8": None}
+    assert texts_of(latency_table(summary_of(tmp_path, first, second)))["a"][7] == "not finite"
+
+
+def test_a_model_is_marked_as_the_fastest_only_if_the_spread_of_its_calls_allows_it(tmp_path: Path) -> None:
+    def overview(root: Path, slow: float, **more: Any) -> dict[str, list[str]]:
+        runs = [
+            make_content(make_run(name), {"image_AUROC": 0.5}, latency=[latency(time)], **more)
+            for name, time in (("a", 10.0), ("b", slow))
+        ]
+        return texts_of(latency_overview(summary_of(root, *runs)))
+
+    # 95 % of the calls of a take at most 20 ms.
+    assert overview(tmp_path / "clear", 20.1) == {"a": ["**10.0"], "b": ["20.1"]}
+    assert overview(tmp_path / "noise", 19.9) == {"a": ["10.0"], "b": ["19.9"]}
+    assert overview(tmp_path / "busy", 90.0, environment={"shared": True}) == {"a": ["10.0 †"], "b": ["90.0 †"]}
 
 
 def test_times_on_a_shared_machine_are_marked(tmp_path: Path) -> None:
@@ -148,7 +179,7 @@ def test_times_on_a_shared_machine_are_marked(tmp_path: Path) -> None:
         for name, shared in (("a", False), ("b", True))
     )
     summary = summary_of(tmp_path, alone, beside)
-    for table in (tables.latency_table(summary), tables.latency_overview(summary), tables.summary_table(summary)):
+    for table in (latency_table(summary), latency_overview(summary), tables.summary_table(summary)):
         times = {model: [cell for cell in cells if cell.startswith("10.0")] for model, cells in texts_of(table).items()}
         assert times == {"a": ["10.0"], "b": ["10.0 †"]}
     assert "†" in captions.latency_note(summary)
@@ -163,7 +194,7 @@ def test_older_runs_are_marked_by_their_runner_and_runs_on_an_unshared_machine_a
     ):
         run = make_content(make_run(), {"image_AUROC": 0.5}, latency=[latency(1.0)], environment=environment)
         summary = summary_of(tmp_path / name, run)
-        assert ("†" in captions.latency_note(summary)) == ("†" in str(tables.latency_table(summary))) == shared
+        assert ("†" in captions.latency_note(summary)) == ("†" in str(latency_table(summary))) == shared
 
 
 def test_the_pareto_plot_uses_the_latency_of_the_exported_model_for_one_image(tmp_path: Path) -> None:
@@ -342,7 +373,8 @@ def test_each_image_is_an_example_once(tmp_path: Path) -> None:
 def test_without_the_image_map_and_ground_truth_are_shown(tmp_path: Path) -> None:
     record = record_of(tmp_path, [(1, 9.0)])  # its folder was moved, so the paths of the images do not exist
     (example,) = select_examples(record)
-    image, truth, heat = example.pictures
+    image, truth, heat, found = example.pictures
+    assert (found.uri, found.alt) == (None, "not kept: no threshold, or an older run")
     assert (image.uri, image.alt) == (None, "not readable")
     assert truth.uri is not None
     assert truth.uri.startswith("data:image/png")
@@ -367,11 +399,85 @@ def test_the_map_covers_the_image_where_it_is_high() -> None:
     assert high == pytest.approx([221.6, 224, 151.2], abs=1)
 
 
+def test_the_threshold_has_the_middle_of_the_colours_wherever_it_is() -> None:
+    heat = Image.fromarray(np.array([[0, 51, 255]], np.uint8))
+    middle, highest = (np.array(mpl.colormaps["inferno"](place)[:3]) * 255 for place in (0.5, 1.0))
+    colours = np.asarray(overlay(None, heat, (3, 1), threshold=0.2))[0]
+    assert colours[1] == pytest.approx(middle, abs=2)
+    assert colours[2] == pytest.approx(highest, abs=2)
+    # Beyond the maps: all pixels are on the same side.
+    assert np.asarray(overlay(None, heat, (3, 1), threshold=1.5))[0, :, 0].max() < middle[0]
+    assert np.asarray(overlay(None, heat, (3, 1), threshold=-0.5))[0, :, 0].min() > middle[0]
+
+
+def test_an_example_shows_the_mask_that_the_run_predicted(tmp_path: Path) -> None:
+    record = record_of(tmp_path, [(1, 9.0)])
+    (record.folder / "pred_masks").mkdir()
+    Image.new("L", (8, 4), 255).save(record.folder / "pred_masks" / "00000.png")
+    found = select_examples(record)[0].pictures[3]
+    assert found.caption == "predicted mask"
+    assert found.uri is not None
+
+
+def write_errors(root: Path, model: str, misses: int, false_alarms: int, **more: Any) -> None:
+    """Write a run with some errors among 10 good and 10 defective images."""
+    content = make_content(make_run(model), {"image_F1Score": 0.9, "image_AUROC": 0.8}, **more)
+    folder = root / "runs" / content["key"]
+    write_run(folder, content)
+    wrong = [(1, 0)] * misses + [(1, 1)] * (10 - misses) + [(0, 1)] * false_alarms + [(0, 0)] * (10 - false_alarms)
+    rows = [
+        {"image_path": "x.png", "label": label, "score": 0.5, "pred_label": pred, "map": ""} for label, pred in wrong
+    ]
+    write_table(folder / "images.csv", rows)
+
+
+def test_the_cost_curve_has_the_expected_cost_at_each_ratio(tmp_path: Path) -> None:
+    write_errors(tmp_path, "a", 1, 4)
+    figure = draw_cost_curves(summarize(read_results(tmp_path)))
+    assert figure is not None
+    curve, useless = (np.asarray(line.get_ydata()) for line in figure.axes[0].lines)
+    # Misses 0.1, false alarms 0.4: at equal costs half of both; 0.4 if only false alarms cost, 0.1 if only misses do.
+    assert [curve[60], curve[0], curve[-1]] == pytest.approx([0.25, 0.4, 0.1], abs=2e-3)
+    assert useless[60] == 0.5
+
+
+def test_a_metric_whose_threshold_saw_test_labels_is_marked_and_no_winner_beside_others(tmp_path: Path) -> None:
+    saw = {"train": 1, "test": 2, "hash": "0", "validation": "same_as_test"}
+    write_errors(tmp_path, "a", 0, 0, split=saw)
+    write_errors(tmp_path, "b", 0, 0, split={**saw, "validation": "from_dir"})
+    write_errors(tmp_path, "c", 0, 0, split={**saw, "threshold": "training images"})
+    summary = summarize(read_results(tmp_path))
+    (table,) = tables.metric_tables(summary)
+    assert {name: cells[2:4] for name, cells in texts_of(table).items()} == {
+        "a": ["0.900 ‡", "0.800"],
+        "b": ["0.900", "0.800"],
+        "c": ["0.900", "0.800"],
+    }
+    assert [threshold_origin(row.records[0]) for row in summary.rows] == [
+        *("test labels ‡", "validation images", "training images"),
+    ]
+    note = captions.with_images("Note.", summary)
+    assert note.startswith("Note. Test images: brick 10 good and 10 defective. ‡: at a threshold that was chosen on")
+
+
+def test_a_threshold_that_saw_test_labels_wins_only_among_its_like(tmp_path: Path) -> None:
+    content = runs_of({"a": [0.90, 0.92, 0.94], "b": [0.80, 0.82, 0.84]})
+    for run in content:
+        run["metrics"] = {"image_F1Score": run["metrics"]["image_AUROC"]}
+        run["split"] = {**run["split"], "validation": "same_as_test"}
+    assert {model for model, *_ in summary_of(tmp_path / "all", *content).best} == {"a"}
+    for run in content[3:]:
+        run["split"]["validation"] = "from_dir"
+    assert summary_of(tmp_path / "one", *content).best == set()
+
+
 def test_writing_the_report_again_removes_plots_of_the_earlier_one(tmp_path: Path) -> None:
     layout = Layout(models=("a",), data=("brick",), images=2, maps=False)
     page = write_report(write_results(tmp_path / "made", layout))
     first = {path.name: path.read_bytes() for path in sorted((page.parent / "plots").iterdir())}
-    assert list(first) == [f"{name}.{kind}" for name in ("categories", "cost", "pareto") for kind in ("png", "svg")]
+    assert list(first) == [
+        f"{name}.{kind}" for name in ("categories", "cost", "cost_curve", "pareto") for kind in ("png", "svg")
+    ]
     write_report(tmp_path / "made")
     assert {path.name: path.read_bytes() for path in sorted((page.parent / "plots").iterdir())} == first
     write_report(write_results(tmp_path / "other", TINY), page.parent)

@@ -2,7 +2,14 @@
 
 import pytest
 
-from anomalib_defect_plugins.report.statistics import MeanSpread, clearly_best, mean_spread, pareto_front
+from anomalib_defect_plugins.report.statistics import (
+    CallTimes,
+    MeanSpread,
+    clearly_best,
+    clearly_fastest,
+    mean_spread,
+    pareto_front,
+)
 
 
 def test_the_spread_is_the_sample_standard_deviation() -> None:
@@ -65,8 +72,22 @@ def test_if_lower_is_better_the_lowest_is_the_best() -> None:
 def test_the_pareto_front_has_the_points_that_no_other_dominates() -> None:
     # c is slower and worse than b; d is as fast as a and worse; e is as good as b and slower.
     points = {"a": (1.0, 0.7), "b": (5.0, 0.9), "c": (6.0, 0.8), "d": (1.0, 0.6), "e": (7.0, 0.9), "f": (9.0, 0.95)}
-    assert pareto_front(points) == ["a", "b", "f"]
+    exact = {name: (CallTimes(time, time, time), accuracy) for name, (time, accuracy) in points.items()}
+    assert pareto_front(exact) == ["a", "b", "f"]
 
 
 def test_equal_points_are_both_on_the_front() -> None:
-    assert pareto_front({"a": (1.0, 0.7), "b": (1.0, 0.7)}) == ["a", "b"]
+    assert pareto_front({name: (CallTimes(1, 1, 1), 0.7) for name in "ab"}) == ["a", "b"]
+
+
+def test_a_difference_of_times_within_their_spread_puts_nothing_on_the_front() -> None:
+    fast, slow = CallTimes(5.0, 4.8, 5.6), CallTimes(5.5, 5.4, 6.0)
+    assert pareto_front({"a": (fast, 0.8), "b": (slow, 0.9)}) == ["b"]
+    assert pareto_front({"a": (fast._replace(high=5.3), 0.8), "b": (slow, 0.9)}) == ["a", "b"]
+
+
+def test_the_fastest_is_named_only_if_its_slow_calls_are_faster_than_typical_ones_of_all_others() -> None:
+    times = {"a": CallTimes(5.0, 4.8, 5.3), "b": CallTimes(5.5, 5.4, 6.0), "c": CallTimes(9.0, 8.0, 9.9)}
+    assert clearly_fastest(times) == "a"
+    assert clearly_fastest({**times, "b": CallTimes(5.5, 5.2, 6.0)}) is None
+    assert clearly_fastest({"a": times["a"]}) is None
