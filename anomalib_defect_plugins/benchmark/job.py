@@ -307,7 +307,7 @@ class RunExecution:
             self.engine.trainer.save_checkpoint(folder / CHECKPOINT, weights_only=True)
 
     def _split(self, folder: Path) -> dict[str, Any]:
-        """Write the split, which ``WithDefects`` can read again, and return its counts and hash."""
+        """Write the split, which ``WithDefects`` can read again, and return its counts, hash and use by thresholds."""
         datasets = datasets_of(self.data)
         names: list[str] = [name for name in ("train", "val", "test") if name in datasets]
         tables = {name: with_defect_types(datasets[name].samples) for name in names}
@@ -321,7 +321,9 @@ class RunExecution:
         rows = sorted(line for line in lines if not line.startswith("val,"))
         counts = {name: len(tables[name]) for name in ("train", "test")}
         digest = sha256("\n".join(rows).encode()).hexdigest()
-        return {**counts, "hash": digest, "validation": str(ValSplitMode(self.data.val_split_mode).value)}
+        use = {"hash": digest, "validation": str(ValSplitMode(self.data.val_split_mode).value)}
+        without_labels = getattr(self.model.post_processor, "threshold_origin", None)
+        return {**counts, **use, **({} if without_labels is None else {"threshold": without_labels})}
 
     def _profile(self, folder: Path, image_size: Size) -> dict[str, Any]:
         from anomalib_defect_plugins.benchmark.profile import profile

@@ -14,8 +14,7 @@ METRICS = (
 )
 
 OPERATING_POINTS = (
-    "Errors of the first seed at the threshold of the model, in brackets 95 % intervals (Clopper and Pearson) for other "
-    "images like these. Where the threshold was chosen on the labels of the test images (‡), the intervals hold at all "
+    "Errors of the first seed at the threshold of the model; in brackets 95 % intervals (Clopper and Pearson). Where the threshold was chosen on the labels of the test images (‡), the intervals hold at all "
     "thresholds at once, and are wider."
 )
 
@@ -28,8 +27,8 @@ COST_CURVE = (
 
 PARETO = (
     "Models on the Pareto front (dashed line, larger marks): no other model is more accurate and not slower, or as "
-    "accurate and faster. One is faster than another if 95 % of its calls in each run are faster than the median of the "
-    "other in any run, and no other run may have used the machine. The accuracy is that of PyTorch."
+    "accurate and faster. One is faster than another if 95 % of its calls in each run are faster than the other's median "
+    "in any run, and no other run may have used the machine. The accuracy is that of PyTorch."
 )
 
 DATA_SETS = (
@@ -38,8 +37,8 @@ DATA_SETS = (
 
 LATENCY = (
     "Mean over all runs of a model, ± sample standard deviation; p95 and p99 are percentiles of the calls of a run. "
-    "Bold: faster than every other model, i.e. 95 % of its calls in each run are faster than the median of the other in "
-    "any run. Exports are compared with PyTorch on up to 100 test images of each run: the largest difference of scores "
+    "Bold: faster than every other model, i.e. 95 % of its calls in each run are faster than the other's median in any "
+    "run. Exports are compared with PyTorch on up to 100 test images of each run: the largest difference of scores "
     "and maps, and of scores alone; the images with another verdict; and the largest change of the image AUROC. 8-bit "
     "graphs are calibrated on some of these images, without their labels."
 )

@@ -104,7 +104,8 @@ class RunRecord:
         resolution: Size at which anomaly maps were compared with masks: ``original``, that of the images in the data
             set, or ``model``, that of ``image_size``, as in results of older versions.
         thresholds: Thresholds of scores (``image``) and maps (``pixel``), in units of these.
-        split: Counts of images by subset, and ``hash`` of the split.
+        split: Counts of images by subset, and ``hash`` of the split; mode of the ``validation`` split; and what the
+            ``threshold`` comes from if it needs no labels.
         latency: Latency by engine, precision, device and batch size.
         export_difference: Maximum output difference of an exported model, by precision.
         export_changes: What it means for decisions, by precision: number of ``images`` compared, ``score_difference``,

@@ -475,9 +475,8 @@ def test_writing_the_report_again_removes_plots_of_the_earlier_one(tmp_path: Pat
     layout = Layout(models=("a",), data=("brick",), images=2, maps=False)
     page = write_report(write_results(tmp_path / "made", layout))
     first = {path.name: path.read_bytes() for path in sorted((page.parent / "plots").iterdir())}
-    assert list(first) == [
-        f"{name}.{kind}" for name in ("categories", "cost", "cost_curve", "pareto") for kind in ("png", "svg")
-    ]
+    names = ("categories", "cost", "cost_curve", "pareto")
+    assert list(first) == [f"{name}.{kind}" for name in names for kind in ("png", "svg")]
     write_report(tmp_path / "made")
     assert {path.name: path.read_bytes() for path in sorted((page.parent / "plots").iterdir())} == first
     write_report(write_results(tmp_path / "other", TINY), page.parent)
