@@ -120,7 +120,7 @@ def _compare(
     if not outputs or not all(map(math.isfinite, differences.values())):
         comparison.difference = None
         return
-    comparison.difference = max([comparison.difference, *differences.values()])
+    comparison.difference = max(comparison.difference or 0.0, *differences.values(), 0.0)
     if "pred_score" in differences:
         comparison.score_difference = max(comparison.score_difference, differences["pred_score"])
         comparison.expected.append(float(references["pred_score"].ravel()[0]))

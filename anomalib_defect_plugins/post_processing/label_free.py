@@ -36,9 +36,9 @@ CORNER = 0.75
 INDEPENDENT_VIEWS = 3
 """Number of views of an image that count as independent, as they resemble each other more than other images do.
 
-Chosen on images that are not test images, training and validation images of ``TextureDefects`` and leather-like ones, with
-ten reference images of each of four textures. With three, none of 40 models flags more than 5 % of the good images; with
-four three do, with nine four."""
+Chosen on images that are not test images, training and validation images of ``TextureDefects`` and leather-like ones,
+with ten reference images of each of four textures. With three, none of 40 models flags more than 5 % of the good
+images; with four three do, with nine four."""
 
 
 class _LabelFreePostProcessor(DefectPostProcessor):

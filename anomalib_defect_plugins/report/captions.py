@@ -14,8 +14,9 @@ METRICS = (
 )
 
 OPERATING_POINTS = (
-    "Errors of the first seed at the threshold of the model; in brackets 95 % intervals (Clopper and Pearson). Where the threshold was chosen on the labels of the test images (‡), the intervals hold at all "
-    "thresholds at once, and are wider."
+    "Errors of the first seed at the threshold of the model; in brackets 95 % intervals (Clopper and Pearson). Where the "
+    "threshold was chosen on the labels of the test images (‡), the intervals hold at all thresholds at once, and are "
+    "wider."
 )
 
 COST_CURVE = (
@@ -27,8 +28,8 @@ COST_CURVE = (
 
 PARETO = (
     "Models on the Pareto front (dashed line, larger marks): no other model is more accurate and not slower, or as "
-    "accurate and faster. One is faster than another if 95 % of its calls in each run are faster than the other's median "
-    "in any run, and no other run may have used the machine. The accuracy is that of PyTorch."
+    "accurate and faster. One is faster than another if 95 % of its calls in each run are faster than the other's "
+    "median in any run, and no other run may have used the machine. The accuracy is that of PyTorch."
 )
 
 DATA_SETS = (

@@ -39,7 +39,7 @@ def overlay(
     Returns:
         The grey image under the colours of the map, whose opacity increases with the map.
     """
-    values = np.asarray(anomaly_map.resize(size, Image.Resampling.BILINEAR), np.float32)[..., None] / 255
+    values = np.asarray(anomaly_map.resize(size, Image.Resampling.BILINEAR), np.float64)[..., None] / 255
     values = values if threshold is None else _anchor(values, threshold)
     colours = mpl.colormaps[COLOUR_MAP](values[..., 0])[..., :3]
     if image is None:
@@ -50,10 +50,10 @@ def overlay(
     return Image.fromarray((255 * mixed).round().clip(0, 255).astype(np.uint8))
 
 
-def _anchor(values: npt.NDArray[np.float32], threshold: float) -> npt.NDArray[np.float32]:
+def _anchor(values: npt.NDArray[np.float64], threshold: float) -> npt.NDArray[np.float64]:
     """Scale values in [0, 1] piecewise, so that the threshold becomes 0.5."""
     points = [min(0.0, threshold), threshold, max(1.0, threshold)]
-    return np.interp(values, points, [0, 0.5, 1]).astype(np.float32)
+    return np.interp(values, points, [0, 0.5, 1])
 
 
 def data_uri(image: Image.Image, kind: str, **options: Any) -> str:

@@ -58,6 +58,12 @@ class Unexportable(Countable):
         raise NotImplementedError(msg)
 
 
+def labelled_images(number: int) -> list[tuple[Tensor, bool]]:
+    """Draw images, every second one defective."""
+    images = torch.rand(number, 3, *SIZE, generator=torch.Generator().manual_seed(0))
+    return [(image, bool(index % 2)) for index, image in enumerate(images)]
+
+
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(latency, "MAX_CALLS", 6)
@@ -78,7 +84,7 @@ def test_a_model_has_a_row_for_each_engine_precision_and_batch_and_its_graphs_ag
 ) -> None:
     pytest.importorskip("nncf", reason="8-bit quantisation needs nncf")
     model = Countable().train()
-    result = profile(model, SIZE, tmp_path, torch.rand(3, 3, *SIZE), MeasureSpec(seconds=0.01))
+    result = profile(model, SIZE, tmp_path, labelled_images(3), MeasureSpec(seconds=0.01))
     assert model.training
     keys = [(row["engine"], row["precision"], row["batch"]) for row in result["latency"]]
     graphs = [("openvino", precision, batch) for precision in ("FP32", "FP16", "INT8") for batch in (1, 8)]
@@ -96,7 +102,7 @@ def test_a_model_has_a_row_for_each_engine_precision_and_batch_and_its_graphs_ag
 
 def test_a_model_that_cannot_be_exported_has_rows_with_the_reason(tmp_path: Path, quick: None) -> None:
     measure = MeasureSpec(precisions=("FP32",), seconds=0.01)
-    result = profile(Unexportable(), SIZE, tmp_path, torch.rand(1, 3, *SIZE), measure)
+    result = profile(Unexportable(), SIZE, tmp_path, labelled_images(1), measure)
     torch_rows, graphs = result["latency"][:2], result["latency"][2:]
     assert all(row["median_ms"] > 0 for row in torch_rows)
     assert [row["batch"] for row in graphs] == [1, 8]
@@ -104,6 +110,7 @@ def test_a_model_that_cannot_be_exported_has_rows_with_the_reason(tmp_path: Path
         assert all(row[name] is None for name in TIMING_FIELDS)
         assert row["reason"] == "cannot be exported: because of a loop"
     assert result["export_difference"] == {"FP32": None}
+    assert result["export_changes"] == {}
 
 
 def test_a_graph_for_single_images_has_no_times_for_eight(quick: None) -> None:

@@ -6,7 +6,7 @@ import json
 import signal
 import socket
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from types import ModuleType
@@ -268,12 +268,17 @@ def test_latency_is_measured_on_the_trained_model_with_test_images(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def measure(
-        model: Tiny, image_size: tuple[int, int], folder: Path, images: torch.Tensor, measure: MeasureSpec
+        model: Tiny,
+        image_size: tuple[int, int],
+        folder: Path,
+        images: Sequence[tuple[torch.Tensor, bool]],
+        measure: MeasureSpec,
     ) -> dict[str, Any]:
         assert model.model.mean.abs().sum() > 0
         assert image_size == (SIDE, SIDE)
-        assert images.shape == (8, 3, SIDE, SIDE)
-        assert 0 <= images.min() < images.max() <= 1
+        assert [image.shape for image, _ in images] == [(3, SIDE, SIDE)] * 8
+        assert all(0 <= image.min() < image.max() <= 1 for image, _ in images)
+        assert {is_defective for _, is_defective in images} == {False, True}
         assert measure == MeasureSpec(precisions=("FP32",))
         (folder / "openvino").mkdir()
         return {"cost": {"flops": 7}, "latency": [], "export_difference": {"FP32": 0.5}}

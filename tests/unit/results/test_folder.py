@@ -142,6 +142,7 @@ def test_a_row_has_the_present_labels_and_all_measurements(results: ResultsFolde
             LatencyRow("openvino", "FP16", "CPU", 1, reason="no"),
         ),
         export_difference={"FP32": 1e-5},
+        export_changes={"FP32": {"changed_verdicts": 2}},
         split={"train": 4, "hash": "ab"},
     )
     assert make_row(record, replace(RUN, model=ComponentSpec("renamed", "Padim"))) == {
@@ -162,6 +163,7 @@ def test_a_row_has_the_present_labels_and_all_measurements(results: ResultsFolde
         "openvino_FP16_CPU_batch1_p99_ms": None,
         "openvino_FP16_CPU_batch1_images_per_second": None,
         "export_difference_FP32": 1e-5,
+        "export_FP32_changed_verdicts": 2,
         "split_train": 4,
         "split_hash": "ab",
         "error": None,

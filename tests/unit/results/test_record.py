@@ -52,6 +52,7 @@ def test_a_record_is_read_as_it_was_written(tmp_path: Path) -> None:
             LatencyRow("openvino", "INT8", "CPU", 8, reason="no NNCF"),
         ),
         export_difference={"FP32": 1e-6, "INT8": None},
+        export_changes={"FP32": {"images": 40, "changed_verdicts": 2, "image_AUROC": None}},
     )
     write_record(tmp_path, record)
     assert read_record(tmp_path / "run.json") == record
