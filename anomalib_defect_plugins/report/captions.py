@@ -14,9 +14,9 @@ METRICS = (
 )
 
 OPERATING_POINTS = (
-    "Errors of the first seed at the threshold of the model; in brackets 95 % intervals (Clopper and Pearson). Where the "
-    "threshold was chosen on the labels of the test images (‡), the intervals hold at all thresholds at once, and are "
-    "wider."
+    "Errors of the first seed at the threshold of the model; in brackets 95 % intervals (Clopper and Pearson). Where "
+    "the threshold was chosen on the labels of the test images (‡), the intervals hold at all thresholds at once, and "
+    "are wider."
 )
 
 COST_CURVE = (

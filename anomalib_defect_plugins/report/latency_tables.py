@@ -90,7 +90,7 @@ def latency_table(summary: Summary) -> Table | None:
             rows.append([*_time_cells(model, setting, by_setting[setting], shared, bold), *_effect_cells(effect),
                          count_cell(len(by_setting[setting]))])  # fmt: skip
     columns = ["model", "engine", "device", "batch", "median, ms", "p95, ms", "p99, ms", "images per second"]
-    columns += ["largest difference", "of the score", "verdicts changed", "image AUROC change", "runs"]
+    columns += ["difference of scores and maps", "of scores", "verdicts changed", "image AUROC change", "runs"]
     return Table("All latencies, and what the export changes", columns, rows) if rows else None
 
 
@@ -118,7 +118,7 @@ def _effect_cells(effect: ExportEffect | None) -> list[Cell]:
         _difference_cell(effect.difference),
         _difference_cell(effect.score_difference),
         Cell(effect.verdicts, share, numeric=True),
-        Cell(MISSING if change is None else f"{change:+.4f}", change, numeric=True),
+        Cell(MISSING if change is None else f"{round(change, 4) + 0.0:+.4f}", change, numeric=True),
     ]
 
 

@@ -23,7 +23,7 @@ def write_markdown(summary: Summary, plots: Sequence[str]) -> str:
     parts += _section("Data sets", captions.with_images(captions.DATA_SETS, summary), tables.data_tables(summary))
     parts += _section("Metrics", captions.with_images(captions.METRICS, summary), tables.metric_tables(summary))
     parts += _section("Operating points", captions.OPERATING_POINTS, filter(None, [operating_table(summary)]))
-    parts += _plots(["cost_curve"], plots, summary)
+    parts += [*_plots(["cost_curve"], plots, summary), escape(captions.COST_CURVE)] if "cost_curve" in plots else []
     parts += _plots(["categories"], plots, summary)
     latencies = [latency_overview(summary), latency_table(summary)]
     parts += _section("Latency", captions.latency_note(summary), filter(None, latencies))

@@ -230,7 +230,9 @@ def _draw_cost_curves(axis: Axes, rates: Mapping[str, ErrorRates], style: dict[s
         # Marks at different places, because curves may coincide.
         axis.plot(COST_RATIOS, cost, color=colour, marker=shape, markevery=(5 * index % 20, 20), markersize=5)
     axis.plot(COST_RATIOS, np.minimum(COST_RATIOS, 1) / (COST_RATIOS + 1), **USELESS_LINE)
-    axis.set(xscale="log", ylabel="expected cost", xlabel="cost of all misses to cost of all false alarms")
+    axis.set(
+        xscale="log", ylabel="expected cost", xlabel="cost of missing all defects to cost of rejecting all good parts"
+    )
     axis.set_ylim(bottom=0)
     axis.set_xticks([0.01, 0.1, 1, 10, 100], ["1:100", "1:10", "1:1", "10:1", "100:1"])
 
