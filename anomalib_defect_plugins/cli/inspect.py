@@ -3,6 +3,7 @@
 import argparse
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 from anomalib_defect_plugins.core.errors import InvalidInputError
@@ -98,7 +99,8 @@ def _run(options: argparse.Namespace) -> int:
     counts = inspect_images(options.model, options.images, options.out, settings, options.runner, options.address)
     rate = counts["inspected"] / (time.perf_counter() - start)
     earlier = counts["images"] - counts["inspected"]
-    summary = f"{counts['images']} images, {counts['defective']} defective, {counts['error']} with an error"
+    summary = f"{counts['images']} images, {counts['defective']} defective{_share(counts)}, "
+    summary += f"{counts['error']} with an error"
     note = f" ({earlier} of them earlier)" if earlier else ""
     sys.stdout.write(f"{summary}{note}; {rate:.1f} images per second\ntable: {options.out}\n")
     if options.regions:
@@ -111,3 +113,14 @@ def _run(options: argparse.Namespace) -> int:
     if reference is not None:
         sys.stdout.write(f"{report_drift(reference, options.out)}\n")
     return 0
+
+
+def _share(counts: Mapping[str, int]) -> str:
+    """Format the share of defective images, and its interval."""
+    from anomalib_defect_plugins.core.operating_points import clopper_pearson
+
+    images = counts["images"] - counts["error"]
+    if not images:
+        return ""
+    rate = clopper_pearson(counts["defective"], images)
+    return f" ({100 * rate.value:.3g} %; 95 % interval {100 * rate.low:.3g} to {100 * rate.high:.3g} %)"

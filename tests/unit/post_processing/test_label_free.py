@@ -9,7 +9,7 @@ from scipy.stats import norm
 from skimage.filters import threshold_otsu
 from torch import Tensor
 
-from anomalib_defect_plugins.core.operating_points import CONFIDENCE, normal_tolerance_limit
+from anomalib_defect_plugins.core.operating_points import normal_tolerance_limit
 from anomalib_defect_plugins.post_processing import (
     OpeningPostProcessor,
     OtsuPostProcessor,
@@ -17,7 +17,7 @@ from anomalib_defect_plugins.post_processing import (
     SigmaPostProcessor,
     unseen_views,
 )
-from anomalib_defect_plugins.post_processing.label_free import INDEPENDENT_VIEWS
+from anomalib_defect_plugins.post_processing.label_free import CONFIDENCE, INDEPENDENT_VIEWS
 
 POOLED = [OtsuPostProcessor, SigmaPostProcessor]
 
@@ -224,8 +224,7 @@ def test_the_image_threshold_is_the_tolerance_limit_of_unseen_views() -> None:
     post.set_reference(torch.rand(1, 1, 8, 8), torch.tensor([0.9]), unseen)
     expected = normal_tolerance_limit(unseen.double().numpy(), 0.05, CONFIDENCE, INDEPENDENT_VIEWS)
     assert float(post.image_threshold) == pytest.approx(expected)
-    # The factor of three values for 95 % of a normal distribution at 95 % confidence (ISO 16269-6, Table D.4).
-    assert expected == pytest.approx(1.3 + 7.656 * float(unseen.std()), abs=1e-3)
+    assert expected > 1.3 + 7.656 * float(unseen.std())  # the factor of three values at 95 % (ISO 16269-6, Table D.4)
 
 
 def test_a_good_image_like_the_views_is_rarely_flagged() -> None:
@@ -235,7 +234,7 @@ def test_a_good_image_like_the_views_is_rarely_flagged() -> None:
         post = ReferencePostProcessor(false_alarm_rate=0.05)
         post.set_reference(torch.rand(1, 1, 4, 4), unseen[:1], unseen)
         kept += norm.sf(float(post.image_threshold), 1, 0.2) <= 0.05
-    assert kept >= 936  # 95 %, less twice the standard deviation of 1,000 draws
+    assert kept >= 960  # 97 %, less twice the standard deviation of 1,000 draws
 
 
 def test_views_are_unseen_and_normal() -> None:
