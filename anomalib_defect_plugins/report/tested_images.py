@@ -34,11 +34,23 @@ def threshold_origin(record: RunRecord) -> str:
     """Return what the thresholds of a run were chosen on: test labels, validation images, or nothing."""
     if all(value is None for value in record.thresholds.values()):
         return "none"
-    without_labels = record.split.get("threshold")
+    if "threshold" in record.split:
+        return str(record.split["threshold"])
+    is_test = SAME_AS_TEST in json.dumps(record.run.to_dict()).lower()
+    return origin_of("same_as_test" if is_test else record.split.get("validation"))
+
+
+def origin_of(validation: str | None, post_processor: object = None) -> str:
+    """Return what thresholds are chosen on.
+
+    Args:
+        validation: Mode of the validation split; ``None`` if it is not known.
+        post_processor: Post-processor; one that needs no labels has a ``threshold_origin``.
+    """
+    without_labels = getattr(post_processor, "threshold_origin", None)
     if without_labels is not None:
         return str(without_labels)
-    validation = record.split.get("validation")
-    if validation == "same_as_test" or SAME_AS_TEST in json.dumps(record.run.to_dict()).lower():
+    if validation == "same_as_test":
         return SAW_TEST_LABELS
     return "not recorded" if validation is None else ORIGINS.get(validation, "validation images")
 

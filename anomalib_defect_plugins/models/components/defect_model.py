@@ -27,6 +27,7 @@ from anomalib_defect_plugins.models.components.checks import (
     check_evaluation_data,
     datamodule_of,
 )
+from anomalib_defect_plugins.models.components.decision_log import DecisionLog
 from anomalib_defect_plugins.models.components.image_size import ImageSize
 from anomalib_defect_plugins.models.components.mixed_sizes import MixedSizes
 from anomalib_defect_plugins.models.components.progress_log import ProgressLog
@@ -108,7 +109,7 @@ class DefectModel(CheckpointErrors, SharedTrainer, TrainerOptions, CheckedExport
         if isinstance(self.evaluator, DefectEvaluator):
             callbacks.insert(0, self.evaluator.ranking)
         resuming = (ResumePoint(self.resume_interval), ResumedOptimizers())
-        return [*callbacks, CheckedReading(), TrainingEnd(), *resuming, MixedSizes(), ProgressLog()]
+        return [*callbacks, CheckedReading(), TrainingEnd(), *resuming, MixedSizes(), DecisionLog(), ProgressLog()]
 
     def setup(self, stage: str) -> None:
         """Set the image size, then check the masks, and the validation and test files before training starts."""
