@@ -88,9 +88,7 @@ def check_drift(reference: pd.DataFrame, table: pd.DataFrame) -> dict[str, Chart
         InvalidInputError: If the reference has too few images.
     """
     former, present = (_complete(rows) for rows in (reference, table))
-    if len(former) < MIN_REFERENCE:
-        msg = f"the reference table has {len(former)} images; use one of at least {MIN_REFERENCE} (--reference)"
-        raise InvalidInputError(msg)
+    _check_size(former)
     return {name: _chart(former[name].to_numpy(), present[name].to_numpy()) for name in QUANTITIES}
 
 
@@ -99,16 +97,24 @@ def read_reference(path: Path) -> pd.DataFrame:
 
     Raises:
         MissingDataError: If it does not exist.
-        InvalidInputError: If it is no such table, or one of an older version.
+        InvalidInputError: If it is no such table, one of an older version, or one of too few images.
     """
     if not path.is_file():
         msg = f"{path} not found; 'anomalib-defects inspect' on images of a good state writes a reference table"
         raise MissingDataError(msg)
     try:
-        return pd.read_parquet(path, columns=["path", *QUANTITIES])
+        table = pd.read_parquet(path, columns=["path", *QUANTITIES])
     except (OSError, ValueError, KeyError) as error:
         msg = f"{path} has no columns {', '.join(QUANTITIES)}; inspect the reference images again (--reference)"
         raise InvalidInputError(msg) from error
+    _check_size(_complete(table))
+    return table
+
+
+def _check_size(reference: pd.DataFrame) -> None:
+    if len(reference) < MIN_REFERENCE:
+        msg = f"the reference table has {len(reference)} images; use one of at least {MIN_REFERENCE} (--reference)"
+        raise InvalidInputError(msg)
 
 
 def drift_line(charts: Mapping[str, Chart], table: pd.DataFrame, images: int) -> str:
