@@ -19,6 +19,7 @@ from anomalib_defect_plugins.cli import (
 from anomalib_defect_plugins.cli.telemetry import disable_telemetry
 from anomalib_defect_plugins.core.environment import show_traceback
 from anomalib_defect_plugins.core.errors import error_line
+from anomalib_defect_plugins.core.stop_signals import INTERRUPTED
 
 COMMANDS = (list_plugins, data, convert, synthesize, benchmark, report, threshold, inspect, demo, new)
 """Modules of the subcommands, in the order of ``--help``."""
@@ -31,12 +32,17 @@ def run(arguments: Sequence[str] | None = None) -> int:
         arguments: Arguments after the name of the command; by default those of this process.
 
     Returns:
-        Exit status: 0, or 1 after an error that is printed as one line.
+        Exit status: 0; 1 after an error, and 130 after Ctrl-C, which are printed as one line.
     """
     options = parse_arguments(arguments)
     disable_telemetry()
     try:
         return int(options.run(options))
+    except KeyboardInterrupt:
+        if show_traceback():
+            raise
+        sys.stderr.write("stopped\n")
+        return INTERRUPTED
     except Exception as error:
         line = error_line(error)
         if line is None or show_traceback():

@@ -221,3 +221,14 @@ def test_a_variable_shows_the_traceback_of_an_error(monkeypatch: pytest.MonkeyPa
     with pytest.raises(InvalidInputError, match="archive is broken") as caught:
         main(["data", "Chatty", "--root", "x", "--broken", "true"])
     assert isinstance(caught.value.__cause__, RuntimeError)
+
+
+def test_ctrl_c_ends_a_command_with_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupt(*_: object) -> Path:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("anomalib_defect_plugins.report.write_report", interrupt)
+    assert main(["report", str(tmp_path)]) == 130
+    assert capsys.readouterr() == ("", "stopped\n")

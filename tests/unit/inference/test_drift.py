@@ -116,6 +116,9 @@ def test_invalid_reference_tables_are_one_line(images: list[Image], tmp_path: Pa
     few = table(images[:19], np.random.default_rng(6))
     with pytest.raises(InvalidInputError, match="the reference table has 19 images; use one of at least 20"):
         check_drift(few, few)
+    few.to_parquet(tmp_path / "few.parquet")
+    with pytest.raises(InvalidInputError, match="the reference table has 19 images; use one of at least 20"):
+        read_reference(tmp_path / "few.parquet")  # before any image is inspected
 
 
 def test_statistics_of_an_image_by_hand() -> None:
