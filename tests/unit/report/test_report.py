@@ -453,9 +453,11 @@ def test_a_metric_whose_threshold_saw_test_labels_is_marked_and_no_winner_beside
         "b": ["0.900", "0.800"],
         "c": ["0.900", "0.800"],
     }
-    assert [threshold_origin(row.records[0]) for row in summary.rows] == [
-        *("test labels ‡", "validation images", "training images"),
-    ]
+    assert {row.model: threshold_origin(row.records[0]) for row in summary.rows} == {
+        "a": "test labels ‡",
+        "b": "validation images",
+        "c": "training images",
+    }
     note = captions.with_images("Note.", summary)
     assert note.startswith("Note. Test images: brick 10 good and 10 defective. ‡: at a threshold that was chosen on")
 
