@@ -92,9 +92,9 @@ class Discriminator(nn.Module):
         size: Height and width of the images of this scale.
         texture_module: Whether to use the eight directional branches; without them (the paper's ablation) a plain
             block has the same number of channels.
+        branch_width: Channels of each directional branch c_n.
         blocks: Number of conv-blocks f_n, at least 1.
         head_kernel: Side of the two kernels of the head, 1 or 3.
-        branch_width: Channels of each directional branch c_n.
     """
 
     def __init__(
@@ -102,9 +102,9 @@ class Discriminator(nn.Module):
         width: int,
         size: Size,
         texture_module: bool = True,
+        branch_width: int = 4,
         blocks: int = 2,
         head_kernel: int = 1,
-        branch_width: int = 4,
     ) -> None:
         super().__init__()
         self.features = nn.Sequential(ConvBlock(3, width), *(ConvBlock(width, width) for _ in range(blocks - 1)))
@@ -169,9 +169,9 @@ class HtpGanModel(nn.Module):
     ) -> None:
         super().__init__()
         self.sizes = pyramid_sizes(image_size, num_scales, min_size)
-        shape = (texture_module, discriminator_blocks, head_kernel)
+        shape = {"texture_module": texture_module, "blocks": discriminator_blocks, "head_kernel": head_kernel}
         self.generators = nn.ModuleList(Generator(width) for _ in self.sizes)
-        self.discriminators = nn.ModuleList(Discriminator(width, size, *shape) for size in self.sizes)
+        self.discriminators = nn.ModuleList(Discriminator(width, size, **shape) for size in self.sizes)
         self.downsample = nn.ModuleList(FixedResize(image_size, size) for size in self.sizes)
         self.scale_maps = nn.ModuleList(ScaleAnomalyMap(fusion) for _ in self.sizes)
         self.fusion = fusion

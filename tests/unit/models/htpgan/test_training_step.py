@@ -280,10 +280,11 @@ def fakes_and_reconstruction(model: HtpGan, image: Tensor) -> Iterator[tuple[flo
         yield float(fakes.std() / real.std()), float(error / real.square().mean().sqrt())
 
 
+@pytest.mark.slow
 def test_generators_learn_the_texture_with_noise_by_the_error_and_contrast_near_that_of_the_noise(tmp_path):
     seed_all(0)
     recipe = yaml.safe_load((CONFIGS / "learned_texture.yaml").read_text())["model"]["init_args"]
-    model = HtpGan(0, (56, 56), num_scales=3, min_size=20, iterations_per_scale=90, **recipe, **QUIET)
+    model = HtpGan(0, (40, 40), num_scales=3, min_size=18, iterations_per_scale=60, **recipe, **QUIET)
     data = TextureDefects(category="brick")
     fit(model, data, tmp_path, {"limit_val_batches": 0})
     image = model.pre_processor.transform(data.train_data[0].image)[None]
