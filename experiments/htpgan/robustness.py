@@ -23,11 +23,12 @@ from anomalib.data import AnomalibDataModule
 from kornia.geometry.transform import hflip, warp_affine
 from lightning import seed_everything
 from torch import Tensor
-from torchmetrics.functional.classification import binary_auroc, binary_jaccard_index
+from torchmetrics.functional.classification import binary_auroc
 
 sys.path.append(str(Path(__file__).parents[1]))
 
 from common import QUIET, add_run_options, create_engine, markdown, once, transformed
+from crack_forest import confusion_curve
 
 from anomalib_defect_plugins.cli.datamodules import find_datamodule, set_up
 from anomalib_defect_plugins.core.errors import UserError
@@ -61,13 +62,13 @@ VARIATIONS: dict[str, Callable[[Tensor], Tensor]] = {
 
 def best_threshold(scores: Tensor, masks: Tensor) -> float:
     """Return the threshold with the highest mean IoU over background and defect."""
-    candidates = torch.from_numpy(np.quantile(scores.numpy(), np.linspace(0.5, 0.9995, 200)))
-    return float(max(candidates, key=lambda threshold: mean_iou(scores > threshold, masks)))
+    candidates = np.quantile(scores.numpy(), np.linspace(0.5, 1, 1001))
+    return float(candidates[confusion_curve(scores.numpy(), masks.numpy(), candidates)[0].argmax()])
 
 
-def mean_iou(predicted: Tensor, masks: Tensor) -> float:
-    """Return the mean IoU over background and defect."""
-    return float((binary_jaccard_index(predicted, masks) + binary_jaccard_index(~predicted, ~masks)) / 2)
+def mean_iou(scores: Tensor, masks: Tensor, threshold: float) -> float:
+    """Return the mean IoU over background and defect of ``scores > threshold``."""
+    return float(confusion_curve(scores.numpy(), masks.numpy(), np.array([threshold]))[0][0])
 
 
 def predict(model: HtpGan, data: AnomalibDataModule, vary: Callable[[Tensor], Tensor]) -> tuple[Tensor, ...]:
@@ -98,8 +99,8 @@ def measure(options: Namespace, data: AnomalibDataModule, arguments: dict[str, A
         values = {
             "image AUROC": float(binary_auroc(scores, labels.long())) if not labels.all() else float("nan"),
             "pixel AUROC": float(binary_auroc(maps, masks.long())),
-            "mIoU": mean_iou(maps > threshold, masks),
-            "best mIoU": mean_iou(maps > best, masks),
+            "mIoU": mean_iou(maps, masks, threshold),
+            "best mIoU": mean_iou(maps, masks, best),
         }
         results |= {f"{name}/{metric}": value for metric, value in values.items()}
     return results
