@@ -169,9 +169,11 @@ class HtpGanModel(nn.Module):
     ) -> None:
         super().__init__()
         self.sizes = pyramid_sizes(image_size, num_scales, min_size)
-        shape = {"texture_module": texture_module, "blocks": discriminator_blocks, "head_kernel": head_kernel}
         self.generators = nn.ModuleList(Generator(width) for _ in self.sizes)
-        self.discriminators = nn.ModuleList(Discriminator(width, size, **shape) for size in self.sizes)
+        self.discriminators = nn.ModuleList(
+            Discriminator(width, size, texture_module, blocks=discriminator_blocks, head_kernel=head_kernel)
+            for size in self.sizes
+        )
         self.downsample = nn.ModuleList(FixedResize(image_size, size) for size in self.sizes)
         self.scale_maps = nn.ModuleList(ScaleAnomalyMap(fusion) for _ in self.sizes)
         self.fusion = fusion
