@@ -23,6 +23,9 @@ logger = logging.getLogger(__name__)
 CONVOLUTIONS = ("Convolution", "GroupConvolution", "ConvolutionBackpropData", "GroupConvolutionBackpropData")
 """Operators whose computation in 8 bits saves time in a convolutional network."""
 
+DATA = ("Constant", "Parameter", "Result")
+"""Nodes that compute nothing."""
+
 PRODUCTS = ("MatMul",)
 """Operators whose computation in 8 bits saves time in a transformer. Elsewhere they resize images and compute
 distances, which 8 bits would ruin."""
@@ -75,17 +78,24 @@ def ignored_scope(network: "openvino.Model") -> Any:
 
 
 def tail(network: "openvino.Model") -> list[str]:
-    """Return the names of the nodes of a graph that no layer to quantise follows."""
-    layers = quantised_layers(network)
-    followed: set[str] = set()
-    for node in reversed(network.get_ordered_ops()):
-        targets = {port.get_node() for output in node.outputs() for port in output.get_target_inputs()}
-        names = {target.get_friendly_name() for target in targets}
-        if names & followed or any(target.get_type_name() in layers for target in targets):
-            followed.add(node.get_friendly_name())
-    skipped = (*layers, "Constant", "Parameter", "Result")
-    nodes = (node for node in network.get_ordered_ops() if node.get_type_name() not in skipped)
-    return [name for node in nodes if (name := node.get_friendly_name()) not in followed]
+    """Return the names of the nodes of a graph that no layer to quantise follows, blurs of a single map included."""
+    types, nodes = quantised_layers(network), network.get_ordered_ops()
+    kept = {node.get_friendly_name() for node in nodes if node.get_type_name() in types and not _is_blur(node)}
+    for node in reversed(nodes):
+        targets = (port.get_node() for output in node.outputs() for port in output.get_target_inputs())
+        if any(target.get_friendly_name() in kept for target in targets):
+            kept.add(node.get_friendly_name())
+    computing = (node.get_friendly_name() for node in nodes if node.get_type_name() not in DATA)
+    return [name for name in computing if name not in kept]
+
+
+def _is_blur(node: "openvino.Node") -> bool:
+    """Whether a node convolves one channel with one filter, as the blur of an anomaly map does."""
+    if node.get_type_name() not in CONVOLUTIONS:
+        return False
+    # Filters have the shape (groups, out, in, h, w), or (out, in, h, w).
+    leading = list(node.get_input_partial_shape(1))[:-2]
+    return all(size.is_static and size.get_length() == 1 for size in leading)
 
 
 @contextlib.contextmanager
