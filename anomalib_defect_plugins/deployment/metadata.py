@@ -13,17 +13,17 @@ from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import openvino
+
 from anomalib_defect_plugins.benchmark.environment import describe_environment
 from anomalib_defect_plugins.core.files import write_text
 from anomalib_defect_plugins.deployment.agreement import Agreement
 from anomalib_defect_plugins.inference.bundle import CARD, FORMAT, GRAPH, METADATA, ONNX, hash_graph
+from anomalib_defect_plugins.inference.graph_checks import NORMALIZED_THRESHOLD, read_note
 
 if TYPE_CHECKING:
     from anomalib.data import AnomalibDataModule
     from anomalib.models.components import AnomalibModule
-
-NORMALIZED_THRESHOLD = 0.5
-"""Threshold of normalised scores and maps at the default sensitivity."""
 
 SERVER_FOLDER = "model_server"
 """Folder with the layout and configuration of OpenVINO Model Server."""
@@ -50,10 +50,40 @@ class Origin(NamedTuple):
 
 def write_description(folder: Path, origin: Origin, agreement: Agreement) -> None:
     """Write the metadata, the model card and the files of OpenVINO Model Server to a bundle with its graphs."""
-    metadata = describe(folder, origin, agreement)
+    _write_texts(folder, describe(folder, origin, agreement))
+
+
+def _write_texts(folder: Path, metadata: dict[str, Any]) -> None:
     write_text(folder / METADATA, json.dumps(metadata, indent=2, allow_nan=False) + "\n")
     write_text(folder / CARD, render_card(metadata))
     _write_server_files(folder, metadata["model"]["name"])
+
+
+def replace_thresholds(folder: Path, metadata: dict[str, Any], record: Mapping[str, Any]) -> None:
+    """Write the description of a bundle again, whose graphs have been given another threshold.
+
+    Args:
+        folder: The bundle.
+        metadata: Its metadata before.
+        record: Record of the operating point; see ``choose_threshold.Choice``.
+    """
+    is_normalized = (read_note(openvino.Core().read_model(folder / GRAPH)) or {}).get("normalized")
+    own = {kind: record.get(f"{kind}_threshold") for kind in ("image", "pixel")}
+    own["image"] = own["pixel"] if own["image"] is None else own["image"]
+    if is_normalized:
+        own = dict.fromkeys(own, NORMALIZED_THRESHOLD)
+    origin = (
+        f"anomalib-defects threshold, {record['rule']}, on {record['good']} good and {record['bad']} defective images"
+    )
+    metadata = {
+        **metadata,
+        "hash": hash_graph(folder / GRAPH),
+        "files": {name: _digest(folder / name) for name in metadata["files"]},
+        "thresholds": {**own, "raw": None, "origin": origin},
+        "operating_point": dict(record),
+    }
+    shutil.rmtree(folder / SERVER_FOLDER, ignore_errors=True)
+    _write_texts(folder, metadata)
 
 
 def describe(folder: Path, origin: Origin, agreement: Agreement) -> dict[str, Any]:

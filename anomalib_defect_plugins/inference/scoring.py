@@ -14,6 +14,7 @@ from anomalib_defect_plugins.core.checkpoint_keys import MODEL_KEY
 from anomalib_defect_plugins.core.errors import LOAD_ERRORS, InvalidInputError, MissingDataError, UserError
 from anomalib_defect_plugins.core.image_io import Size, read_image, to_bytes
 from anomalib_defect_plugins.core.regions import region_score
+from anomalib_defect_plugins.inference.bundle import find_graph
 
 if TYPE_CHECKING:
     from anomalib.models.components import AnomalibModule
@@ -183,7 +184,7 @@ def load_scorer(model: Path, model_name: str | None = None, precision: str | Non
     """Load a checkpoint or an exported graph.
 
     Args:
-        model: ``.ckpt``, ``.xml`` or ``.onnx``.
+        model: ``.ckpt``, ``.xml`` or ``.onnx``, or a bundle.
         model_name: Name of the model of a checkpoint, such as ``Padim``; by default that in it or in its path.
         precision: Inference precision of a graph.
 
@@ -191,6 +192,7 @@ def load_scorer(model: Path, model_name: str | None = None, precision: str | Non
         MissingDataError: If the file does not exist.
         InvalidInputError: If it cannot be loaded.
     """
+    model = find_graph(model) if model.is_dir() else model
     if model.suffix not in (*GRAPHS, *CHECKPOINTS):
         msg = f"{model} is not a model; use a checkpoint (.ckpt) or an exported graph (model.xml, model.onnx)"
         raise InvalidInputError(msg)

@@ -24,8 +24,9 @@ class GroupNorm(nn.GroupNorm):
 
     def _mean_of_groups(self, values: Tensor) -> Tensor:
         """Return the mean of the group of each channel, shape (B, C, 1, 1)."""
-        means = values.mean((2, 3)).unflatten(1, (self.num_groups, -1))
-        return means.mean(2, keepdim=True).expand_as(means).flatten(1)[..., None, None]
+        means = values.mean((2, 3)).reshape(values.shape[0], self.num_groups, -1)
+        of_groups: Tensor = means.mean(2, keepdim=True).expand_as(means).reshape(values.shape[0], -1, 1, 1)
+        return of_groups
 
 
 NORMS: dict[str, Callable[[int], nn.Module]] = {

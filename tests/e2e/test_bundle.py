@@ -153,6 +153,28 @@ def test_metadata_and_card_describe_the_model(exported: Exported) -> None:
     assert served.read_bytes() == (exported.bundle / "model.xml").read_bytes()
 
 
+def test_a_threshold_is_written_into_a_copy_of_the_bundle(
+    exported: Exported, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for number, image in enumerate(IMAGES):
+        (tmp_path / "good").mkdir(exist_ok=True)
+        Image.fromarray(image).save(tmp_path / f"good/{number}.png")
+    before = [result.score for result in Inspector.load(exported.bundle).predict(IMAGES)]
+    at = str(float(np.median(before)))
+    words = ["threshold", str(exported.bundle), "--good", str(tmp_path / "good"), "--at", at, "--out", str(tmp_path)]
+    assert main([*words, "--precision", "f32", "--write", str(tmp_path / "new")]) == 0
+    metadata = read_metadata(tmp_path / "new")
+    assert metadata["thresholds"]["origin"].startswith("anomalib-defects threshold, ")
+    assert metadata["hash"] in (tmp_path / "new/README.md").read_text()
+    served = next((tmp_path / "new/model_server").rglob("model.xml"))
+    assert served.read_bytes() == (tmp_path / "new/model.xml").read_bytes()
+    verdicts = [result.is_defective for result in Inspector.load(tmp_path / "new").predict(IMAGES)]
+    assert verdicts == [np.float32(score) >= np.float32(at) for score in before]
+    assert main([*words, "--write"]) == 1
+    assert "a bundle is written as a copy: choose a new folder (--write)" in capsys.readouterr().err
+    assert read_metadata(exported.bundle)["thresholds"]["image"] == 0.5
+
+
 @pytest.fixture
 def wrong_quantization(exported: Exported, monkeypatch: pytest.MonkeyPatch) -> None:
     """Quantisation that returns another graph, and an export to ONNX that copies the one of the fixture."""
@@ -191,10 +213,10 @@ def test_bounds_that_the_user_sets_are_followed(exported: Exported, tmp_path: Pa
 @pytest.mark.parametrize(
     ("changes", "line"),
     [
-        ({"--ckpt": "nothing.ckpt"}, "checkpoint nothing.ckpt not found; pass a model.ckpt"),
-        ({"--ckpt": __file__}, "cannot load checkpoint"),
+        ({"--ckpt": "nothing.ckpt"}, "nothing.ckpt not found; 'anomalib train' writes checkpoints"),
+        ({"--ckpt": __file__}, "is not a model; use a checkpoint (.ckpt)"),
         ({"--data": "Nothing"}, "there is no data module 'Nothing'"),
-        ({"--model": "nothing"}, "'nothing' is not a registered model"),
+        ({"--model": "nothing"}, "there is no model nothing"),
         ({"--max-auroc-drop": "2"}, "--max-auroc-drop is 2.0"),
     ],
 )
