@@ -20,6 +20,12 @@ Picture = npt.NDArray[np.uint8]
 Outputs = Mapping[str, npt.NDArray[Any]]
 """Outputs of a graph for one image by name."""
 
+SAME_SCORE = 1e-3
+"""Scores that differ no more are the same, so that both verdicts are right for an image at the threshold.
+
+Thresholds are often the score of an image, and rounding decides on which side of it that is.
+"""
+
 MAX_MAPS = 40
 """Maximum images whose maps are compared; scores and verdicts are compared for all."""
 
@@ -51,7 +57,7 @@ class Bounds:
 
     auroc_drop: float = 0.01
     changed_verdicts: float = 0.02
-    difference: float = 1e-3
+    difference: float = SAME_SCORE
 
 
 @dataclass(frozen=True)
@@ -63,7 +69,7 @@ class Agreement:
         images: Number of images.
         score_difference: Maximum difference of scores.
         map_difference: Maximum difference of maps; ``None`` without maps.
-        changed_verdicts: Number of images with another verdict; ``None`` if the model has no threshold.
+        changed_verdicts: Number of images with another verdict and score; ``None`` if the model has no threshold.
         auroc: AUROC of the images; ``None`` if they are not normal ones and defective ones with labels.
         torch_auroc: The same in PyTorch.
     """
@@ -164,14 +170,16 @@ def compare(precision: str, graph: Predictions, torch: Predictions, labels: npt.
         torch: Predictions in PyTorch of the same images.
         labels: Whether each image is defective, shape (N,).
     """
+    deviations = np.abs(graph.scores - torch.scores)
     differences = [np.abs(one - other).max() for one, other in zip(graph.maps, torch.maps, strict=False)]
     changed = None
     if graph.verdicts is not None and torch.verdicts is not None:
-        changed = int((graph.verdicts != torch.verdicts).sum())
+        is_same = deviations <= SAME_SCORE * min(1.0, float(np.abs(torch.scores).max()))
+        changed = int(((graph.verdicts != torch.verdicts) & ~is_same).sum())
     return Agreement(
         precision=precision,
         images=len(labels),
-        score_difference=float(np.abs(graph.scores - torch.scores).max()),
+        score_difference=float(deviations.max()),
         map_difference=float(np.max(differences)) if differences else None,
         changed_verdicts=changed,
         auroc=_auroc(graph.scores, labels),

@@ -51,6 +51,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRe
     """Bundle of a trained model, written by the command."""
     root = tmp_path_factory.mktemp("bundle")
     write_folder_data(root / "data")
+    torch.manual_seed(0)
     model, datamodule = make_model("htpgan"), make_datamodule(root / "data")
     quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False}
     engine = Engine(default_root_dir=root, accelerator="cpu", devices=1, **quiet)

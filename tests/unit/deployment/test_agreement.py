@@ -47,6 +47,14 @@ def test_only_single_precision_has_to_equal_pytorch(precision: str, keeps: bool)
     assert agreement.keeps(Bounds()) == keeps
 
 
+def test_an_image_at_the_threshold_may_get_either_verdict() -> None:
+    torch = Predictions(np.array([0.1, 0.5], np.float32), np.array([False, True]), [])
+    found = Predictions(np.array([0.1, 0.4999], np.float32), np.array([False, False]), [])
+    assert compare("FP32", found, torch, LABELS[1:3]).changed_verdicts == 0
+    found = Predictions(np.array([0.1, 0.49], np.float32), np.array([False, False]), [])
+    assert compare("FP32", found, torch, LABELS[1:3]).changed_verdicts == 1
+
+
 def test_a_bound_of_zero_allows_nothing() -> None:
     assert compare("INT8", graph(0.1, 0.2, 0.8, 0.9), TORCH, LABELS).keeps(Bounds(0, 0))
     assert not compare("INT8", graph(0.1, 0.6, 0.8, 0.9), TORCH, LABELS).keeps(Bounds(0, 0))
