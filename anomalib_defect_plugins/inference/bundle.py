@@ -28,6 +28,9 @@ def find_graph(model: Path) -> Path:
         InvalidInputError: If it is neither.
         MissingDataError: If a file does not exist.
     """
+    if not model.exists():
+        msg = f"{model} not found; use a folder that 'anomalib-defects export' has written, or an OpenVINO graph"
+        raise MissingDataError(msg)
     graph = model / GRAPH if model.is_dir() else model
     if graph.suffix != ".xml":
         msg = f"{model} is not an OpenVINO graph; use the model.xml of 'anomalib export --export_type openvino', or a "

@@ -71,11 +71,13 @@ def inspect_images(
         MissingDataError: If the model does not exist, or there are no images.
         InvalidInputError: If a file or setting is invalid, or the results cannot be written.
     """
+    from anomalib_defect_plugins.inference.compiled_graph import check_device
     from anomalib_defect_plugins.inference.graph_checks import check_graph
     from anomalib_defect_plugins.inference.openvino import read_graph
     from anomalib_defect_plugins.inference.pictures import common_folder
 
     _check_files(model, out, settings)
+    check_device(settings.device)
     table = ResumableTable(out, _dependencies(model, settings))
     for name, folder in (("--maps", settings.maps), ("--pictures", settings.pictures)):
         if folder:
