@@ -57,7 +57,9 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     )
     command.add_argument("--out", metavar="DIR", type=Path, default=Path("threshold"), help="folder of the results")
     command.add_argument("--model", metavar="NAME", dest="model_name", help="model of a checkpoint, such as Padim")
-    command.add_argument("--precision", choices=("f32", "bf16", "f16"), help="precision of a graph, as in inspect")
+    command.add_argument(
+        "--precision", choices=("f32", "bf16", "f16"), default="f32", help="precision of a graph; default: f32"
+    )
     command.set_defaults(run=_run)
 
 
