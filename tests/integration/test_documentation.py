@@ -111,7 +111,7 @@ def _status(words: tuple[str, ...], anomalib: Parser) -> int | str | None:
 
 def _check_own(arguments: list[str]) -> None:
     options = command.parse_arguments(arguments)
-    if options.command in {"data", "synthesize"}:
+    if options.command in {"data", "synthesize", "export"}:
         cls = datamodules.find_datamodule(options.name if options.command == "data" else options.data)
         datamodules.make_datamodule(cls, options.rest)
     elif options.command == "benchmark":

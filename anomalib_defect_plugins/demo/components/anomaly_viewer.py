@@ -11,6 +11,7 @@ import gradio as gr
 import numpy as np
 
 from anomalib_defect_plugins.core.errors import InvalidInputError, UserError
+from anomalib_defect_plugins.core.regions import REGION_COLUMNS, enlarge_mask, region_rows
 from anomalib_defect_plugins.demo.components.listeners import QUEUED, STATE_TTL_S, UNQUEUED, Updates
 from anomalib_defect_plugins.demo.resources import asset, render_template
 from anomalib_defect_plugins.demo.services.predictions import (
@@ -22,7 +23,6 @@ from anomalib_defect_plugins.demo.services.predictions import (
     mask_outline_uri,
     predict_photo,
 )
-from anomalib_defect_plugins.demo.services.regions import REGION_COLUMNS, enlarge_mask, region_rows
 from anomalib_defect_plugins.demo.services.uploads import check_count, encode_png, read_upload
 from anomalib_defect_plugins.demo.user_errors import one_line, show_user_errors
 from anomalib_defect_plugins.inference.run_model import LoadedModel

@@ -12,7 +12,7 @@ from PIL import Image
 
 from anomalib_defect_plugins.core.errors import InvalidInputError
 from anomalib_defect_plugins.core.image_io import Size
-from anomalib_defect_plugins.demo.services.regions import Region, find_regions, outline
+from anomalib_defect_plugins.core.regions import Region, find_regions, outline
 from anomalib_defect_plugins.demo.services.uploads import Photo
 from anomalib_defect_plugins.inference.run_model import LoadedModel, Thresholds
 from anomalib_defect_plugins.report.images import data_uri
