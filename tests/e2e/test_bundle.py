@@ -22,7 +22,6 @@ from tiny_models import make_datamodule, make_model
 from anomalib_defect_plugins.cli import main
 from anomalib_defect_plugins.core.errors import ConfigurationError
 from anomalib_defect_plugins.deployment import exporter
-from anomalib_defect_plugins.deployment.agreement import Bounds
 from anomalib_defect_plugins.deployment.exporter import ExportSettings, export_bundle
 from anomalib_defect_plugins.inference.bundle import hash_graph, read_metadata
 from anomalib_defect_plugins.inference.openvino import Inspector
@@ -200,23 +199,6 @@ def test_eight_bits_that_change_verdicts_are_refused_and_fp16_is_offered(exporte
         export_bundle(exported.model, exported.datamodule, tmp_path / "out", settings)
     assert "\n" not in str(error.value)
     assert not (tmp_path / "out").exists()
-
-
-@pytest.mark.usefixtures("wrong_quantization")
-def test_auto_takes_the_next_precision_that_keeps_the_bounds(exported: Exported, tmp_path: Path) -> None:
-    settings = ExportSettings("auto", calibration_images=2)
-    export = export_bundle(exported.model, exported.datamodule, tmp_path / "out", settings)
-    assert [agreement.precision for agreement in export.tried] == ["INT8", "INT8 mixed", "FP16"]
-    assert read_metadata(tmp_path / "out")["precision"] == "FP16"
-    sizes = [(folder / "model.bin").stat().st_size for folder in (tmp_path / "out", exported.bundle)]
-    assert sizes[0] < 0.7 * sizes[1]
-
-
-@pytest.mark.usefixtures("wrong_quantization")
-def test_bounds_that_the_user_sets_are_followed(exported: Exported, tmp_path: Path) -> None:
-    settings = ExportSettings("INT8", Bounds(1, 1), calibration_images=2)
-    export = export_bundle(exported.model, exported.datamodule, tmp_path / "out", settings)
-    assert [agreement.precision for agreement in export.tried] == ["INT8"]
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,8 @@ def data(root: Path, mode: str) -> DefectFolder:
 
 def keep(datamodule: Any, folder: Path) -> dict[str, Any]:
     folder.mkdir(exist_ok=True)
-    return RunExecution._split(SimpleNamespace(data=datamodule), folder)  # type: ignore[arg-type]
+    execution = SimpleNamespace(data=datamodule, model=SimpleNamespace(post_processor=None))
+    return RunExecution._split(execution, folder)  # type: ignore[arg-type]
 
 
 def paths(datamodule: Any, name: str) -> set[str]:
