@@ -3,6 +3,7 @@
 import argparse
 import atexit
 import os
+import secrets
 import shutil
 import signal
 import sys
@@ -13,6 +14,7 @@ import gradio as gr
 from starlette.middleware import Middleware
 
 from anomalib_defect_plugins.core.errors import InvalidInputError
+from anomalib_defect_plugins.demo.components.listeners import UNQUEUED
 from anomalib_defect_plugins.demo.server.request_guard import RequestGuard
 from anomalib_defect_plugins.demo.server.session_cleanup import delete_state_on_unload
 from anomalib_defect_plugins.demo.services.results_store import ResultsStore
@@ -29,6 +31,12 @@ HEADER = """<h1>Surface defects</h1>
 MAX_QUEUE_SIZE = 64
 """Maximum number of waiting requests; further ones are refused."""
 
+TEXTS = gr.I18n(en={"common.upload": "Upload", "common.clear": "Clear", "common.remove": "Remove"})
+"""Texts that Gradio's own translations lack."""
+
+STORAGE_KEY = "anomalib-defects-user"
+"""Name and encryption key of the token by which a browser finds its own work again."""
+
 DELETE_CACHE = 600, 3600
 """Interval of the clean-up and maximum age of uploaded files, in seconds."""
 
@@ -42,11 +50,13 @@ def build(results: Path) -> gr.Blocks:
     store = ResultsStore(results)
     page = gr.Blocks(title="Surface defects", analytics_enabled=False, delete_cache=DELETE_CACHE)
     with page:
+        user = gr.BrowserState("", storage_key=STORAGE_KEY, secret=STORAGE_KEY)
+        page.load(lambda token: token or secrets.token_hex(16), user, user, **UNQUEUED)
         gr.HTML(HEADER, elem_classes="demo-header")
         with gr.Tabs():
             for title, module in TABS.items():
                 with gr.Tab(title) as tab:
-                    module.add_tab(store, tab)
+                    module.add_tab(store, tab, user)
         delete_state_on_unload(page)
     return page
 
@@ -74,6 +84,7 @@ def launch(options: argparse.Namespace) -> int:
             server_name=options.host,
             server_port=options.port,
             theme=make_theme(),
+            i18n=TEXTS,
             head=HEAD,
             max_file_size=MAX_BYTES,
             app_kwargs={"middleware": [Middleware(RequestGuard)]},

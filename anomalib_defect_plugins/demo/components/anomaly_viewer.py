@@ -11,6 +11,7 @@ import gradio as gr
 import numpy as np
 
 from anomalib_defect_plugins.core.errors import InvalidInputError, UserError
+from anomalib_defect_plugins.core.value_range import little_range_warning, uses_little_range
 from anomalib_defect_plugins.demo.components.listeners import QUEUED, STATE_TTL_S, UNQUEUED, Updates
 from anomalib_defect_plugins.demo.resources import asset, render_template
 from anomalib_defect_plugins.demo.services.predictions import (
@@ -186,7 +187,10 @@ class AnomalyViewer:
 
 def _predict_or_warn(model: LoadedModel, path: str) -> PhotoPrediction | None:
     try:
-        return predict_photo(model, read_upload(path))
+        photo = read_upload(path)
+        if uses_little_range(photo.pixels.transpose(2, 0, 1) / np.float32(255)):
+            gr.Warning(little_range_warning(photo.name, 1, 1))
+        return predict_photo(model, photo)
     except UserError as error:
         gr.Warning(one_line(error))
     return None

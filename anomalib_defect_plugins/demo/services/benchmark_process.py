@@ -36,6 +36,7 @@ class BenchmarkProgress:
         ended: One line for each run that has ended.
         seconds: Elapsed time.
         error: Last line of the output, which explains a failure.
+        owner: Token of the user who has started it.
     """
 
     state: str
@@ -43,6 +44,7 @@ class BenchmarkProgress:
     ended: Sequence[str] = ()
     seconds: float = 0
     error: str = ""
+    owner: str = ""
 
 
 class BenchmarkProcess:
@@ -62,17 +64,22 @@ class BenchmarkProcess:
         self._log = Path(self._folder.name) / "log.txt"
         self._lock = threading.Lock()
         self._process: subprocess.Popen[bytes] | None = None
-        self._stopped = False
+        self._stopped, self._owner = False, ""
         self._started = self._elapsed = 0.0
 
-    def start(self) -> None:
-        """Start the benchmark, or resume it with the missing runs; without effect while it is running."""
+    def start(self, owner: str = "") -> None:
+        """Start the benchmark, or resume it with the missing runs; without effect while it is running.
+
+        Args:
+            owner: Token of the user, who alone may stop it.
+        """
         with self._lock:
             if self._process is not None and self._process.poll() is None:
                 return
             if self._process is None:
                 atexit.register(self.close)
             self._stopped, self._started, self._elapsed = False, time.monotonic(), 0.0
+            self._owner = owner
             command = [sys.executable, "-m", "anomalib_defect_plugins.cli", "benchmark"]
             with self._log.open("wb") as log:
                 self._process = subprocess.Popen(  # noqa: S603 - no argument comes from a user
@@ -111,7 +118,8 @@ class BenchmarkProcess:
                 self._elapsed = time.monotonic() - self._started
             output = self._log.read_text(encoding="utf-8", errors="replace")
             last_line = (output.strip().splitlines() or [""])[-1]
-            return BenchmarkProgress(self._state(code), self.names, ENDED.findall(output), self._elapsed, last_line)
+            ended = ENDED.findall(output)
+            return BenchmarkProgress(self._state(code), self.names, ended, self._elapsed, last_line, self._owner)
 
     def _state(self, code: int | None) -> str:
         if code is None:

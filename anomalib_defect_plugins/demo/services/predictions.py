@@ -12,7 +12,10 @@ from PIL import Image
 
 from anomalib_defect_plugins.core.errors import InvalidInputError
 from anomalib_defect_plugins.core.image_io import Size
-from anomalib_defect_plugins.demo.services.regions import Region, find_regions, outline
+from anomalib_defect_plugins.core.regions import Region
+from anomalib_defect_plugins.core.value_range import uses_little_range
+from anomalib_defect_plugins.demo.services.defects import find_defects
+from anomalib_defect_plugins.demo.services.regions import outline
 from anomalib_defect_plugins.demo.services.uploads import Photo
 from anomalib_defect_plugins.inference.run_model import LoadedModel, Thresholds
 from anomalib_defect_plugins.report.images import data_uri
@@ -34,9 +37,9 @@ class ThresholdResult(NamedTuple):
     """A prediction at a threshold.
 
     Args:
-        mask: Pixels at or above the threshold, shape (h, w), bool.
-        regions: Connected regions of the mask, largest first.
-        is_defective: Whether the score is at or above the threshold for scores; ``None`` if there is none.
+        mask: Pixels of the defects, shape (h, w), bool.
+        regions: The defects, largest first; see :func:`~anomalib_defect_plugins.demo.services.defects.find_defects`.
+        is_defective: The verdict; ``None`` if the model has no threshold.
     """
 
     mask: npt.NDArray[np.bool_]
@@ -91,10 +94,11 @@ class PhotoPrediction:
         Args:
             threshold: Threshold in the units of the anomaly map.
         """
+        is_defective = self.is_defective(threshold)
         height, width = self.photo.display_size
         resized = Image.fromarray(self.anomaly_map).resize((width, height), Image.Resampling.BILINEAR)
-        mask, regions = find_regions(np.asarray(resized), threshold, self.photo.size)
-        return ThresholdResult(mask, regions, self.is_defective(threshold))
+        mask, regions = find_defects(np.asarray(resized), threshold, self.photo.size, is_defective)
+        return ThresholdResult(mask, regions, is_defective)
 
     def is_defective(self, threshold: float) -> bool | None:
         """Whether the image is defective at a threshold for maps; ``None`` if the model has no thresholds."""
@@ -200,6 +204,14 @@ def jpeg_uri(picture: Image.Image) -> str:
 
 
 def _displayed(photo: Photo) -> DisplayedPhoto:
-    picture = shrink(photo.pixels, DISPLAY_SIDE)
+    picture = shrink(_visible(photo.pixels), DISPLAY_SIDE)
     width, height = picture.size
     return DisplayedPhoto(photo.name, photo.size, (height, width), jpeg_uri(picture))
+
+
+def _visible(pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+    """Return a photo that uses little of its range, such as one of 12 bits, stretched to its full range for display."""
+    if not uses_little_range(pixels.transpose(2, 0, 1) / np.float32(255)):
+        return pixels
+    low, high = int(pixels.min()), int(pixels.max())
+    return ((pixels - float(low)) * (255 / max(1, high - low))).round().astype(np.uint8)

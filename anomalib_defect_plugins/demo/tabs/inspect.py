@@ -24,13 +24,15 @@ NO_MODEL = (
 )
 
 
-def add_tab(store: ResultsStore, tab: gr.Tab) -> None:
+def add_tab(store: ResultsStore, tab: gr.Tab, user: gr.BrowserState) -> None:
     """Add the contents of the tab.
 
     Args:
         store: Store of the results.
         tab: The tab.
+        user: Token of the user; unused.
     """
+    del user
     InspectTab(store, tab)
 
 

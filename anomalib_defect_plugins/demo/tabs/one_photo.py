@@ -24,8 +24,8 @@ from anomalib_defect_plugins.demo.services.uploads import encode_png, read_uploa
 from anomalib_defect_plugins.demo.user_errors import show_user_errors
 
 PRESETS = {
-    "Quick (128 pixels, about 20 seconds)": TrainingSettings(128, 4, 60),
-    "Standard (256 pixels, 2 to 3 minutes)": TrainingSettings(256, 7, 100),
+    "Quick (128 pixels, about a minute)": TrainingSettings(128, 4, 60),
+    "Standard (256 pixels, 3 to 6 minutes)": TrainingSettings(256, 7, 100),
 }
 """Training settings to choose from; the last is the default."""
 
@@ -47,14 +47,15 @@ TITLES = {
 """Title of each state of a training."""
 
 
-def add_tab(store: ResultsStore, tab: gr.Tab) -> None:
+def add_tab(store: ResultsStore, tab: gr.Tab, user: gr.BrowserState) -> None:
     """Add the contents of the tab.
 
     Args:
         store: Store of the results; unused.
         tab: The tab; unused.
+        user: Token of the user; unused.
     """
-    del store, tab
+    del store, tab, user
     OnePhotoTab()
 
 
@@ -210,4 +211,5 @@ def _details(progress: TrainingProgress, ahead: int) -> str:
 
 
 def _minutes(seconds: float) -> str:
-    return f"{seconds // 60:.0f}:{seconds % 60:02.0f} min"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes}:{rest:02} min"

@@ -17,6 +17,7 @@ from anomalib_defect_plugins.demo.services.defect_collection import (
     SYNTHETIC_FOLDER,
     CollectedDefect,
     DefectCollection,
+    next_name,
     zip_folder,
 )
 from anomalib_defect_plugins.demo.services.defect_sources import DefectSources
@@ -42,13 +43,15 @@ NormalImage = tuple[str, npt.NDArray[np.uint8]]
 """Name and pixels, shape (H, W, 3)."""
 
 
-def add_tab(store: ResultsStore, tab: gr.Tab) -> None:
+def add_tab(store: ResultsStore, tab: gr.Tab, user: gr.BrowserState) -> None:
     """Add the contents of the tab.
 
     Args:
         store: Store of the results; it provides trained sources, and defects are saved below its folder.
         tab: The tab.
+        user: Token of the user; unused.
     """
+    del user
     SynthesizeTab(store, tab)
 
 
@@ -107,13 +110,13 @@ class SynthesizeTab:
             elem_id="synthetic-images",
         )
         with gr.Row(elem_classes="buttons", visible=False) as self.save_row:
-            name = gr.Textbox("painted", label="Folder name", max_length=60, scale=3, min_width=160)
+            self.name = gr.Textbox("painted", label="Folder name", max_length=60, scale=3, min_width=160)
             save = gr.Button("Save folder", min_width=140)
             clear = gr.Button("Start over", min_width=120)
         self.saved = gr.HTML(apply_default_css=False, js_on_load=None, elem_id="saved-folder")
         self.zip = gr.DownloadButton("Download as ZIP", visible=False)
         self.outputs = [self.collection, self.gallery, self.save_row, self.saved, self.zip]
-        save.click(self.save, [self.collection, name], [self.saved, self.zip], api_visibility="private")
+        save.click(self.save, [self.collection, self.name], [self.saved, self.zip, self.name], api_visibility="private")
         clear.click(self.clear, None, self.outputs, **UNQUEUED)
 
     def _connect(self, tab: gr.Tab, photo: gr.File, example: gr.Button) -> None:
@@ -205,7 +208,9 @@ class SynthesizeTab:
         folder = collection.save(self.store.root, name)
         relative = f"{self.store.root.name}/{SYNTHETIC_FOLDER}/{folder.name}"
         text = render_template("saved_folder.html", folder=relative, count=len(collection.defects))
-        return {self.saved: text, self.zip: gr.update(visible=True, value=zip_folder(folder, secrets.token_hex(16)))}
+        archive = zip_folder(folder, secrets.token_hex(16))
+        free = next_name(self.store.root, folder.name)
+        return {self.saved: text, self.zip: gr.update(visible=True, value=archive), self.name: free}
 
     def clear(self) -> Updates:
         """Clear the collection; saved folders are kept."""

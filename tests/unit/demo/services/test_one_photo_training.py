@@ -21,7 +21,7 @@ from anomalib_defect_plugins.demo.services.one_photo_training import (
     model_size,
 )
 from anomalib_defect_plugins.demo.services.uploads import Photo
-from anomalib_defect_plugins.demo.tabs.one_photo import PRESETS, OnePhotoTab
+from anomalib_defect_plugins.demo.tabs.one_photo import PRESETS, OnePhotoTab, _minutes
 
 TINY, ENDLESS = TrainingSettings(64, 2, 2), TrainingSettings(64, 2, 100_000)
 
@@ -156,3 +156,12 @@ def test_the_tab_reports_missing_input() -> None:
         tab.start("photo.png", "x", None)
     with pytest.raises(gr.Error, match="train again"):
         tab.predict(["photo.png"], None)
+
+
+def test_durations_are_rounded_to_whole_seconds() -> None:
+    assert [_minutes(seconds) for seconds in (0.4, 59.7, 119.6, 3600)] == [
+        "0:00 min",
+        "1:00 min",
+        "2:00 min",
+        "60:00 min",
+    ]
