@@ -11,6 +11,7 @@ from PIL import Image
 
 from anomalib_defect_plugins.core.errors import InvalidInputError, UserError
 from anomalib_defect_plugins.demo.components.listeners import QUEUED, STATE_TTL_S, UNQUEUED, Updates
+from anomalib_defect_plugins.demo.components.mask_painter import mask_painter
 from anomalib_defect_plugins.demo.components.served_files import serve_file
 from anomalib_defect_plugins.demo.resources import asset, render_template
 from anomalib_defect_plugins.demo.services.defect_collection import (
@@ -22,7 +23,7 @@ from anomalib_defect_plugins.demo.services.defect_collection import (
 )
 from anomalib_defect_plugins.demo.services.defect_sources import DefectSources
 from anomalib_defect_plugins.demo.services.example_images import brick
-from anomalib_defect_plugins.demo.services.predictions import EMPTY_URI, OUTLINE_COLOUR, jpeg_uri, shrink
+from anomalib_defect_plugins.demo.services.predictions import OUTLINE_COLOUR, jpeg_uri, shrink
 from anomalib_defect_plugins.demo.services.regions import ring
 from anomalib_defect_plugins.demo.services.results_store import ResultsStore
 from anomalib_defect_plugins.demo.services.uploads import encode_png, read_painted_region, read_upload
@@ -99,7 +100,7 @@ class SynthesizeTab:
         style = asset("placeholder.css")
         self.placeholder = gr.HTML(PLACEHOLDER, css_template=style, js_on_load=None, apply_default_css=False)
         with gr.Column(visible=False) as self.canvas_column:
-            self.canvas = _mask_painter()
+            self.canvas = mask_painter("mask-painter")
 
     def _add_gallery(self) -> None:
         self.gallery = gr.HTML(
@@ -215,20 +216,6 @@ class SynthesizeTab:
     def clear(self) -> Updates:
         """Clear the collection; saved folders are kept."""
         return self._show(None)
-
-
-def _mask_painter() -> gr.HTML:
-    return gr.HTML(
-        "",
-        html_template=asset("mask_painter.html"),
-        css_template=asset("mask_painter.css"),
-        js_on_load=asset("mask_painter.js"),
-        apply_default_css=False,
-        elem_id="mask-painter",
-        photo=EMPTY_URI,
-        width=1,
-        height=1,
-    )
 
 
 def _render_gallery(collection: DefectCollection | None) -> str:
