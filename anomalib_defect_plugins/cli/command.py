@@ -13,6 +13,7 @@ from anomalib_defect_plugins.cli import (
     list_plugins,
     new,
     report,
+    retrain,
     synthesize,
     threshold,
 )
@@ -21,7 +22,7 @@ from anomalib_defect_plugins.core.environment import show_traceback
 from anomalib_defect_plugins.core.errors import error_line
 from anomalib_defect_plugins.core.stop_signals import INTERRUPTED
 
-COMMANDS = (list_plugins, data, convert, synthesize, benchmark, report, threshold, inspect, demo, new)
+COMMANDS = (list_plugins, data, convert, synthesize, benchmark, report, threshold, inspect, demo, retrain, new)
 """Modules of the subcommands, in the order of ``--help``."""
 
 
