@@ -8,6 +8,7 @@ import shutil
 import signal
 import sys
 import tempfile
+import threading
 from pathlib import Path
 
 import gradio as gr
@@ -17,12 +18,13 @@ from anomalib_defect_plugins.core.errors import InvalidInputError
 from anomalib_defect_plugins.demo.components.listeners import UNQUEUED
 from anomalib_defect_plugins.demo.server.request_guard import RequestGuard
 from anomalib_defect_plugins.demo.server.session_cleanup import delete_state_on_unload
+from anomalib_defect_plugins.demo.services.example_model import warm_up
 from anomalib_defect_plugins.demo.services.results_store import ResultsStore
 from anomalib_defect_plugins.demo.services.uploads import MAX_BYTES
-from anomalib_defect_plugins.demo.tabs import inspect, one_photo, results, synthesize
+from anomalib_defect_plugins.demo.tabs import inspect, one_photo, results, synthesize, train
 from anomalib_defect_plugins.demo.theme import HEAD, make_theme
 
-TABS = {"Results": results, "Inspect": inspect, "One photo": one_photo, "Synthesise": synthesize}
+TABS = {"Results": results, "Inspect": inspect, "Train": train, "One photo": one_photo, "Synthesise": synthesize}
 """Module of each tab."""
 
 HEADER = """<h1>Surface defects</h1>
@@ -53,9 +55,10 @@ def build(results: Path) -> gr.Blocks:
         user = gr.BrowserState("", storage_key=STORAGE_KEY, secret=STORAGE_KEY)
         page.load(lambda token: token or secrets.token_hex(16), user, user, **UNQUEUED)
         gr.HTML(HEADER, elem_classes="demo-header")
-        with gr.Tabs():
+        # Without results, a new user starts with the example model.
+        with gr.Tabs(selected="Results" if store.runs() else "Inspect"):
             for title, module in TABS.items():
-                with gr.Tab(title) as tab:
+                with gr.Tab(title, id=title) as tab:
                     module.add_tab(store, tab, user)
         delete_state_on_unload(page)
     return page
@@ -77,6 +80,7 @@ def launch(options: argparse.Namespace) -> int:
         msg = f"--results {options.results} is not a folder; pass one that 'anomalib-defects benchmark' wrote to"
         raise InvalidInputError(msg)
     _use_private_cache()
+    threading.Thread(target=warm_up, daemon=True).start()
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # like Ctrl-C, so that exit handlers run
     page = build(options.results).queue(default_concurrency_limit=4, max_size=MAX_QUEUE_SIZE)
     try:

@@ -16,7 +16,7 @@ from anomalib_defect_plugins.core.image_files import UNREAD_SUFFIXES
 from anomalib_defect_plugins.core.image_io import Size, read_image, read_size
 from anomalib_defect_plugins.core.mask_io import marks_of
 
-MAX_FILES = 24
+MAX_FILES = 400
 """Maximum number of images per upload."""
 
 MAX_BYTES = 24 * 2**20
@@ -99,6 +99,18 @@ def read_upload(path: str | Path) -> Photo:
         msg = f"{path.name} cannot be decoded ({reason}); save it again, or use another photo"
         raise InvalidInputError(msg) from error
     return Photo(path.name, (255 * values.transpose(1, 2, 0)).round().astype(np.uint8), (height, width))
+
+
+def check_upload(path: str | Path) -> None:
+    """Check bytes, format and size of an uploaded image by its header.
+
+    Raises:
+        MissingDataError: If the file does not exist.
+        InvalidInputError: If it is too large, not an image, or its suffix is that of another format.
+    """
+    path = Path(path)
+    _check_file(path)
+    _check_header(path)
 
 
 def encode_png(pixels: npt.NDArray[np.uint8]) -> bytes:

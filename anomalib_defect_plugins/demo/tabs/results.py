@@ -236,7 +236,7 @@ class RunComparison:
             errors_of = gr.Radio(
                 [(label, key) for key, label in ERROR_SOURCES.items()], value="either", label="Errors of"
             )
-        script = asset("run_comparison.js")
+        script = asset("navigation.js")
         self.image = gr.HTML(js_on_load=script, apply_default_css=False, elem_id="run-comparison")
         self.outputs = [self.data, self.a, self.b, self.image]
         inputs = [self.a, self.b, show, errors_of]
