@@ -146,7 +146,7 @@ def count_errors(record: RunRecord, images: Sequence[LabelledImage]) -> FrozenEr
         raise InvalidInputError(msg)
     is_bad = np.array([image.is_bad for image in images])
     scores = [model(_pixels(image.path)).score for image in images]
-    found = np.float32(scores) >= np.float32(model.thresholds.image)
+    found = np.array(scores, np.float32) >= np.float32(model.thresholds.image)
     misses, alarms = int((is_bad & ~found).sum()), int((~is_bad & found).sum())
     return FrozenErrors(misses, int(is_bad.sum()), alarms, int((~is_bad).sum()))
 

@@ -358,17 +358,15 @@ def _download(name: str, content: bytes, media_type: str) -> Download:
 
 
 def _layers(name: str) -> gr.HTML:
-    empty = dict.fromkeys(("photo", "anomaly_map", "mask"), EMPTY_URI)
+    values: dict[str, Any] = dict.fromkeys(("photo", "anomaly_map", "mask"), EMPTY_URI)
+    values |= {"alt": "", "boxes": "", "low": "", "high": "", "threshold": "", "width": 1, "height": 1}
     return gr.HTML(
         html_template=LAYERS,
         css_template=asset("image_layers.css"),
         js_on_load=asset("image_layers.js"),
         apply_default_css=False,
         elem_id=f"{name}-layers",
-        **empty,
-        **dict.fromkeys(("alt", "boxes", "low", "high", "threshold"), ""),
-        width=1,
-        height=1,
+        **values,
     )
 
 

@@ -26,7 +26,7 @@ def load_example() -> LoadedModel:
 def example_title() -> str:
     """Return the name of the model for display."""
     metrics = json.loads((EXAMPLE / METRICS).read_text(encoding="utf-8"))
-    return f"Example: OneStage on bricks with 20 marked defects (image AUROC {metrics['image_AUROC']:.2f})"
+    return f"Example: bricks, 20 marked defects (image AUROC {metrics['image_AUROC']:.2f})"
 
 
 def example_images() -> list[str]:

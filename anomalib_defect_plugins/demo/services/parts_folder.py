@@ -155,7 +155,7 @@ def _unpack(archive: str, folder: Path) -> None:
 
 def _is_image(file: zipfile.ZipInfo) -> bool:
     path = PurePosixPath(file.filename)
-    hidden = any(part.startswith((".", "__MACOSX")) for part in path.parts)
+    hidden = any(part.startswith((".", "__MACOSX")) and part != ".." for part in path.parts)
     return not file.is_dir() and not hidden and path.suffix.lower() in FORMATS
 
 

@@ -175,19 +175,23 @@ class TrainingJobs:
                 self._put(job)
                 self._running = job.key
                 process = self._process = BenchmarkProcess(self.root / job.name, self._configuration(job))
-            self._run(job, process)
+            if not self._run(job, process):
+                return
 
-    def _run(self, job: Job, process: BenchmarkProcess) -> None:
+    def _run(self, job: Job, process: BenchmarkProcess) -> bool:
+        """Run a training, and return whether the server goes on; its file stays as it is if the server ends."""
         process.start(job.owner)
         while process.progress().state in {"running", "stopping"}:
             time.sleep(POLL_INTERVAL_S)
         progress = process.progress()
         with self._lock:
-            if self._process is not process:  # the server ends
-                return
+            is_ended_by_server = progress.state == "stopped" and self._jobs[job.key].state == "running"
+            if self._process is not process or is_ended_by_server:
+                return False
             state, error = ("failed", progress.error) if progress.state == "failed" else (progress.state, "")
             self._put(replace(job, state=state, seconds=progress.seconds, error=error))
             self._running, self._process = "", None
+        return True
 
 
 def _read(path: Path) -> Job | None:

@@ -1,5 +1,6 @@
 """Trainings on parts: one after another, stopped by their owner only, and continued by the next server."""
 
+import json
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -113,3 +114,14 @@ def test_too_many_trainings_are_refused(tmp_path: Path) -> None:
     with pytest.raises(InvalidInputError, match="8 trainings are waiting already"):
         jobs.submit("more", "ada", "")
     jobs.close()
+
+
+def test_a_training_that_ends_with_the_server_is_not_recorded_as_stopped(tmp_path: Path) -> None:
+    jobs = TrainingJobs(tmp_path)
+    job = jobs.submit("mine", "ada", "")
+    wait_for(lambda: state(jobs, "ada") == "running")
+    worker = jobs._worker
+    assert worker is not None
+    FakeProcess.all[0].close()
+    worker.join(60)
+    assert json.loads((tmp_path / training_jobs.JOBS / f"{job.key}.json").read_text())["state"] == "running"
