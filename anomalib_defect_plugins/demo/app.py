@@ -33,8 +33,15 @@ HEADER = """<h1>Surface defects</h1>
 MAX_QUEUE_SIZE = 64
 """Maximum number of waiting requests; further ones are refused."""
 
-TEXTS = gr.I18n(en={"common.upload": "Upload", "common.clear": "Clear", "common.remove": "Remove"})
-"""Texts that Gradio's own translations lack."""
+TEXTS = gr.I18n(
+    en={
+        "common.upload": "Upload",
+        # The accessible name of these fields is "Click to upload or drop files".
+        "upload_text.drop_file": "Click to upload",
+        "upload_text.click_to_upload": "drop files",
+    }
+)
+"""Texts that Gradio's own translations lack or that differ from accessible names."""
 
 STORAGE_KEY = "anomalib-defects-user"
 """Name and encryption key of the token by which a browser finds its own work again."""

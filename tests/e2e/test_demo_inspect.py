@@ -136,7 +136,7 @@ def test_another_image_can_be_selected_by_thumbnail_and_by_arrow_key(page: Any, 
     upload(page, folder / "plate.png", folder / "dark.png")
     grid = page.locator("#inspect-grid")
     assert "1 of 2 defective" in grid.inner_text()
-    grid.get_by_role("button", name="dark.png: normal, score 0.20").click()
+    grid.get_by_role("button", name="dark.png: normal 0.20").click()
     page.locator("#inspect-prediction", has_text="dark.png").wait_for()
     assert "Normal" in page.locator("#inspect-prediction").inner_text()
     page.locator("body").click(position={"x": 1, "y": 1})

@@ -50,7 +50,7 @@ def render_grid(predictions: PredictionSet, index: int, threshold: float, order:
         position=position,
         first=first,
         page_size=PAGE_SIZE,
-        filters=f"{order}|{len(indices)}|{position}",
+        filters=f"{order}|{len(indices)}",
         thumbnails=[_thumbnail(place, predictions.predictions[each], threshold, marks) for place, each in shown],
     )
 
@@ -76,8 +76,8 @@ def layer_values(
         "mask": mask_outline_uri(result.mask),
         "anomaly_map": prediction.heat_map_uri(predictions.limits, threshold),
         "boxes": render_template("region_boxes.html", regions=listed, size=prediction.photo.size),
-        "low": f"{low:.2f}",
-        "high": f"{high:.2f}",
+        "low": f"{round(low, 2) + 0.0:.2f}",
+        "high": f"{round(high, 2) + 0.0:.2f}",
         "threshold": f"{threshold:.2f}",
         "alt": _alt_text(prediction, result),
     }

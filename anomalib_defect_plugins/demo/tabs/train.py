@@ -81,11 +81,11 @@ class TrainTab:
         self._connect(tab, user)
 
     def _add_files(self) -> None:
-        images: dict[str, Any] = {"file_count": "multiple", "file_types": ["image"], "height": 130}
+        images: dict[str, Any] = {"file_count": "multiple", "file_types": ["image"], "height": 150}
         self.good = gr.File(label="Good parts", **images)
         self.bad = gr.File(label="Defective parts (optional)", **images)
         self.masks = gr.File(label="Their masks, named alike (optional; or paint them)", **images)
-        self.archive = gr.File(label="Or a folder as ZIP: good, defect types, masks", file_types=[".zip"], height=130)
+        self.archive = gr.File(label="Or a folder as ZIP: good, defect types, masks", file_types=[".zip"], height=150)
 
     def _add_settings(self) -> None:
         self.recipe = gr.Radio([BEST, *recipe_names()], value=BEST, label="What do you have?")
