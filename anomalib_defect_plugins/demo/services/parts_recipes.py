@@ -9,8 +9,14 @@ import yaml
 
 from anomalib_defect_plugins.core.checks import check_one_of
 from anomalib_defect_plugins.core.errors import InvalidInputError
+from anomalib_defect_plugins.core.image_io import read_size
+from anomalib_defect_plugins.data.folder_reader import MASKS
 from anomalib_defect_plugins.demo.resources import FOLDER
+from anomalib_defect_plugins.demo.services.one_photo_training import model_size
 from anomalib_defect_plugins.demo.services.parts_folder import PartsSummary
+
+MULTIPLE = 16
+"""Sides of a model's images are multiples of this."""
 
 MIN_GOOD = 5
 """Minimum number of good parts; for a single one there is the One photo tab."""
@@ -55,6 +61,13 @@ def check_parts(recipe: str, parts: PartsSummary) -> None:
         raise InvalidInputError(msg)
 
 
+def _model_size(folder: Path, side: int) -> list[int]:
+    """Return height and width of a model's images, with the aspect ratio of the first image, so that it keeps it."""
+    files = (path for path in sorted(folder.rglob("*.*")) if path.is_file() and MASKS not in path.parts)
+    width, height = read_size(next(files))
+    return [MULTIPLE * max(1, round(length / MULTIPLE)) for length in model_size(height, width, side)]
+
+
 def configuration(name: str, folder: Path, recipe: str, budget: str) -> str:
     """Return the configuration of a benchmark of one run.
 
@@ -70,7 +83,8 @@ def configuration(name: str, folder: Path, recipe: str, budget: str) -> str:
     limits, chosen = content["budgets"][budget], content["recipes"][recipe]
     model = {**content["model"], "name": name, "supervision": "parts"}
     side = limits["image_size"]
-    model["init_args"] = {**model["init_args"], "image_size": [side, side], "iterations": limits["iterations"]}
+    size = _model_size(folder, side)
+    model["init_args"] = {**model["init_args"], "image_size": size, "iterations": limits["iterations"]}
     data = {"root": str(folder.absolute()), "num_workers": 0, "train_batch_size": 4, **chosen["data"]}
     benchmark = {
         "name": name,

@@ -22,6 +22,9 @@ MAX_WAITING = 8
 POLL_INTERVAL_S = 0.5
 """Interval at which the end of a training is noticed."""
 
+IN_USE = "is in use by another benchmark"
+"""Part of the error if the process of a server that was killed still trains."""
+
 UNFINISHED = {"waiting", "running"}
 
 
@@ -189,6 +192,8 @@ class TrainingJobs:
             if self._process is not process or is_ended_by_server:
                 return False
             state, error = ("failed", progress.error) if progress.state == "failed" else (progress.state, "")
+            if IN_USE in error:
+                state, error = "waiting", ""
             self._put(replace(job, state=state, seconds=progress.seconds, error=error))
             self._running, self._process = "", None
         return True

@@ -130,10 +130,13 @@ def test_the_best_recipe_uses_all_that_there_is() -> None:
 
 
 def test_every_recipe_and_time_is_a_benchmark_of_one_run(tmp_path: Path) -> None:
+    image(tmp_path / "data/good/1.png")
     for recipe in recipe_names():
         for budget in budget_names():
             (tmp_path / "x.yaml").write_text(configuration("mine", tmp_path / "data", recipe, budget))
             (run,) = read_benchmark(tmp_path / "x.yaml").runs
             assert run.model.name == "mine"
+            # Images of 64x48 pixels have the area of a square of 55, at least 64: 55x74, in multiples of 16.
+            assert run.model.init_args["image_size"] == [48, 80]
     with pytest.raises(InvalidInputError, match="time is"):
-        configuration("mine", tmp_path, recipe_names()[0], "an hour")
+        configuration("mine", tmp_path / "data", recipe_names()[0], "an hour")

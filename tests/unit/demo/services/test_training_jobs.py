@@ -107,6 +107,17 @@ def test_the_next_server_continues_what_was_not_finished(tmp_path: Path) -> None
     following.close()
 
 
+def test_a_training_waits_until_the_process_of_a_killed_server_has_ended(tmp_path: Path) -> None:
+    jobs = TrainingJobs(tmp_path)
+    jobs.submit("mine", "ada", "")
+    wait_for(lambda: state(jobs, "ada") == "running")
+    FakeProcess.all[0].error = "error: mine is in use by another benchmark; wait for it"
+    FakeProcess.all[0].state = "failed"
+    wait_for(lambda: len(FakeProcess.all) == 2 and state(jobs, "ada") == "running")
+    FakeProcess.all[1].state = "done"
+    wait_for(lambda: state(jobs, "ada") == "done")
+
+
 def test_too_many_trainings_are_refused(tmp_path: Path) -> None:
     jobs = TrainingJobs(tmp_path)
     for number in range(MAX_WAITING):
