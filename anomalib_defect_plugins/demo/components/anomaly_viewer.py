@@ -169,6 +169,7 @@ class AnomalyViewer:
         Raises:
             InvalidInputError: If there are too many images.
         """
+        paths = list(dict.fromkeys(paths))
         check_count(paths)
         same = before if before is not None and before.loaded is model else None
         known = {prediction.source: prediction for prediction in same.predictions} if same else {}
