@@ -142,7 +142,9 @@ def is_at_chance(row: SummaryRow) -> bool:
     defective ones, the case with the smallest one.
     """
     value, count = row.metric(RANKING_METRIC), row.records[0].split.get("test") or 0
-    return value is not None and count > 0 and value.mean < 0.5 + CHANCE_SDS * math.sqrt((count + 1) / (3 * count**2))
+    if value is None or not count or value.mean == 0:  # 0: there are no images of one of the two kinds
+        return False
+    return value.mean < 0.5 + CHANCE_SDS * math.sqrt((count + 1) / (3 * count**2))
 
 
 def seeds_cell(row: SummaryRow) -> Cell:

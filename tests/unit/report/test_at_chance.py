@@ -27,6 +27,7 @@ def row(auroc: float | None, images: int | None) -> Any:
         (0.54, 900, False),
         (None, 90, False),
         (0.5, None, False),
+        (0.0, 90, False),  # what anomalib returns without defective images
     ],
 )
 def test_an_auroc_that_a_random_ranking_reaches_is_at_chance(
