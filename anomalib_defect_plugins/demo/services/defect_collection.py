@@ -134,14 +134,14 @@ class DefectCollection:
         folder.add(row, {name: _to_tensor(defect.image), f"{MASKS}/{name}": _to_tensor(defect.mask)})
 
 
-def next_name(root: Path, name: str) -> str:
-    """Return the first free name of a folder among ``name``, ``name-2``, ``name-3`` and so on."""
+def next_name(folder: Path, name: str) -> str:
+    """Return the first name among ``name``, ``name-2``, ``name-3`` and so on that is not in a folder."""
     stem, _, number = name.rpartition("-")
     first = int(number) if stem and number.isdigit() else 1
     stem = stem if first > 1 else name
     for count in itertools.count(first):
         candidate = stem if count == 1 else f"{stem}-{count}"
-        if not (root / SYNTHETIC_FOLDER / candidate).exists():
+        if not (folder / candidate).exists():
             break
     return candidate
 

@@ -210,7 +210,7 @@ class SynthesizeTab:
         relative = f"{self.store.root.name}/{SYNTHETIC_FOLDER}/{folder.name}"
         text = render_template("saved_folder.html", folder=relative, count=len(collection.defects))
         archive = zip_folder(folder, secrets.token_hex(16))
-        free = next_name(self.store.root, folder.name)
+        free = next_name(folder.parent, folder.name)
         return {self.saved: text, self.zip: gr.update(visible=True, value=archive), self.name: free}
 
     def clear(self) -> Updates:

@@ -1,5 +1,6 @@
 """The Train tab: trains a model on a user's parts, in a queue that survives reloads of the page and of the server."""
 
+import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -7,10 +8,11 @@ from typing import Any
 import gradio as gr
 import numpy as np
 
-from anomalib_defect_plugins.core.errors import InvalidInputError
+from anomalib_defect_plugins.core.errors import InvalidInputError, UserError
 from anomalib_defect_plugins.demo.components.listeners import QUEUED, STATE_TTL_S, UNQUEUED, Updates
 from anomalib_defect_plugins.demo.components.mask_painter import mask_painter
 from anomalib_defect_plugins.demo.resources import asset, render_template
+from anomalib_defect_plugins.demo.services.defect_collection import next_name
 from anomalib_defect_plugins.demo.services.durations import minutes
 from anomalib_defect_plugins.demo.services.parts_folder import PartImages, summarize_parts, write_parts
 from anomalib_defect_plugins.demo.services.parts_recipes import (
@@ -108,7 +110,7 @@ class TrainTab:
         self.subject.input(self.show_subject, [self.subject, self.paintings], self.canvas, **QUEUED)
         self.canvas.change(self.keep_painting, [self.canvas, self.subject, self.paintings], self.paintings, **UNQUEUED)
         inputs = [self.good, self.bad, self.masks, self.archive, self.paintings, self.recipe, self.budget, self.name]
-        self.train_button.click(self.start, [*inputs, user], self.outputs, **QUEUED)
+        self.train_button.click(self.start, [*inputs, user], [*self.outputs, self.name], **QUEUED)
         self.stop_button.click(self.stop, [self.job_key, user], self.outputs, **UNQUEUED)
         gr.on([tab.select, self.timer.tick], self.show, user, self.outputs, **UNQUEUED)
         gr.on(None, self.show, user, self.outputs, **UNQUEUED)
@@ -157,11 +159,18 @@ class TrainTab:
         painted = {path: uri for path, uri in paintings.items() if path in (bad or ())}
         images = PartImages(good or (), bad or (), masks or (), _painted_masks(painted), archive)
         folder = write_parts(self.store.root, name, images)
+        try:
+            self._submit(folder, recipe, budget, user)
+        except UserError:
+            shutil.rmtree(folder, ignore_errors=True)  # so that the name stays free
+            raise
+        return {**self.show(user), self.name: next_name(folder.parent, name)}
+
+    def _submit(self, folder: Path, recipe: str, budget: str, user: str) -> None:
         parts = summarize_parts(folder)
         chosen = best_recipe(parts) if recipe == BEST else recipe
         check_parts(chosen, parts)
-        self.jobs.submit(name, user, configuration(name, folder, chosen, budget))
-        return self.show(user)
+        self.jobs.submit(folder.name, user, configuration(folder.name, folder, chosen, budget))
 
     def stop(self, key: str, user: str) -> Updates:
         """Stop the user's training."""
