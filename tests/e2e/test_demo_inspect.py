@@ -184,7 +184,7 @@ def test_marks_calibrate_the_threshold_and_are_kept(page: Any, folder: Path, dem
     page.keyboard.press("g")
     page.locator("#inspect-grid", has_text="2 marked by you").wait_for()
     page.get_by_role("button", name="Calibrate").locator("visible=true").click()
-    page.get_by_role("button", name="Set the threshold").locator("visible=true").click()
+    page.get_by_role("button", name="Set the threshold", exact=True).locator("visible=true").click()
     result = page.locator("#inspect-calibration .calibration")
     result.wait_for()
     assert "false alarms: 0 of 1" in result.inner_text()
