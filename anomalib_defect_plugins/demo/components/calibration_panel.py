@@ -28,7 +28,7 @@ class CalibrationPanel:
     """
 
     def __init__(self, name: str) -> None:
-        photos: dict[str, Any] = {"file_count": "multiple", "file_types": ["image"], "height": 130}
+        photos: dict[str, Any] = {"file_count": "multiple", "file_types": ["image"], "height": 150}
         with gr.Accordion("Calibrate with photos of good and bad parts", open=False):
             with gr.Row(equal_height=False):
                 self.good = gr.File(label="Photos of good parts", **photos)
