@@ -9,20 +9,26 @@ from anomalib_defect_plugins.cli import (
     convert,
     data,
     demo,
+    export,
     inspect,
     list_plugins,
     new,
     report,
     retrain,
+    serve,
     synthesize,
     threshold,
+    watch,
 )
 from anomalib_defect_plugins.cli.telemetry import disable_telemetry
 from anomalib_defect_plugins.core.environment import show_traceback
 from anomalib_defect_plugins.core.errors import error_line
 from anomalib_defect_plugins.core.stop_signals import INTERRUPTED
 
-COMMANDS = (list_plugins, data, convert, synthesize, benchmark, report, threshold, inspect, demo, retrain, new)
+COMMANDS = (
+    *(list_plugins, data, convert, synthesize, benchmark, report, threshold),
+    *(export, inspect, watch, serve, demo, retrain, new),
+)
 """Modules of the subcommands, in the order of ``--help``."""
 
 

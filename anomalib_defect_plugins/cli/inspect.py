@@ -13,14 +13,15 @@ from anomalib_defect_plugins.inference.inspect_folder import RUNNERS, inspect_im
 def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Add the subcommand."""
     about = (
-        "Inspect all images of a folder or a list with a model exported by 'anomalib export --export_type openvino'. "
-        "The table has a row for each image, in order: path, score, pred_label (1: defective), width, height, "
-        "brightness, sharpness, centre_x, centre_y, seconds, error. An interrupted run is resumed by the same command."
+        "Inspect all images of a folder or a list with a model that 'anomalib-defects export' or 'anomalib export "
+        "--export_type openvino' has written. The table has a row for each image, in order: path, score, pred_label "
+        "(1: defective), width, height, brightness, sharpness, centre_x, centre_y, seconds, error, regions, model (its "
+        "hash). The same command resumes an interrupted run."
     )
     command = commands.add_parser(
         "inspect", help="inspect many images with an exported model", description=about, allow_abbrev=False
     )
-    command.add_argument("model", metavar="MODEL.xml", type=Path, help="OpenVINO graph of a model")
+    command.add_argument("model", metavar="MODEL", type=Path, help="exported folder, or OpenVINO graph model.xml")
     command.add_argument(
         "images",
         metavar="FOLDER_OR_LIST",
@@ -32,7 +33,10 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         "--maps",
         metavar="DIR",
         type=Path,
-        help="folder for anomaly maps, named by row: PNG of [0, 1], or TIFF with 32-bit values if they are beyond",
+        help="folder for anomaly maps, named after the images: PNG of [0, 1], or TIFF with 32-bit values if beyond",
+    )
+    command.add_argument(
+        "--pictures", metavar="DIR", type=Path, help="folder for overlays, masks and maps, named after the images"
     )
     command.add_argument(
         "--regions",
@@ -45,8 +49,13 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     )
     command.add_argument("--batch", type=int, default=1, help="images per batch; default: 1")
     command.add_argument(
-        "--precision", choices=("f32", "bf16", "f16"), help="inference precision; default: OpenVINO's choice"
+        "--precision",
+        choices=("f32", "bf16", "f16"),
+        default="f32",
+        help="inference precision; with the faster bf16 and f16, scores near the threshold are computed again in f32; "
+        "default: f32",
     )
+    command.add_argument("--device", default="CPU", help="CPU, GPU, NPU, or AUTO for OpenVINO's choice; default: CPU")
     command.add_argument(
         "--max-pixels", type=int, help="maximum pixels of an image; default: as in training, 179 million"
     )
@@ -72,17 +81,18 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
 def _run(options: argparse.Namespace) -> int:
     from anomalib_defect_plugins.inference.drift import read_reference, report_drift
     from anomalib_defect_plugins.inference.graph_checks import threshold_line
-    from anomalib_defect_plugins.inference.openvino import InspectSettings
+    from anomalib_defect_plugins.inference.predictor import InspectSettings
 
-    maps = options.maps and options.maps.absolute()
     if options.overlap is not None and options.tile is None:
         msg = f"--overlap {options.overlap} is that of tiles; add --tile with their size"
         raise InvalidInputError(msg)
-    tile, overlap = options.tile, options.overlap
+    maps = options.maps and options.maps.absolute()
     settings = InspectSettings(
         *(options.threshold, options.batch, options.precision, maps, options.max_pixels),
-        tile=tile,
-        overlap=(tile or 0) // 4 if overlap is None else overlap,
+        pictures=options.pictures and options.pictures.absolute(),
+        device=options.device,
+        tile=options.tile,
+        overlap=(options.tile or 0) // 4 if options.overlap is None else options.overlap,
         roi_mask=options.roi_mask and options.roi_mask.absolute(),
     )
     if options.address and options.runner != "ray":

@@ -25,7 +25,10 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         "threshold", help="choose the threshold of a trained model", description=about, allow_abbrev=False
     )
     command.add_argument(
-        "model", metavar="MODEL", type=Path, help="checkpoint (.ckpt) or graph (model.xml, model.onnx)"
+        "model",
+        metavar="MODEL",
+        type=Path,
+        help="checkpoint (.ckpt), graph (model.xml, model.onnx) or folder of 'anomalib-defects export'",
     )
     command.add_argument(
         "images",
@@ -50,11 +53,13 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         type=Path,
         nargs="?",
         const=IN_PLACE,
-        help="write the threshold into MODEL, or a copy",
+        help="write the threshold into MODEL, or a copy; that of an exported folder is always a copy",
     )
     command.add_argument("--out", metavar="DIR", type=Path, default=Path("threshold"), help="folder of the results")
     command.add_argument("--model", metavar="NAME", dest="model_name", help="model of a checkpoint, such as Padim")
-    command.add_argument("--precision", choices=("f32", "bf16", "f16"), help="precision of a graph, as in inspect")
+    command.add_argument(
+        "--precision", choices=("f32", "bf16", "f16"), default="f32", help="precision of a graph; default: f32"
+    )
     command.set_defaults(run=_run)
 
 
@@ -88,7 +93,12 @@ def _run(options: argparse.Namespace) -> int:
     sys.stdout.write(summary(choice))
     if options.write is not None:
         out = options.model if options.write == IN_PLACE else options.write
-        sys.stdout.write(f"{write_model(options.model, out, scorer, choice, are_maxima, options.precision)}\n")
+        from anomalib_defect_plugins.deployment.operating_point import write_bundle
+        from anomalib_defect_plugins.inference.bundle import read_metadata
+
+        is_bundle = options.model.is_dir() or (options.model.suffix == ".xml" and read_metadata(options.model))
+        write = write_bundle if is_bundle else write_model
+        sys.stdout.write(f"{write(options.model, out, scorer, choice, are_maxima, options.precision)}\n")
     sys.stdout.write(f"record, scores, histogram: {options.out}\n")
     return 0
 

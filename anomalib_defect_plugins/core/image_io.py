@@ -1,5 +1,6 @@
 """The one image reader: every format becomes three channels in [0, 1] over the full range of the file's bit depth."""
 
+import contextlib
 from pathlib import Path
 from typing import Any, Literal
 
@@ -61,6 +62,35 @@ def read_image(
     planes = read_deep(path)
     pixels = np.stack([_resized(Image.fromarray(plane), size) for plane in planes])
     return np.repeat(pixels, 3 // len(planes), axis=0), planes.shape[2], planes.shape[1]
+
+
+def read_bytes(path: str | Path, size: Size | None = None) -> tuple[npt.NDArray[np.uint8], int, int]:
+    """Read an image as :func:`read_image` does, with 8 bits; deeper images are rounded.
+
+    Returns:
+        Image, shape (H, W, 3), uint8; and the width and height of the image before resizing, in pixels.
+    """
+    with contextlib.suppress(UnidentifiedImageError), Image.open(path) as image:
+        if not is_deep(image):
+            check_one_page(image)
+            upright = turn_upright(image)
+            return _resized(as_rgb(upright), size), *upright.size
+    values, width, height = read_image(path, size)
+    return to_bytes(values), width, height
+
+
+def to_bytes(values: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]:
+    """Convert an image, shape (3, H, W), float in [0, 1], to 8 bits, shape (H, W, 3)."""
+    return np.ascontiguousarray((values.transpose(1, 2, 0) * 255).round().astype(np.uint8))
+
+
+def to_values(pixels: npt.NDArray[np.uint8], order: MemoryOrder = "C") -> npt.NDArray[np.float32]:
+    """Convert an image, shape (H, W, 3), uint8, to one of shape (3, H, W), float32 in [0, 1]."""
+    # Multiplied, as torchvision does, because a division would round differently.
+    scaled: npt.NDArray[np.float32] = np.multiply(
+        pixels.transpose(2, 0, 1), np.float32(1 / 255), dtype=np.float32, order=order
+    )
+    return scaled
 
 
 def read_size(path: str | Path) -> tuple[int, int]:
@@ -167,15 +197,17 @@ def _path(image: Image.Image) -> str:
 
 def colours_of(image: Image.Image, size: Size | None = None, order: MemoryOrder = "C") -> npt.NDArray[np.float32]:
     """Return the pixels of an open image of 8 bits as :func:`read_image` does, without turning it."""
+    return to_values(_resized(as_rgb(image), size), order)
+
+
+def as_rgb(image: Image.Image) -> Image.Image:
+    """Return an image in RGB; an alpha channel is dropped, grey is repeated."""
     if image.mode == "LAB":
         profiles = ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB")
         image = ImageCms.profileToProfile(image, *profiles, outputMode="RGB") or image
     # Pillow warns when the transparency of a palette is dropped in one step.
     colours = image.convert("RGBA") if image.has_transparency_data else image
-    values = _resized(colours.convert("RGB"), size).transpose(2, 0, 1)
-    # Multiplied, as torchvision does, because a division would round differently.
-    scaled: npt.NDArray[np.float32] = np.multiply(values, np.float32(1 / 255), dtype=np.float32, order=order)
-    return scaled
+    return colours.convert("RGB")
 
 
 def _resized(image: Image.Image, size: Size | None) -> npt.NDArray[Any]:

@@ -1,10 +1,11 @@
-"""Defects in an anomaly map: the connected regions at or above a threshold that are large enough.
+"""Defects in an anomaly map: the connected regions at or above a threshold that are large enough, and their display.
 
 Mask, list of defects and verdict follow from one threshold: an image is defective exactly if it has such a region.
 """
 
-from dataclasses import dataclass, fields
-from typing import Any
+from collections.abc import Iterable, Sequence
+from dataclasses import astuple, dataclass, fields
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -56,7 +57,16 @@ def find_regions(
     Returns:
         The mask, shape (h, w), bool; and its regions, largest first.
     """
-    labels, areas, top, left = _labelled(anomaly_map >= threshold, size)
+    return regions_of(anomaly_map >= threshold, anomaly_map, size, min_area)
+
+
+def regions_of(
+    mask: npt.NDArray[np.bool_], anomaly_map: npt.NDArray[np.floating[Any]], size: Size, min_area: int = 1
+) -> tuple[npt.NDArray[np.bool_], list[Region]]:
+    """Find the regions of a mask, shape (h, w); other arguments and results as of :func:`find_regions`."""
+    if not mask.any():
+        return mask, []
+    labels, areas, top, left = _labelled(mask, size)
     pixels = np.bincount(labels.ravel(), minlength=len(areas))
     sums = np.bincount(labels.ravel(), anomaly_map.ravel(), len(areas))
     is_large = areas >= min_area
@@ -102,6 +112,29 @@ def region_score(anomaly_map: npt.NDArray[np.floating[Any]], size: Size, min_are
         _, areas, _, _ = _labelled(anomaly_map >= values[middle], size)
         low, high = (middle, high) if areas[1:].max(initial=0) >= min_area else (low, middle - 1)
     return float(values[low])
+
+
+def enlarge_mask(mask: npt.NDArray[np.bool_], size: Size) -> npt.NDArray[np.bool_]:
+    """Resize a mask to the size of its image, nearest neighbour."""
+    down, across = (source_pixels(small, large) for small, large in zip(mask.shape, size, strict=True))
+    return mask[down[:, None], across]
+
+
+def region_rows(regions: Sequence[Region]) -> Iterable[tuple[float, ...]]:
+    """Return the rows of a table of regions, columns as in ``REGION_COLUMNS``."""
+    return map(astuple, regions)
+
+
+def outline(mask: npt.NDArray[np.bool_], width: int = 1) -> npt.NDArray[np.bool_]:
+    """Return the inner border of a mask, ``width`` pixels wide."""
+    inner: npt.NDArray[np.bool_] = ndimage.binary_erosion(mask, NEIGHBOURS, iterations=width)
+    return mask & ~inner
+
+
+def ring(mask: npt.NDArray[np.bool_], width: int = 2) -> npt.NDArray[np.bool_]:
+    """Return a ring around a mask, ``width`` pixels wide and one pixel away, so that it hides nothing of the defect."""
+    near, far = (ndimage.binary_dilation(mask, NEIGHBOURS, iterations=steps) for steps in (1, 1 + width))
+    return cast(npt.NDArray[np.bool_], far & ~near)
 
 
 def source_pixels(small: int, large: int) -> npt.NDArray[np.intp]:

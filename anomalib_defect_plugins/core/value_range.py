@@ -27,10 +27,18 @@ MAX_IMAGES = 48
 """Maximum images of a data set that are looked at."""
 
 
-def uses_little_range(pixels: npt.NDArray[np.floating[Any]]) -> bool:
-    """Whether nearly all values of an image, shape (3, H, W), in [0, 1], are dark, or nearly all are white."""
+def uses_little_range(pixels: npt.NDArray[Any]) -> bool:
+    """Whether nearly all values of an image are dark, or nearly all are white.
+
+    Args:
+        pixels: Image, shape (3, H, W), in [0, 1]; or shape (H, W, 3), uint8.
+    """
+    if pixels.dtype == np.uint8:
+        pixels = pixels.transpose(2, 0, 1)
     step = max(1, min(pixels.shape[-2:]) // SIDE)
     values = pixels[:, ::step, ::step]
+    if values.dtype == np.uint8:
+        values = values * np.float32(1 / 255)
     return bool((values > DARK).mean() < SHARE or (values < WHITE).mean() < SHARE)
 
 

@@ -13,7 +13,7 @@ from anomalib.data import AnomalibDataModule, AnomalibDataset
 from anomalib.data.utils import LabelName, ValSplitMode
 from torch.utils.data import DataLoader, WeightedRandomSampler
 
-from anomalib_defect_plugins.core.checks import check_fraction
+from anomalib_defect_plugins.core.checks import check_fraction, check_positive
 from anomalib_defect_plugins.core.defect_generator import DefectGenerator
 from anomalib_defect_plugins.core.errors import ConfigurationError, InvalidInputError
 from anomalib_defect_plugins.data.dataclasses import DefectBatch, DefectItem
@@ -74,6 +74,8 @@ class WithDefects(WrappingDataModule):
         split_file: ``split.csv`` of an earlier run whose split is repeated, instead of ``real``, ``per_type``,
             ``per_object`` and ``held_out``.
         seed: Seed of the selection, and of the splits of ``base`` if it has no seed.
+        normal: Number of normal images to train on, the first ones by path, to compare methods that learn from one or a
+            few; by default all. The others are in no split.
 
     Raises:
         InvalidInputError: If an argument is invalid or there are fewer defects than requested.
@@ -94,6 +96,7 @@ class WithDefects(WrappingDataModule):
         synthetic_ratio: float = 0.5,
         split_file: Path | str | None = None,
         seed: int = 0,
+        normal: int | None = None,
     ) -> None:
         super().__init__(base, seed)
         check_fraction("synthetic_ratio", synthetic_ratio, one=True)
@@ -115,6 +118,8 @@ class WithDefects(WrappingDataModule):
             self.synthetic = build_generator(synthetic, "the generator synthetic")
         self.synthetic_ratio = synthetic_ratio
         self.split_file = split_file
+        check_positive(normal=1 if normal is None else normal)
+        self.normal = normal
 
     def setup(self, stage: str | None = None) -> None:
         """Set up the splits; for training, write them beside its results."""
@@ -134,6 +139,8 @@ class WithDefects(WrappingDataModule):
         datasets = self._datasets()
         if not self.train_on_real:
             split["train"] -= _defective_paths(datasets)
+        if self.normal is not None:
+            split["train"] -= self._surplus(datasets, split["train"])
         self._check_masks(datasets, split["train"])
         self.train_data = TrainingSet(checked(_gather(datasets, split["train"])), self.masks)
         self.test_data = checked(_gather(datasets[::-1], split["test"]))
@@ -141,6 +148,14 @@ class WithDefects(WrappingDataModule):
             self.val_data = checked(_gather([*datasets[1:], datasets[0]], split["val"]))
         elif hasattr(self.base, "val_data"):
             self.val_data = self.base.val_data
+
+    def _surplus(self, datasets: Sequence[AnomalibDataset], training: set[str]) -> set[str]:
+        """Return the paths of the normal training images beyond the first ``normal`` ones."""
+        normal = sorted(training - _defective_paths(datasets))
+        if len(normal) < cast(int, self.normal):
+            msg = f"normal is {self.normal}, but the training split of {self.base.name} has {len(normal)} normal images"
+            raise InvalidInputError(msg)
+        return set(normal[self.normal :])
 
     @property
     def _has_synthetic_validation(self) -> bool:

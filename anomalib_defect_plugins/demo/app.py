@@ -15,12 +15,12 @@ import gradio as gr
 from starlette.middleware import Middleware
 
 from anomalib_defect_plugins.core.errors import InvalidInputError
+from anomalib_defect_plugins.core.image_limits import MAX_BYTES
 from anomalib_defect_plugins.demo.components.listeners import UNQUEUED
 from anomalib_defect_plugins.demo.server.request_guard import RequestGuard
 from anomalib_defect_plugins.demo.server.session_cleanup import delete_state_on_unload
 from anomalib_defect_plugins.demo.services.example_model import warm_up
 from anomalib_defect_plugins.demo.services.results_store import ResultsStore
-from anomalib_defect_plugins.demo.services.uploads import MAX_BYTES
 from anomalib_defect_plugins.demo.tabs import inspect, one_photo, results, synthesize, train
 from anomalib_defect_plugins.demo.theme import HEAD, make_theme
 

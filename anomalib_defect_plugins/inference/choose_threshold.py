@@ -278,9 +278,8 @@ def write_model(
         decides = not choice.pixel or scores_are_maxima
         _write_checkpoint(model, out, scorer, choice, threshold if decides else None)
     else:
-        thresholds = GraphThresholds(pixel=threshold) if choice.pixel else GraphThresholds(image=threshold)
         decides = True
-        write_graph(model, out, thresholds, choice.record())
+        write_graph(model, out, graph_thresholds(choice), choice.record())
     if choice.pixel and choice.min_area > 1:
         return f"{out}: 'anomalib-defects inspect' applies the minimum area; anomalib itself uses the threshold alone"
     if not decides:
@@ -290,6 +289,12 @@ def write_model(
         )
     count = _check_verdicts(out, scorer, choice, precision)
     return f"{out}: decides as stated on the {count} images closest to the threshold"
+
+
+def graph_thresholds(choice: Choice) -> GraphThresholds:
+    """Return the thresholds to write into a graph."""
+    threshold = choice.point.threshold
+    return GraphThresholds(pixel=threshold) if choice.pixel else GraphThresholds(image=threshold)
 
 
 def _write_checkpoint(

@@ -10,6 +10,7 @@ import openvino
 
 from anomalib_defect_plugins.core.errors import InvalidInputError
 from anomalib_defect_plugins.core.image_io import Size
+from anomalib_defect_plugins.inference.bundle import find_graph
 
 NOTE = "anomalib_defects_operating_point"
 """Key of the record of an operating point in the metadata of a graph."""
@@ -34,15 +35,24 @@ def check_graph(network: openvino.Model, threshold: float | None, batch: int, ma
         InvalidInputError: If it does not take images, or batches of this size, or lacks an output or a threshold.
     """
     shape = network.inputs[0].partial_shape
+    in_bytes = takes_bytes(network)
     is_image = shape.rank.is_static and shape.compatible(openvino.PartialShape([-1, 3, -1, -1]))
-    if len(network.inputs) != 1 or not is_image:
+    if len(network.inputs) != 1 or not (is_image or in_bytes):
         msg = "the model does not take images (N, 3, H, W); use the model.xml that 'anomalib export' has written"
         raise InvalidInputError(msg)
     if shape[0].is_static and shape[0].get_length() != batch:
         msg = f"the model takes {shape[0]} images at once, not {batch}; use --batch {shape[0]}"
         raise InvalidInputError(msg)
     _check_outputs(network, threshold, maps)
-    return (shape[2].get_length(), shape[3].get_length()) if shape[2].is_static and shape[3].is_static else None
+    height, width = (shape[1], shape[2]) if in_bytes else (shape[2], shape[3])
+    return (height.get_length(), width.get_length()) if height.is_static and width.is_static else None
+
+
+def takes_bytes(network: openvino.Model) -> bool:
+    """Whether a graph takes images, shape (N, H, W, 3), uint8, as those of a bundle do."""
+    image = network.inputs[0]
+    is_last = image.partial_shape.compatible(openvino.PartialShape([-1, -1, -1, 3]))
+    return bool(image.element_type == openvino.Type.u8 and image.partial_shape.rank.is_static and is_last)
 
 
 def has_threshold(network: openvino.Model) -> bool:
@@ -85,12 +95,12 @@ def threshold_line(model: Path, threshold: float | None) -> str:
     """Describe where the threshold of a graph comes from, and what was measured with it, in one line.
 
     Args:
-        model: The graph.
+        model: The graph, or a bundle.
         threshold: Threshold that is used instead of the graph's own.
     """
     if threshold is not None:
         return f"threshold: {threshold:g}, given (--threshold); its error rates are not known"
-    note = read_note(openvino.Core().read_model(model))
+    note = read_note(openvino.Core().read_model(find_graph(model)))
     if not note:
         return "threshold: the model's own; its error rates are not recorded, 'anomalib-defects threshold' states them"
     rates = [f"{name.replace('_', ' ')} {_rate(note[name])}" for name in ("misses", "false_alarms") if note.get(name)]
@@ -117,7 +127,7 @@ def _check_outputs(network: openvino.Model, threshold: float | None, maps: Path 
     if threshold is None:
         remedies["pred_label"] = "set --threshold, or use"
     if maps:
-        remedies["anomaly_map"] = "leave --maps out, or use"
+        remedies["anomaly_map"] = "leave --maps and --pictures out, or use"
     names = {name for output in network.outputs for name in output.names}
     for name, remedy in remedies.items():
         if name not in names:

@@ -6,8 +6,8 @@ import os
 import sys
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import lru_cache
-from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -16,6 +16,7 @@ from anomalib_defect_plugins.core.image_files import IMAGE_SUFFIXES, UNREAD_SUFF
 from anomalib_defect_plugins.core.ray_cluster import import_ray, start_ray
 from anomalib_defect_plugins.core.region_masks import RegionMasks
 from anomalib_defect_plugins.core.tiling import check_tiles
+from anomalib_defect_plugins.inference.bundle import find_graph, hash_graph
 from anomalib_defect_plugins.inference.image_list import read_list
 from anomalib_defect_plugins.inference.resumable_table import (
     LITTLE_RANGE,
@@ -26,11 +27,11 @@ from anomalib_defect_plugins.inference.resumable_table import (
 )
 
 if TYPE_CHECKING:
-    import openvino
     from rich.progress import Progress
 
     from anomalib_defect_plugins.core.image_io import Size
-    from anomalib_defect_plugins.inference.openvino import Inspector, InspectSettings
+    from anomalib_defect_plugins.inference.openvino import Inspector
+    from anomalib_defect_plugins.inference.predictor import InspectSettings
 
 RUNNERS = ("local", "ray")
 
@@ -55,7 +56,7 @@ def inspect_images(
     Parts that an interrupted run has finished are kept.
 
     Args:
-        model: OpenVINO graph exported by anomalib.
+        model: Bundle, or OpenVINO graph exported by anomalib.
         images: Folder, or text file with one image path per line, relative to the working directory.
         out: Parquet file of the table, which must not exist; see ``resumable_table.schema``.
         settings: The settings.
@@ -70,14 +71,20 @@ def inspect_images(
         MissingDataError: If the model does not exist, or there are no images.
         InvalidInputError: If a file or setting is invalid, or the results cannot be written.
     """
+    from anomalib_defect_plugins.inference.compiled_graph import check_device
     from anomalib_defect_plugins.inference.graph_checks import check_graph
+    from anomalib_defect_plugins.inference.openvino import read_graph
+    from anomalib_defect_plugins.inference.pictures import common_folder
 
     _check_files(model, out, settings)
+    check_device(settings.device)
     table = ResumableTable(out, _dependencies(model, settings))
-    if settings.maps:
-        _prepare_maps(settings.maps, table)
-    check_graph(_read_graph(model), settings.threshold, settings.batch, settings.maps)
+    for name, folder in (("--maps", settings.maps), ("--pictures", settings.pictures)):
+        if folder:
+            _prepare_folder(name, folder, table)
+    check_graph(read_graph(model), settings.threshold, settings.batch, settings.maps or settings.pictures)
     with table.open(image_paths(images)):
+        settings = replace(settings, root=common_folder(path for _, path in table.numbered_paths()))
         inspected = _write_missing_parts(model, table, settings, runner, address)
         return table.join() + Counter(inspected=inspected)
 
@@ -108,13 +115,7 @@ def _write_missing_parts(
 
 
 def _check_files(model: Path, out: Path, settings: "InspectSettings") -> None:
-    if model.suffix != ".xml":
-        msg = f"{model} is not an OpenVINO graph; use the model.xml of 'anomalib export --export_type openvino'"
-        raise InvalidInputError(msg)
-    for path in (model, model.with_suffix(".bin")):
-        if not path.is_file():
-            msg = f"{path} not found; 'anomalib export --export_type openvino' writes model.xml and model.bin"
-            raise MissingDataError(msg)
+    find_graph(model)
     if out.suffix != ".parquet":
         msg = f"--out {out} is not a Parquet file; use {out.with_suffix('.parquet')}"
         raise InvalidInputError(msg)
@@ -134,37 +135,37 @@ def _check_parts(settings: "InspectSettings") -> None:
         check_tiles(settings.tile, settings.overlap, ("--tile", "--overlap"))
     if settings.roi_mask is not None:
         RegionMasks(settings.roi_mask)
+    if settings.pictures is not None and not settings.is_whole:
+        msg = "--pictures is for images as a whole; use --maps, or leave --tile and --roi-mask out"
+        raise InvalidInputError(msg)
 
 
 def _dependencies(model: Path, settings: "InspectSettings") -> dict[str, Any]:
     """Return what the results depend on besides the list of images."""
-    digest = sha256()
-    for path in (model, model.with_suffix(".bin")):
-        with path.open("rb") as file:
-            while block := file.read(1 << 20):
-                digest.update(block)
     return {
-        "model": digest.hexdigest(),
+        "model": hash_graph(find_graph(model)),
         "--threshold": settings.threshold,
         "--batch": settings.batch,
         "--precision": settings.precision,
         "--maps": settings.maps and str(settings.maps),
         "--max-pixels": settings.max_pixels,
+        "--pictures": settings.pictures and str(settings.pictures),
+        "--device": settings.device,
         "--tile": settings.tile,
         "--overlap": settings.overlap if settings.tile else None,
         "--roi-mask": settings.roi_mask and str(settings.roi_mask),
     }
 
 
-def _prepare_maps(folder: Path, table: ResumableTable) -> None:
+def _prepare_folder(option: str, folder: Path, table: ResumableTable) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         is_empty = not any(folder.iterdir())
     except OSError as error:
-        msg = f"cannot write to {folder} ({error.strerror}); choose another folder (--maps)"
+        msg = f"cannot write to {folder} ({error.strerror}); choose another folder ({option})"
         raise InvalidInputError(msg) from error
     if not is_empty and not table.is_started:
-        msg = f"{folder} is not empty; choose an empty or a new folder (--maps)"
+        msg = f"{folder} is not empty; choose an empty or a new folder ({option})"
         raise InvalidInputError(msg)
 
 
@@ -178,7 +179,7 @@ def image_paths(images: Path) -> Iterator[str]:
     is_empty = True
     try:
         unread: list[str] = []
-        for path in _scan_folder(images, unread) if images.is_dir() else read_list(images):
+        for path in scan_folder(images, unread) if images.is_dir() else read_list(images):
             is_empty = False
             yield path
         if unread:
@@ -191,7 +192,7 @@ def image_paths(images: Path) -> Iterator[str]:
         raise MissingDataError(msg)
 
 
-def _scan_folder(folder: Path, unread: list[str]) -> Iterator[str]:
+def scan_folder(folder: Path, unread: list[str]) -> Iterator[str]:
     """Iterate over the images in a folder and its subfolders, sorted, without hidden files and links to folders.
 
     Args:
@@ -202,7 +203,7 @@ def _scan_folder(folder: Path, unread: list[str]) -> Iterator[str]:
         entries = sorted((entry for entry in scan if entry.name[0] != "."), key=lambda entry: entry.name)
     for entry in entries:
         if entry.is_dir(follow_symlinks=False):
-            yield from _scan_folder(Path(entry.path), unread)
+            yield from scan_folder(Path(entry.path), unread)
         elif Path(entry.name).suffix.lower() in IMAGE_SUFFIXES:
             if "\n" in entry.path:
                 msg = f"{entry.path!r} has a line break in its name; rename it"
@@ -275,9 +276,9 @@ def _inspect_part(
 def _inspector(model: Path, settings: "InspectSettings", size: "Size | None", cores: int | None = None) -> "Inspector":
     """Load a model, once per worker of a cluster."""
     from anomalib_defect_plugins.inference.graph_checks import has_threshold
-    from anomalib_defect_plugins.inference.openvino import Inspector
+    from anomalib_defect_plugins.inference.openvino import Inspector, read_graph
 
-    inspector = Inspector(_read_graph(model), settings, size, cores)
+    inspector = Inspector(read_graph(model), settings, size, cores)
     if not has_threshold(inspector.network):
         sys.stderr.write(
             f"warning: {model.name} has no threshold of its own: its scores are taken as raw, and maps are written as "
@@ -290,17 +291,6 @@ def _inspector(model: Path, settings: "InspectSettings", size: "Size | None", co
             "are resized; a graph that was exported without --input_size resizes as in training\n"
         )
     return inspector
-
-
-def _read_graph(model: Path) -> "openvino.Model":
-    import openvino
-
-    try:
-        return openvino.Core().read_model(model)
-    except RuntimeError as error:
-        reason = str(error).strip().splitlines()[-1]
-        msg = f"{model} cannot be read ({reason}); export the model again with 'anomalib export'"
-        raise InvalidInputError(msg) from error
 
 
 def _common_size(table: ResumableTable, settings: "InspectSettings") -> "Size | None":

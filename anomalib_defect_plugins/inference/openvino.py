@@ -1,40 +1,53 @@
 """Inference with exported OpenVINO graphs, at full throughput and in constant memory.
 
-Worker threads decode images, wait for a free inference request and write maps while other images are inferred; decoding
-and inference release the GIL. The number of images in flight is bounded, and rows are yielded in the order of the
-images.
-
-Inference requests are used directly instead of OpenVINO's ``AsyncInferQueue``, which stops working after the first
-error and does not report which image caused it.
+Worker threads decode images, wait for a free inference request and write pictures while other images are inferred;
+decoding and inference release the GIL. The number of images in flight is bounded, and results are yielded in the order
+of the images.
 """
 
 import contextlib
 import itertools
-import os
-import re
-import threading
+import math
 import time
 import warnings
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import asdict
 from pathlib import Path
-from queue import SimpleQueue
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 import openvino
 from PIL import Image
 
-from anomalib_defect_plugins.core.errors import InvalidInputError, UserError
-from anomalib_defect_plugins.core.image_io import Size, read_image
+from anomalib_defect_plugins.core.errors import InvalidInputError
+from anomalib_defect_plugins.core.image_arrays import ImageLike, to_pixels
+from anomalib_defect_plugins.core.image_io import Size, read_bytes, read_image, to_bytes
 from anomalib_defect_plugins.core.image_statistics import image_statistics
 from anomalib_defect_plugins.core.region_masks import RegionMasks
-from anomalib_defect_plugins.core.regions import region_score
 from anomalib_defect_plugins.core.value_range import uses_little_range
-from anomalib_defect_plugins.inference.graph_checks import check_graph, is_normalized, region_rule
+from anomalib_defect_plugins.inference.bundle import find_graph
+from anomalib_defect_plugins.inference.compiled_graph import CPU
+from anomalib_defect_plugins.inference.pictures import (
+    MAP,
+    MASK,
+    OVERLAY,
+    picture_path,
+    write_map,
+    write_mask,
+    write_overlay,
+)
+from anomalib_defect_plugins.inference.predictor import (
+    F32,
+    Inspection,
+    InspectSettings,
+    Predictor,
+    failure,
+    not_finite,
+    reason,
+)
 from anomalib_defect_plugins.inference.resumable_table import (
     LITTLE_RANGE,
     ROWS_PER_PART,
@@ -43,11 +56,11 @@ from anomalib_defect_plugins.inference.resumable_table import (
 )
 from anomalib_defect_plugins.inference.whole_image import WholeImage, WholeImageSettings
 
-FULL_PRECISION = {"INFERENCE_PRECISION_HINT": "f32"}
+FULL_PRECISION = {"INFERENCE_PRECISION_HINT": F32}
 """OpenVINO setting for single precision; its default is bfloat16 where the processor supports it."""
 
-SPARE_REQUESTS = 1
-"""Inference requests beyond those that run at once, so that the processor does not wait for Python."""
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 
 def compile_full_precision(network: openvino.Model, hint: str) -> openvino.CompiledModel:
@@ -57,84 +70,78 @@ def compile_full_precision(network: openvino.Model, hint: str) -> openvino.Compi
         network: The graph.
         hint: OpenVINO's performance hint: ``LATENCY`` or ``THROUGHPUT``.
     """
-    return openvino.Core().compile_model(network, "CPU", {"PERFORMANCE_HINT": hint, **FULL_PRECISION})
+    return openvino.Core().compile_model(network, CPU, {"PERFORMANCE_HINT": hint, **FULL_PRECISION})
 
 
-@dataclass(frozen=True)
-class InspectSettings:
-    """What the results depend on besides the model and the images.
-
-    Args:
-        threshold: Score from which an image is defective; by default the model's own.
-        batch: Batch size.
-        precision: Inference precision of OpenVINO, such as ``f32``; by default its choice for the processor.
-        maps: Folder for the anomaly maps; by default they are not kept.
-        max_pixels: Maximum pixels of an image; by default those that training accepts.
-        tile: Side of the tiles that images are split into; by default they are inspected as a whole.
-        overlap: Lowest number of pixels that neighbouring tiles share.
-        roi_mask: Region of interest; see ``core.region_masks``.
-    """
-
-    threshold: float | None = None
-    batch: int = 1
-    precision: str | None = None
-    maps: Path | None = None
-    max_pixels: int | None = None
-    tile: int | None = None
-    overlap: int = 0
-    roi_mask: Path | None = None
-
-    @property
-    def is_whole(self) -> bool:
-        """Whether images are passed to the graph as they are."""
-        return self.tile is None and self.roi_mask is None
-
-
-class Inspector:
-    """A graph that inspects images.
-
-    Args:
-        network: Graph as anomalib exports it. It takes images, shape (N, 3, H, W), float in [0, 1], resizes and
-            normalises them, and returns ``pred_score``, shape (N,); ``pred_label``, shape (N,), unless a threshold is
-            set; and ``anomaly_map``, shape (N, 1, h, w), if maps are kept.
-        settings: The settings.
-        size: Height and width of most images; images of other sizes take longer.
-        threads: Number of inference threads; by default one per core.
-
-    Attributes:
-        size: Height and width that the graph takes, if fixed. Other images are resized, bilinear with antialiasing.
-        is_raw: Whether the graph has no threshold, and does not normalise scores and maps.
+def read_graph(model: Path) -> openvino.Model:
+    """Read the graph of a bundle, or a graph.
 
     Raises:
-        InvalidInputError: If the graph does not fit the settings.
+        MissingDataError: If it does not exist.
+        InvalidInputError: If it cannot be read.
     """
+    path = find_graph(model)
+    try:
+        return openvino.Core().read_model(path)
+    except RuntimeError as error:
+        reason = str(error).strip().splitlines()[-1]
+        msg = f"{path} cannot be read ({reason}); export the model again"
+        raise InvalidInputError(msg) from error
 
-    def __init__(
-        self, network: openvino.Model, settings: InspectSettings, size: Size | None = None, threads: int | None = None
-    ) -> None:
-        self.settings = settings
-        self.network = network
-        self.threads = threads
-        self.size = check_graph(network, settings.threshold, settings.batch, settings.maps)
-        self.is_raw = not is_normalized(network)
-        self.regions = region_rule(network) if settings.threshold is None else None
-        if self.regions is not None and not settings.is_whole:
-            msg = "the model has a minimum area of defects, which tiles may divide; leave --tile and --roi-mask out"
-            raise InvalidInputError(msg)
-        self.graphs: dict[tuple[int, ...] | None, _CompiledGraph] = {}
-        self.lock = threading.Lock()
-        common_size = self.size or size
-        self.common_shape = None if common_size is None else (settings.batch, 3, *common_size)
-        self.workers = self._graph(self.common_shape).num_requests
-        # Whole images are large, and take long to infer.
-        self.workers += (threads or os.cpu_count() or 1) if settings.is_whole else 0
+
+class Inspector(Predictor):
+    """A graph that inspects images, several at a time; arguments, attributes and errors as in ``Predictor``."""
+
+    def __init__(self, network: openvino.Model, *args: Any, **kwargs: Any) -> None:
+        super().__init__(network, *args, **kwargs)
+        settings = self.settings
         regions = None if settings.roi_mask is None else RegionMasks(settings.roi_mask)
         self.splitting = WholeImageSettings(settings.tile, settings.overlap, settings.batch, regions, self.size)
+
+    @classmethod
+    def load(cls, model: str | Path, settings: InspectSettings | None = None, size: Size | None = None) -> "Inspector":
+        """Load a bundle or a graph.
+
+        Args:
+            model: Folder that ``anomalib-defects export`` has written, or OpenVINO graph ``model.xml``.
+            settings: The settings.
+            size: Height and width of most images; images of other sizes take longer.
+
+        Raises:
+            MissingDataError: If it does not exist.
+            InvalidInputError: If it cannot be read, or does not fit the settings.
+        """
+        return cls(read_graph(Path(model)), settings, size)
+
+    def __call__(self, image: ImageLike) -> Inspection:
+        """Inspect one image; see :meth:`predict`."""
+        (result,) = self._predict_batch([image])
+        return result
+
+    def predict(self, images: Iterable[ImageLike]) -> Iterator[Inspection]:
+        """Inspect images that need not be files, several at a time.
+
+        Args:
+            images: Images, also an endless stream of them. Each is a path; the bytes of a file; a file open in binary
+                mode; an image of Pillow; an array, shape (H, W), (H, W, 1), (H, W, 3) or (H, W, 4), RGB; or a tensor of
+                torch, shape (H, W) or (C, H, W). Integers are scaled by all their bits, other values have to be in
+                [0, 1].
+
+        Yields:
+            Result of each image, in the same order.
+
+        Raises:
+            InvalidInputError: If one is not an image, or the model fails.
+        """
+        waiting = iter(images)
+        batches: Iterator[list[ImageLike]] = iter(lambda: list(itertools.islice(waiting, self.settings.batch)), [])
+        for results in self._in_order(self._predict_batch, batches):
+            yield from results
 
     def inspect(
         self, images: Iterable[NumberedPath], folder: Path | None = None
     ) -> Iterator[tuple[int, InspectionRow]]:
-        """Inspect images.
+        """Inspect image files.
 
         Args:
             images: Row numbers and paths.
@@ -143,15 +150,22 @@ class Inspector:
         Yields:
             Row number and row of each image, in the same order; see ``resumable_table.schema``.
         """
-        futures: deque[Future[dict[int, InspectionRow]]] = deque()
+        base = folder or Path()
+        inspect = self._inspect_batch if self.settings.is_whole else self._inspect_divided
+        for rows in self._in_order(lambda batch: inspect(batch, base), self._batches(images)):
+            yield from rows.items()
+
+    def _in_order(self, function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
+        """Apply a function in threads, with a bounded number of items in flight."""
+        futures: deque[Future[Result]] = deque()
         with pixel_limit(self.settings.max_pixels), ThreadPoolExecutor(self.workers) as pool:
             try:
-                for batch in self._batches(images):
-                    futures.append(pool.submit(self._inspect_batch, batch, folder or Path()))
+                for item in items:
+                    futures.append(pool.submit(function, item))
                     if len(futures) > 2 * self.workers:
-                        yield from futures.popleft().result().items()
+                        yield futures.popleft().result()
                 while futures:
-                    yield from futures.popleft().result().items()
+                    yield futures.popleft().result()
             finally:
                 for future in futures:
                     future.cancel()
@@ -166,172 +180,106 @@ class Inspector:
         for _, batch in itertools.groupby(images, part_and_batch):
             yield list(batch)
 
+    def try_images(self, images: Sequence[ImageLike]) -> list[Inspection | str]:
+        """Inspect images at once, as many as a batch; return results, or reasons why there are none; see `predict`."""
+        results: dict[int, Inspection | str] = {}
+        loaded: dict[int, npt.NDArray[Any]] = {}
+        for index, image in enumerate(images):
+            pixels = _decode(image)
+            if isinstance(pixels, str):
+                results[index] = pixels
+            else:
+                loaded[index] = pixels
+        sizes = {index: _height_and_width(pixels) for index, pixels in loaded.items()}
+        results |= self.infer({index: self.fit(pixels) for index, pixels in loaded.items()}, sizes)
+        return [results[index] for index in range(len(images))]
+
+    def _predict_batch(self, images: Sequence[ImageLike]) -> list[Inspection]:
+        found: list[Inspection] = []
+        for result in self.try_images(images):
+            if isinstance(result, str):
+                raise InvalidInputError(result)
+            found.append(result)
+        return found
+
     def _inspect_batch(self, batch: Sequence[NumberedPath], folder: Path) -> dict[int, InspectionRow]:
         rows: dict[int, InspectionRow] = {number: {"path": _printable(path)} for number, path in batch}
-        if not self.settings.is_whole:
-            for number, path in batch:
-                rows[number] |= self._inspect_parts(number, folder / path)
-            return rows
-        by_shape: dict[tuple[int, ...], dict[int, npt.NDArray[np.float32]]] = {}
+        loaded: dict[int, npt.NDArray[Any]] = {}
         for number, path in batch:
             start = time.perf_counter()
             try:
-                image, width, height = read_image(folder / path, self.size)
+                loaded[number], width, height = self._read(folder / path)
             except Exception as error:  # noqa: BLE001 - decoders raise errors of many types on a broken file
-                rows[number]["error"] = _reason(error)
+                rows[number]["error"] = reason(error)
             else:
-                by_shape.setdefault(image.shape, {})[number] = image
-                rows[number] |= {"width": width, "height": height, **image_statistics(image)}
-                if uses_little_range(image):
+                rows[number] |= {"width": width, "height": height, **image_statistics(loaded[number])}
+                if uses_little_range(loaded[number]):
                     rows[number][LITTLE_RANGE] = True
             rows[number]["seconds"] = time.perf_counter() - start
-        for images in by_shape.values():
-            self._predict(images, rows)
+        sizes = {number: (rows[number]["height"], rows[number]["width"]) for number in loaded}
+        paths = dict(batch)
+        for number, result in self.infer(loaded, sizes).items():
+            if isinstance(result, str):
+                rows[number]["error"] = result
+                continue
+            rows[number]["seconds"] += result.seconds
+            rows[number] |= {"score": result.score, "pred_label": int(result.is_defective)}
+            rows[number]["regions"] = None if result.regions is None else [asdict(each) for each in result.regions]
+            self._write_pictures(loaded[number], result, folder / paths[number])
         return rows
 
-    def _inspect_parts(self, number: int, path: Path) -> InspectionRow:
+    def _inspect_divided(self, batch: Sequence[NumberedPath], folder: Path) -> dict[int, InspectionRow]:
+        return {number: {"path": _printable(path), **self._inspect_parts(folder / path)} for number, path in batch}
+
+    def _inspect_parts(self, path: Path) -> InspectionRow:
         """Inspect the tiles of an image, and what is in its region of interest."""
         start = time.perf_counter()
         maps = self.settings.maps
         row: InspectionRow = {}
         try:
-            image = WholeImage(path, self.splitting, self._infer, maps and maps / f"{number:08}")
+            map_path = maps and maps / picture_path(str(path), self.settings.root)
+            image = WholeImage(path, self.splitting, self._infer_tiles, map_path)
             row |= {"width": image.width, "height": image.height}
             score, label = image.inspect(self.is_raw)
-            outputs = {"pred_score": np.array(score), "pred_label": np.array(label)}
-            row |= self._prediction(outputs, 0, (image.height, image.width))
+            if not math.isfinite(score):
+                raise _GraphError(not_finite(score))
+            row |= {"score": score, "pred_label": int(self.is_defective(score, label))}
             if uses_little_range(image.first_rows):
                 row[LITTLE_RANGE] = True
         except Exception as error:  # noqa: BLE001 - decoders raise errors of many types on a broken file
-            row["error"] = f"the model fails: {_reason(error)}" if isinstance(error, _GraphError) else _reason(error)
+            row["error"] = str(error) if isinstance(error, _GraphError) else reason(error)
         return {**row, "seconds": time.perf_counter() - start}
 
-    def _infer(self, tiles: npt.NDArray[np.float32]) -> dict[str, npt.NDArray[Any]]:
-        graph = self._graph(tiles.shape)
+    def _infer_tiles(self, tiles: npt.NDArray[np.float32]) -> dict[str, npt.NDArray[Any]]:
+        """Return the outputs for tiles, shape (N, 3, H, W)."""
+        batch = np.stack([to_bytes(tile) for tile in tiles]) if self.takes_bytes else tiles
         try:
-            return graph(tiles)[0]
+            return self._run(batch, len(batch))[0]
         except RuntimeError as error:
-            raise _GraphError(_reason(error)) from error
+            raise _GraphError(failure(error)) from error
 
-    def _predict(self, images: dict[int, npt.NDArray[np.float32]], rows: dict[int, InspectionRow]) -> None:
-        """Add the predictions for images of one shape to their rows."""
-        batch = self._stack(list(images.values()))
-        graph = self._graph(batch.shape)
-        try:
-            outputs, seconds = graph(batch)
-        except RuntimeError as error:
-            for number in images:
-                rows[number]["error"] = f"the model fails: {_reason(error)}"
+    def _read(self, path: Path) -> tuple[npt.NDArray[Any], int, int]:
+        """Read an image file for the graph; return also the width and height of the file."""
+        return read_bytes(path, self.size) if self.takes_bytes else read_image(path, self.size)
+
+    def _write_pictures(self, image: npt.NDArray[Any], result: Inspection, path: Path) -> None:
+        settings = self.settings
+        if result.anomaly_map is None or not (settings.maps or settings.pictures):
             return
-        for index, number in enumerate(images):
-            rows[number]["seconds"] += seconds
-            size = rows[number]["height"], rows[number]["width"]
-            rows[number] |= self._prediction(outputs, index, size)
-            if self.settings.maps:
-                _write_map(outputs["anomaly_map"][index], self.settings.maps / f"{number:08}", self.is_raw)
-
-    def _stack(self, images: list[npt.NDArray[np.float32]]) -> npt.NDArray[np.float32]:
-        """Stack images into a batch, padded with copies of the last one."""
-        if self.settings.batch == 1:
-            return images[0][None]
-        return np.stack(images + images[-1:] * (self.settings.batch - len(images)))
-
-    def _prediction(self, outputs: dict[str, npt.NDArray[Any]], index: int, size: Size) -> InspectionRow:
-        score = float(outputs["pred_score"].reshape(-1)[index])
-        if not np.isfinite(score):
-            return {"error": f"the model returns the score {score}"}
-        threshold = self.settings.threshold
-        if self.regions is not None:
-            anomaly_map = outputs["anomaly_map"][index]
-            score = region_score(anomaly_map.reshape(anomaly_map.shape[-2:]), size, self.regions.min_area)
-            threshold = self.regions.threshold
-        # In single precision, so that a score of 0.7 reaches a threshold of 0.7.
-        reached = threshold is not None and np.float32(score) >= np.float32(threshold)
-        pred_label = outputs["pred_label"].reshape(-1)[index] if threshold is None else reached
-        return {"score": score, "pred_label": int(pred_label)}
-
-    def _graph(self, shape: tuple[int, ...] | None) -> "_CompiledGraph":
-        """Return the fast graph compiled for the shape of most batches, or the one for all shapes."""
-        key = shape if shape == self.common_shape else None
-        with self.lock:
-            if key not in self.graphs:
-                self.graphs[key] = self._compile(key)
-            return self.graphs[key]
-
-    def _compile(self, shape: tuple[int, ...] | None) -> "_CompiledGraph":
-        network = self.network
-        try:
-            if shape is not None:
-                network = network.clone()
-                network.reshape({0: list(shape)})
-            return _CompiledGraph(network, self._options(), self._outputs())
-        except RuntimeError as error:
-            if shape is not None and self.settings.batch == 1:
-                self.common_shape = None
-                return self._compile(None)
-            msg = f"the model does not take {self.settings.batch} images at once ({_reason(error)}); use --batch 1"
-            raise InvalidInputError(msg) from error
-
-    def _options(self) -> dict[str, str]:
-        precision = {"INFERENCE_PRECISION_HINT": self.settings.precision} if self.settings.precision else {}
-        threads = {"INFERENCE_NUM_THREADS": str(self.threads)} if self.threads else {}
-        return {"PERFORMANCE_HINT": "THROUGHPUT", **precision, **threads}
-
-    def _outputs(self) -> list[str]:
-        label = ["pred_label"] if self.settings.threshold is None else []
-        has_maps = self.settings.maps or self.regions is not None
-        return ["pred_score", *label, *(["anomaly_map"] if has_maps else [])]
+        name = picture_path(str(path), settings.root)
+        if settings.maps:
+            write_map(result.anomaly_map, settings.maps / name, self.is_raw)
+        if settings.pictures:
+            write_map(result.anomaly_map, settings.pictures / MAP / name, self.is_raw)
+            if result.mask is not None:
+                write_mask(result.mask, settings.pictures / MASK / name)
+            limits = (float(result.anomaly_map.min()), float(result.anomaly_map.max())) if self.is_raw else (0.0, 1.0)
+            shown = image if self.takes_bytes else to_bytes(image)
+            write_overlay(shown, result.anomaly_map, result.mask, settings.pictures / OVERLAY / name, limits)
 
 
 class _GraphError(RuntimeError):
-    """The graph cannot infer an image."""
-
-
-class _CompiledGraph:
-    """A compiled graph and its inference requests."""
-
-    def __init__(self, network: openvino.Model, options: dict[str, str], outputs: Sequence[str]) -> None:
-        _initialise_openvino()
-        compiled = openvino.Core().compile_model(network, "CPU", options)
-        self.outputs = outputs
-        self.num_requests = compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS") + SPARE_REQUESTS
-        self.free_requests: SimpleQueue[openvino.InferRequest] = SimpleQueue()
-        for _ in range(self.num_requests):
-            self.free_requests.put(compiled.create_infer_request())
-
-    def __call__(self, images: npt.NDArray[np.float32]) -> tuple[dict[str, npt.NDArray[Any]], float]:
-        """Infer images, shape (N, 3, H, W); return the outputs by name, and the seconds taken."""
-        request = self.free_requests.get()
-        try:
-            start = time.perf_counter()
-            request.set_input_tensor(openvino.Tensor(images, shared_memory=True))
-            request.start_async()
-            request.wait()
-            seconds = time.perf_counter() - start
-            return {name: request.get_tensor(name).data.copy() for name in self.outputs}, seconds
-        finally:
-            self.free_requests.put(request)
-
-
-def _initialise_openvino() -> None:
-    """Fill OpenVINO's tables of NumPy types, which deadlock if two threads use them first at the same time."""
-    _ = openvino.Tensor(np.zeros(1, np.float32), shared_memory=True).data
-
-
-def _write_map(anomaly_map: npt.NDArray[Any], path: Path, is_raw: bool) -> None:
-    """Write a map, shape (1, h, w) or (h, w), as an 8-bit grey PNG of [0, 1], or if that loses values, as a float TIFF.
-
-    Args:
-        anomaly_map: The map.
-        path: Path without suffix.
-        is_raw: Whether maps are not normalised.
-    """
-    values = anomaly_map.reshape(anomaly_map.shape[-2:]).astype(np.float32)
-    if is_raw or (values < 0).any() or (values > 1).any():
-        Image.fromarray(values).save(path.with_suffix(".tiff"))
-    else:
-        grey = (np.nan_to_num(values) * 255).round().astype(np.uint8)
-        Image.fromarray(grey).save(path.with_suffix(".png"))
+    """The graph cannot infer an image; the message is that for the user."""
 
 
 @contextlib.contextmanager
@@ -349,16 +297,18 @@ def pixel_limit(max_pixels: int | None) -> Iterator[None]:
             Image.MAX_IMAGE_PIXELS = before
 
 
-def _reason(error: Exception) -> str:
-    """Return the cause in one line, without the path, which has its own column."""
-    if isinstance(error, FileNotFoundError) and not isinstance(error, UserError):
-        return "the file does not exist"
-    if isinstance(error, Image.DecompressionBombError):
-        number = (re.findall(r"\d+", str(error)) or ["too many"])[0]
-        return f"the image has {number} pixels, more than the limit; pass --max-pixels {number} to inspect it"
-    text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-    lines = [line.strip() for line in (text or "").splitlines() if line.strip()]
-    return lines[-1] if lines else type(error).__name__
+def _decode(image: ImageLike) -> npt.NDArray[Any] | str:
+    """Decode an image; return the reason if that fails."""
+    try:
+        return to_pixels(image)
+    except Exception as error:  # noqa: BLE001 - decoders raise errors of many types on a broken file
+        return str(error) if isinstance(error, InvalidInputError) else f"the image cannot be read: {reason(error)}"
+
+
+def _height_and_width(pixels: npt.NDArray[Any]) -> Size:
+    """Return height and width of an image of :func:`to_pixels`."""
+    height, width = pixels.shape[:2] if pixels.dtype == np.uint8 else pixels.shape[1:]
+    return height, width
 
 
 def _printable(path: str) -> str:

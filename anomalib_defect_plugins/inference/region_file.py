@@ -12,6 +12,7 @@ from scipy import ndimage
 from anomalib_defect_plugins.core.errors import InvalidInputError, MissingDataError
 from anomalib_defect_plugins.data.annotations.coco_writer import NEIGHBOURS, CocoFile
 from anomalib_defect_plugins.data.annotations.polygons import outlines
+from anomalib_defect_plugins.inference.pictures import common_folder, picture_path
 
 LABEL = "defect"
 """Category of the regions."""
@@ -44,24 +45,25 @@ def write_regions(table: Path, maps: Path, out: Path, root: Path | None = None, 
             file cannot be written.
     """
     coco = CocoFile()
-    for number, row in enumerate(_rows(table)):
+    folder = common_folder(row["path"] for row in _rows(table, ["path"]))
+    for row in _rows(table, COLUMNS):
         if row["width"] is None or row["pred_label"] is None:
             continue
         coco.add_image(_name(row["path"], root), (row["height"], row["width"]))
         if row["pred_label"]:
-            anomaly_map, limit = _read_map(maps / f"{number:08}", threshold)
+            anomaly_map, limit = _read_map(maps / picture_path(row["path"], folder), threshold)
             _add_regions(coco, anomaly_map, limit, (row["height"], row["width"]))
     coco.write(out)
     return len(coco.annotations)
 
 
-def _rows(table: Path) -> Iterator[dict[str, Any]]:
+def _rows(table: Path, columns: list[str]) -> Iterator[dict[str, Any]]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     try:
         with pq.ParquetFile(table) as file:
-            for batch in file.iter_batches(columns=COLUMNS):
+            for batch in file.iter_batches(columns=columns):
                 yield from batch.to_pylist()
     except FileNotFoundError as error:
         msg = f"{table} does not exist; pass the table that 'anomalib-defects inspect' has written"
@@ -78,9 +80,9 @@ def _name(path: str, root: Path | None) -> str:
     return path
 
 
-def _read_map(path: Path, threshold: float | None) -> tuple[npt.NDArray[np.float32], float]:
+def _read_map(png: Path, threshold: float | None) -> tuple[npt.NDArray[np.float32], float]:
     """Read a map, shape (h, w), and return the threshold of its pixels."""
-    png, tiff = path.with_suffix(".png"), path.with_suffix(".tiff")
+    tiff = png.with_suffix(".tiff")
     file = png if png.is_file() else tiff
     try:
         with Image.open(file) as image:

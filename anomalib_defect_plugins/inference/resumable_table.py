@@ -59,14 +59,19 @@ def schema() -> "pa.Schema":
 
     ``path`` as listed; ``score``, the model's ``pred_score``; ``pred_label``, 1 if defective; ``width`` and ``height``
     of the file in pixels; ``brightness``, ``sharpness``, ``centre_x`` and ``centre_y``, see ``image_statistics``;
-    ``seconds`` for decoding and inference, without waiting; ``error``, one line. After an error ``score`` and
-    ``pred_label`` are null, and so is all about the image if the file could not be read.
+    ``seconds`` for decoding and inference, without waiting; ``error``, one line; ``regions``, those that are defective,
+    largest first, in pixels of the file, with the mean of the map, null without a threshold for pixels; ``model``, the
+    hash of the graph. After an error ``score``, ``pred_label`` and ``regions`` are null, and so is all about the image
+    if the file could not be read.
     """
     import pyarrow as pa
 
     numbers = {"score": pa.float64(), "pred_label": pa.int8(), "width": pa.int32(), "height": pa.int32()}
     numbers |= dict.fromkeys(COLUMNS, pa.float64())
-    return pa.schema({"path": pa.string(), **numbers, "seconds": pa.float64(), "error": pa.string()})
+    box = {name: pa.int32() for name in ("area", "x", "y", "width", "height")}
+    regions = pa.list_(pa.struct({**box, "mean_score": pa.float32()}))
+    texts = {"error": pa.string(), "regions": regions, "model": pa.string()}
+    return pa.schema({"path": pa.string(), **numbers, "seconds": pa.float64(), **texts})
 
 
 class ResumableTable:
@@ -173,7 +178,8 @@ class ResumableTable:
             if not self.folder.exists():
                 raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(self.folder))
             with atomic_path(self._part_path(number)) as partial:
-                pq.write_table(pa.Table.from_pylist(rows, schema()), partial)
+                named = [{**row, "model": self.settings.get("model")} for row in rows]
+                pq.write_table(pa.Table.from_pylist(named, schema()), partial)
 
     def join(self) -> Counter[str]:
         """Join the parts into the table, and delete them.

@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast
 import numpy as np
 import numpy.typing as npt
 
+from anomalib_defect_plugins.core.checkpoint_keys import MODEL_KEY
 from anomalib_defect_plugins.core.errors import LOAD_ERRORS, InvalidInputError, MissingDataError, UserError
-from anomalib_defect_plugins.core.image_io import Size, read_image
+from anomalib_defect_plugins.core.image_io import Size, read_image, to_bytes
 from anomalib_defect_plugins.core.regions import region_score
+from anomalib_defect_plugins.inference.bundle import find_graph
 
 if TYPE_CHECKING:
     from anomalib.models.components import AnomalibModule
@@ -143,10 +145,12 @@ class GraphScorer(ImageScorer):
             check_graph,
             is_normalized,
             read_note,
+            takes_bytes,
         )
 
         network = openvino.Core().read_model(path)
         self._size = check_graph(network, 0.0, 1, None)
+        self.takes_bytes = takes_bytes(network)
         self.is_normalized = is_normalized(network)
         self.units = "scores of the graph" + (", in [0, 1]" if self.is_normalized else ", which are raw")
         own = NORMALIZED_THRESHOLD if self.is_normalized else float("nan")
@@ -167,7 +171,8 @@ class GraphScorer(ImageScorer):
     def infer(self, image: npt.NDArray[np.float32]) -> dict[str, Array]:
         """Return the outputs for an image."""
         request = self.graph.create_infer_request()
-        request.infer({0: np.ascontiguousarray(image)})
+        pixels = np.stack([to_bytes(one) for one in image]) if self.takes_bytes else np.ascontiguousarray(image)
+        request.infer({0: pixels})
         return {name: request.get_tensor(name).data.copy() for name in self.names}
 
     def label(self, image: npt.NDArray[np.float32]) -> bool:
@@ -179,14 +184,15 @@ def load_scorer(model: Path, model_name: str | None = None, precision: str | Non
     """Load a checkpoint or an exported graph.
 
     Args:
-        model: ``.ckpt``, ``.xml`` or ``.onnx``.
-        model_name: Name of the model of a checkpoint, such as ``Padim``; by default that in its path.
+        model: ``.ckpt``, ``.xml`` or ``.onnx``, or a bundle.
+        model_name: Name of the model of a checkpoint, such as ``Padim``; by default that in it or in its path.
         precision: Inference precision of a graph.
 
     Raises:
         MissingDataError: If the file does not exist.
         InvalidInputError: If it cannot be loaded.
     """
+    model = find_graph(model) if model.is_dir() else model
     if model.suffix not in (*GRAPHS, *CHECKPOINTS):
         msg = f"{model} is not a model; use a checkpoint (.ckpt) or an exported graph (model.xml, model.onnx)"
         raise InvalidInputError(msg)
@@ -204,6 +210,15 @@ def load_scorer(model: Path, model_name: str | None = None, precision: str | Non
         raise InvalidInputError(msg) from error
 
 
+def load_module(path: Path, name: str | None = None) -> "AnomalibModule":
+    """Load the model of a checkpoint, in evaluation mode; arguments and errors as in :func:`load_scorer`."""
+    scorer = load_scorer(path, name)
+    if not isinstance(scorer, CheckpointScorer):
+        msg = f"{path} is no checkpoint; use the .ckpt file of a training"
+        raise InvalidInputError(msg)
+    return scorer.module
+
+
 def _checkpoint(path: Path, name: str | None) -> CheckpointScorer:
     from anomalib_defect_plugins.inference.run_model import load_checkpoint
 
@@ -212,8 +227,19 @@ def _checkpoint(path: Path, name: str | None) -> CheckpointScorer:
         return CheckpointScorer(load_checkpoint(path, find_class(path, name)))
 
 
+def _stored_name(path: Path) -> list[str]:
+    """Return the name of the model that is stored in a checkpoint of this package's models."""
+    import torch
+    from anomalib.utils.serialization import anomalib_safe_globals
+
+    with anomalib_safe_globals():
+        content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    name = content.get(MODEL_KEY) if isinstance(content, Mapping) else None
+    return [name] if isinstance(name, str) else []
+
+
 def find_class(path: Path, name: str | None) -> "type[AnomalibModule]":
-    """Return the class of the model in a checkpoint: the named one, or the one whose name is part of the path.
+    """Return the class of the model in a checkpoint: the named one, the stored one, or one named in the path.
 
     anomalib writes checkpoints to ``results/Padim/MVTecAD/bottle/latest/weights/lightning/model.ckpt``.
 
@@ -231,7 +257,7 @@ def find_class(path: Path, name: str | None) -> "type[AnomalibModule]":
         for key, value in vars(anomalib.models).items()
         if isinstance(value, type) and issubclass(value, AnomalibModule)
     }
-    candidates = [name.rpartition(".")[2]] if name else list(reversed(path.resolve().parts[:-1]))
+    candidates = [name.rpartition(".")[2]] if name else [*_stored_name(path), *reversed(path.resolve().parts[:-1])]
     for candidate in candidates:
         if found := classes.get(candidate.replace("_", "").lower()):
             return found

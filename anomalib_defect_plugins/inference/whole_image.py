@@ -60,7 +60,7 @@ class WholeImage:
         path: The image file.
         settings: How it is split.
         infer: Function that returns the outputs of the graph for images, shape (N, 3, H, W).
-        map_path: Path of its map without suffix; ``None`` if maps are not kept.
+        map_path: PNG file of its map, as in :func:`pictures.write_map`; ``None`` if maps are not kept.
 
     Attributes:
         height: Height in pixels.
@@ -223,7 +223,7 @@ class MapFile:
     """An anomaly map that is written row by row: an 8-bit PNG of [0, 1], or if that loses values, a float TIFF.
 
     Args:
-        path: Path without suffix; ``None`` to write nothing.
+        path: PNG file, as in :func:`pictures.write_map`; ``None`` to write nothing.
         width: Width of the map.
     """
 
@@ -235,7 +235,8 @@ class MapFile:
 
     def __enter__(self) -> "Self":
         if self.path is not None:
-            self.temporary = self.path.with_name(f".{self.path.name}.part")
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self.temporary = self.path.with_name(f".{self.path.name}.values")
             self.file = self.temporary.open("wb")
         return self
 

@@ -11,6 +11,7 @@ from anomalib_defect_plugins.layers.norms import NORMS
 from anomalib_defect_plugins.layers.resize import FixedResize, Resize
 from anomalib_defect_plugins.layers.spade import Moments, Spade, at_size, blend, moments_of
 from anomalib_defect_plugins.layers.texture_perceiving import TexturePerceivingModule, directional_maps
+from anomalib_defect_plugins.layers.transposed_conv import NarrowTransposed
 
 __all__ = [
     "NORMS",
@@ -21,6 +22,7 @@ __all__ = [
     "Involution",
     "MedianFilter",
     "Moments",
+    "NarrowTransposed",
     "NoiseInjection",
     "Resize",
     "Spade",

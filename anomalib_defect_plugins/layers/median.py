@@ -28,4 +28,28 @@ class MedianFilter(nn.Module):
             for top in range(self.size)
             for left in range(self.size)
         ]
+        if self.size == 3:
+            return _median_of_nine(shifts)
         return torch.cat(shifts, 1).topk(self.size**2 // 2 + 1, dim=1).values[:, -1:]
+
+
+def _median_of_nine(shifts: list[Tensor]) -> Tensor:
+    """Return the median of nine tensors: sorted columns, then the median of a diagonal of sorted rows.
+
+    Comparisons are many times faster than a sort in OpenVINO (Smith, Implementing median filters in XC4000E FPGAs).
+    """
+    columns = [_sorted(*shifts[start : start + 3]) for start in (0, 3, 6)]
+    lowest, middle, highest = (list(rows) for rows in zip(*columns, strict=True))
+    diagonal = (
+        torch.maximum(torch.maximum(lowest[0], lowest[1]), lowest[2]),
+        _sorted(*middle)[1],
+        torch.minimum(torch.minimum(highest[0], highest[1]), highest[2]),
+    )
+    return _sorted(*diagonal)[1]
+
+
+def _sorted(one: Tensor, two: Tensor, three: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Sort three tensors, value by value."""
+    low, high = torch.minimum(one, two), torch.maximum(one, two)
+    middle, highest = torch.minimum(high, three), torch.maximum(high, three)
+    return torch.minimum(low, middle), torch.maximum(low, middle), highest

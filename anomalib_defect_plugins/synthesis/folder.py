@@ -40,7 +40,8 @@ TABLE, SETTINGS, RESTORED = "table.csv", "settings.json", "_restored"
 
 COLUMNS = ("number", "image", "mask", "category", "seed", "normal", "source", "mean_map", "defect_share")
 """Columns of the table: number of the image; files of the image, its mask and the normal image without the defect,
-relative to the folder (``image``, ``mask``, ``normal``; empty if there is no usable defect); category of the defect;
+relative to the folder (``image``, ``mask``, ``normal``; empty if there is no usable defect, only ``mask`` if all images
+are kept); category of the defect;
 seed of the run; file of the normal image in the data module (``source``); mean of the map m, and fraction of defect
 pixels in the mask, both in [0, 1].
 """
@@ -78,8 +79,7 @@ class SyntheticFolder:
         self._write({root / SETTINGS: json.dumps(settings, indent=2).encode(), root / TABLE: "".join(lines).encode()})
 
     def _is_complete(self, row: SyntheticRow) -> bool:
-        names = [row[name] for name in ("image", "mask", "normal") if row["image"]]
-        return all((self.root / name).is_file() for name in names)
+        return all((self.root / row[name]).is_file() for name in ("image", "mask", "normal") if row[name])
 
     def add(self, row: SyntheticRow, images: Mapping[str, Tensor]) -> None:
         """Add an image.
@@ -158,7 +158,7 @@ def synthetic_defects(root: Path) -> DefectFolderDataset:
     """
     table = read_table(root)
     samples = [
-        Sample(str(root / row.image), Split.TRAIN.value, row.category, str(root / row.mask))
+        Sample(str(root / row.image), Split.TRAIN.value, row.category, str(root / row.mask) if row.mask else "")
         for row in table.itertuples()
     ]
     return DefectFolderDataset(samples, TaskType.SEGMENTATION)

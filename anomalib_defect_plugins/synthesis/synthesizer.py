@@ -1,7 +1,6 @@
 """Data sets of synthetic defects from a trained model; the work of ``anomalib-defects synthesize``."""
 
 import hashlib
-from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -42,6 +41,9 @@ MAX_UNUSABLE = 10
 OTSU = "otsu"
 """Threshold by Otsu's method, computed for each map."""
 
+AS_TRAINED = "as-trained"
+"""Category for the sets of types of the model's training images, as often as they occur there."""
+
 UNNAMED_TYPES = {"defect", LabelName.ABNORMAL.name.lower()}
 """Defect types in data without defect types."""
 
@@ -52,7 +54,8 @@ class SynthesisRequest:
 
     Args:
         num: Number of images; in a folder that has fewer, the missing ones are added.
-        category: Category of the defects, or several joined by ``+``; by default each category in turn.
+        category: Category of the defects, or several joined by ``+``; ``as-trained`` draws the sets of types of the
+            model's training images as often as they occur there; by default each category in turn.
         region: Mask of the model's size that marks where defects may be; by default they may be anywhere.
         seed: Random seed. Image i depends only on the seed and i.
         threshold: Threshold of the map m for the mask, in (0, 1); or ``otsu`` to compute it for each map, which helps
@@ -60,6 +63,9 @@ class SynthesisRequest:
         max_share: Maximum size of a defect, as a fraction of the image, in (0, 1]. Images with a larger one are drawn
             again, because a map that marks nearly everything has usually collapsed; some types do cover much, though.
         restored: Whether to keep the images with the defect removed again, too.
+        keep_all: Whether to keep the first image of each attempt, also if its defect is not visible or covers more than
+            ``max_share``: what the model makes, without a selection, as figures of the paper count it. Such images have
+            no mask.
 
     Raises:
         InvalidInputError: If a number is invalid.
@@ -72,6 +78,7 @@ class SynthesisRequest:
     threshold: float | Literal["otsu"] = 0.5
     max_share: float = 0.5
     restored: bool = False
+    keep_all: bool = False
 
     def __post_init__(self) -> None:
         """Check the numbers."""
@@ -154,7 +161,7 @@ class SynthesisRun:
     def __init__(self, model: DefectSynthesizer, datamodule: AnomalibDataModule, request: SynthesisRequest) -> None:
         self.model = model
         self.request = request
-        self.categories = _requested_categories(model.categories, request.category)
+        self.categories = _requested_categories(model, request.category)
         self.region = _read_region(request.region, model.image_size)
         self.dataset = checked(datamodule.train_data)
         self.dataset.augmentations = None
@@ -168,13 +175,14 @@ class SynthesisRun:
             "threshold": request.threshold,
             "max_share": request.max_share,
             "restored": request.restored,
+            **({"keep_all": True} if request.keep_all else {}),  # absent from folders of earlier versions
             "data": datamodule.name,
             "normal images": _digest("\n".join(map(self._name, self.sources)).encode()),
         }
 
     def add_image(self, number: int, folder: SyntheticFolder) -> None:
         """Synthesize image ``number`` and add it to the folder."""
-        category = self.categories[number % len(self.categories)]
+        category = self._category(number)
         control = self._control(category)
         row: SyntheticRow = {"number": number, "category": category, "seed": self.request.seed}
         row |= dict.fromkeys(("image", "mask", "normal"), "")
@@ -186,16 +194,25 @@ class SynthesisRun:
             mask = self._mask(image, maps, self.model.affected_region(control), normal)
             row |= {"source": self._path(source), "mean_map": float(maps.mean())}
             row |= {"defect_share": float(mask.float().mean())}
-            if mask.any() and leaves_background(mask[0, 0].numpy()):
+            usable = mask.any() and leaves_background(mask[0, 0].numpy())
+            if usable or self.request.keep_all:
                 name = f"{category}/{number:05}.png"
-                row |= {"image": name, "mask": f"{MASKS}/{name}"}
+                row |= {"image": name, "mask": f"{MASKS}/{name}" if usable else ""}
                 row["normal"] = folder.add_normal(f"{source:05}.png", self._resize(normal)[0])
                 break
-        images = {row["image"]: image[0], row["mask"]: mask[0]} if row["image"] else {}
+        images = {row[name]: file[0] for name, file in (("image", image), ("mask", mask)) if row[name]}
         if images and self.request.restored:
             restored, _ = self.model.restore(image)
             images[f"{RESTORED}/{number:05}.png"] = restored[0].cpu()
         folder.add(row, images)
+
+    def _category(self, number: int) -> str:
+        """Return the category of an image, which depends only on the seed and its number."""
+        if self.request.category != AS_TRAINED:
+            return list(self.categories)[number % len(self.categories)]
+        weights = torch.tensor(list(self.categories.values()), dtype=torch.float)
+        rng = _rng(self.request.seed, number, MAX_ATTEMPTS)  # unlike those of the attempts
+        return list(self.categories)[int(torch.multinomial(weights, 1, generator=rng))]
 
     def _control(self, category: str) -> Tensor:
         """Return the control map, shape (1, K, H, W) or (1, K, 1, 1)."""
@@ -228,13 +245,22 @@ def _rng(*numbers: int) -> torch.Generator:
     return torch.Generator().manual_seed(int(mixed[0]))
 
 
-def _requested_categories(known: Sequence[str], category: str | None) -> list[str]:
-    """Return the categories that are made in turn."""
-    names = list(known) if category is None else [category]
+def _requested_categories(model: DefectSynthesizer, category: str | None) -> dict[str, int]:
+    """Return the categories to make, and how often they occur in the training set of the model, where that counts."""
+    if category == AS_TRAINED:
+        names: dict[str, int] = getattr(model, "label_sets", {})
+        if not names:
+            msg = (
+                f"the checkpoint does not know the types of its training images, which --category {AS_TRAINED} draws: "
+            )
+            raise InvalidInputError(msg + "train again with this version, or name a category")
+    else:
+        names = dict.fromkeys(model.categories if category is None else [category], 1)
     for name in names:
-        unknown = sorted(set(name.split(SEPARATOR)) - set(known))
+        unknown = sorted(set(name.split(SEPARATOR)) - set(model.categories))
         if unknown:
-            msg = f"there is no category {' or '.join(map(repr, unknown))}; the checkpoint knows {', '.join(known)}"
+            known = ", ".join(model.categories)
+            msg = f"there is no category {' or '.join(map(repr, unknown))}; the checkpoint knows {known}"
             raise InvalidInputError(msg)
         check_folder_name(name)
     return names

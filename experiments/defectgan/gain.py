@@ -13,8 +13,9 @@ the inspection classifier (normal and five types, section 3.2 of the paper) diff
 - ``defectgan``: the real images, and Defect-GAN's synthetic and restored images; without the source classifier.
 - ``grl``: the same images, with the source classifier behind the gradient reversal layer.
 
-All variants sample each class equally often, independent of the source of its images, for the same number of steps; the
-last step is evaluated, since there are no validation images. Accuracy is over normal images and all types, macro-F1 the
+All variants sample each class equally often for the same number of steps. In ``defectgan`` and ``grl``, ``--share`` of
+the images of each class, normal ones included, are synthetic, so that the class does not predict the source. The last
+step is evaluated, since there are no validation images. Accuracy is over normal images and all types, macro-F1 the
 mean over these classes. ``OneStage`` is trained on the real masks with and without the synthetic images and their
 masks. The test set has the remaining images, of tiles that are not in the training set.
 
@@ -53,6 +54,7 @@ from anomalib_defect_plugins.models.defectgan.defect_classifier import (
     InspectionBatch,
     InspectionClassifier,
     InspectionSet,
+    equal_shares,
 )
 from anomalib_defect_plugins.models.onestage import OneStage
 from anomalib_defect_plugins.synthesis.folder import RESTORED, normal_images, synthetic_defects
@@ -164,7 +166,9 @@ def classify(options: Namespace, seed: int, name: str, folder: Path | None) -> d
         enable_model_summary=False,
     )
     loading: dict[str, Any] = {"batch_size": options.batch_size, "num_workers": options.workers, "collate_fn": collate}
-    sampler = balanced(parts, options.iterations * options.batch_size)
+    draws = options.iterations * options.batch_size
+    shared = name in {"defectgan", "grl"}
+    sampler = equal_shares(parts, draws, options.share) if shared else balanced(parts, draws)
     trainer.fit(model, DataLoader(training, sampler=sampler, **loading))
     losses = {name: f"{float(value):.3f}" for name, value in trainer.callback_metrics.items()}
     print(f"seed {seed}, {name}, last step: {losses}", file=sys.stderr, flush=True)
@@ -254,6 +258,7 @@ def run(options: Namespace, seed: int, name: str) -> dict[str, float]:
         setting = f"{options.backbone}-{weights}-{options.inspection_size}-{options.batch_size}-"
         setting += f"{options.learning_rate}-{options.iterations}" + "-frozen" * options.frozen_norm
         setting += "" if options.clip is None else f"-clip{options.clip:g}"
+        setting += f"-share{options.share:g}" if name in {"defectgan", "grl"} else ""
     else:
         setting = f"{options.mask_size}-{options.width}-{options.mask_learning_rate}-{options.mask_iterations}"
     start = time.monotonic()
@@ -299,6 +304,7 @@ def read_arguments() -> Namespace:
     parser.add_argument("--learning-rate", type=float, default=1e-3)
     parser.add_argument("--clip", type=float, help="maximum gradient norm of the classifier")
     parser.add_argument("--iterations", type=int, default=2000, help="steps of the classifier")
+    parser.add_argument("--share", type=float, default=0.5, help="share of synthetic images in each class")
     parser.add_argument("--mask-size", type=int, default=256, help="side of OneStage's images")
     parser.add_argument("--width", choices=["small", "paper"], default="small")
     parser.add_argument("--mask-learning-rate", type=float, default=3e-3)

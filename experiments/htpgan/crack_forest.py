@@ -20,6 +20,7 @@ import numpy.typing as npt
 import pandas as pd
 import torch
 from anomalib.data import AnomalibDataset
+from anomalib.models import Patchcore
 from lightning import seed_everything
 from skimage.filters import difference_of_gaussians
 from torch import Tensor
@@ -27,7 +28,7 @@ from torchmetrics.functional.classification import binary_auroc
 
 sys.path.append(str(Path(__file__).parents[1]))
 
-from common import create_engine, data_root, markdown, once, timed_fit
+from common import PRETRAINED, QUIET, create_engine, data_root, markdown, once, timed_fit
 
 from anomalib_defect_plugins import CrackForest, HtpGan
 from anomalib_defect_plugins.post_processing import OtsuPostProcessor, SigmaPostProcessor
@@ -51,10 +52,36 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "plain fakes, eq. 4 as printed": {"blend_fakes": False, "fusion": "paper"},
     "without texture module": {"texture_module": False},
     "contrast 0.1": {"contrast": 0.1},
+    "generators as initialised": {"generator_lr": 0.0},
+    "generators that learn the texture": {"contrast": 0.5, "noise_amplitude": 0.1, "generator_lr": 5e-4},
+    "same, three scales together": {
+        "contrast": 0.5,
+        "noise_amplitude": 0.1,
+        "generator_lr": 5e-4,
+        "joint_scales": 3,
+    },
+    "12 scales without texture module": {"num_scales": 12, "texture_module": False},
     "75 iterations a scale": {"iterations_per_scale": 75},
     "width 16": {"width": 16},
     **{f"{scales} scales": {"num_scales": scales} for scales in (2, 3, 6, 9, 12)},
 }
+
+
+class OneImage(CrackForest):
+    """CrackForest with a single training image.
+
+    Args:
+        root: Folder of the data.
+        reference: Number of the image.
+    """
+
+    def __init__(self, root: Path, reference: int) -> None:
+        super().__init__(root)
+        self.reference = reference
+
+    def _setup(self, stage: str | None = None) -> None:
+        super()._setup(stage)
+        self.train_data = self.train_data.subsample([self.reference - 201])
 
 
 def batches(dataset: AnomalibDataset) -> Iterator[tuple[Tensor, Tensor]]:
@@ -116,7 +143,7 @@ def trained(arguments: dict[str, Any], reference: int, seed: int, data: CrackFor
 
 
 def baselines(data: CrackForest, out: Path) -> dict[str, list[dict[str, float]]]:
-    """Compute the metrics of untrained methods."""
+    """Compute the metrics of methods that are not trained, or only on features of the same image."""
 
     def dark_lines(image: Tensor) -> Tensor:
         grey = -image.mean(1).numpy()
@@ -128,6 +155,14 @@ def baselines(data: CrackForest, out: Path) -> dict[str, list[dict[str, float]]]
         model = HtpGan(**CRACKS).eval()
         return evaluate(lambda x: model.model(x).anomaly_map[:, 0], data, reference)
 
+    def patchcore(reference: int) -> dict[str, float]:
+        """Fit PatchCore, with a pretrained encoder, on the patches of one normal image."""
+        seed_everything(0)
+        model = Patchcore(PRETRAINED, ["blocks.2", "blocks.4"], coreset_sampling_ratio=1.0, **QUIET)
+        create_engine(out / "models").fit(model, datamodule=OneImage(data_root("crack_forest"), reference))
+        transform = cast(Any, model.cpu().eval().pre_processor).transform
+        return evaluate(lambda x: model.model(transform(x)).anomaly_map[:, 0], data, reference)
+
     return {
         "everything background": [
             once(out / "background.json", lambda: evaluate(lambda x: torch.zeros_like(x[:, 0]), data))
@@ -135,6 +170,9 @@ def baselines(data: CrackForest, out: Path) -> dict[str, list[dict[str, float]]]
         "difference of Gaussians, sigma 1 - 20": [once(out / "dog.json", lambda: evaluate(dark_lines, data, 201))],
         "untrained discriminators": [
             once(out / f"untrained-{reference}.json", partial(untrained, reference)) for reference in REFERENCES
+        ],
+        "PatchCore, MobileNetV2, one image": [
+            once(out / f"patchcore-{reference}.json", partial(patchcore, reference)) for reference in REFERENCES
         ],
     }
 

@@ -20,7 +20,7 @@ from PIL import Image
 from anomalib_defect_plugins.cli import main
 from anomalib_defect_plugins.core.errors import InvalidInputError, MissingDataError
 from anomalib_defect_plugins.inference.inspect_folder import inspect_images
-from anomalib_defect_plugins.inference.openvino import InspectSettings
+from anomalib_defect_plugins.inference.predictor import InspectSettings
 from anomalib_defect_plugins.inference.resumable_table import ROWS_PER_PART
 from anomalib_defect_plugins.models.htpgan import HtpGan
 
@@ -73,7 +73,8 @@ def test_a_folder_becomes_a_table(folder: Path, tmp_path: Path, capsys: pytest.C
     counts = inspect_images(folder / "model.xml", folder / "images", tmp_path / "out.parquet", InspectSettings())
     table = pd.read_parquet(tmp_path / "out.parquet")
     statistics = ["brightness", "sharpness", "centre_x", "centre_y"]
-    assert list(table.columns) == ["path", "score", "pred_label", "width", "height", *statistics, "seconds", "error"]
+    columns = ["path", "score", "pred_label", "width", "height", *statistics, "seconds", "error", "regions", "model"]
+    assert list(table.columns) == columns
     assert table.path.tolist() == [str(folder / f"images/{number:02}.png") for number in range(32)] + [
         str(folder / "images/broken.png")
     ]
@@ -127,7 +128,7 @@ def test_a_graph_without_threshold_needs_one_and_its_scores_are_raw(
     assert counts["defective"] == (table.score >= 500).sum() == table.pred_label.sum()
     assert 0 < counts["defective"] < 32
     assert len(list(maps.glob("*.tiff"))) == 32
-    with Image.open(maps / "00000000.tiff") as image:
+    with Image.open(maps / "00.tiff") as image:
         assert np.array(image).max() > 1
     assert "model.xml has no threshold of its own: its scores are taken as raw" in capsys.readouterr().err
 
@@ -236,5 +237,5 @@ def test_scores_and_maps_of_an_exported_model_are_those_of_pytorch(folder: Path,
     with torch.inference_mode():
         expected = model(torch.stack([torch.as_tensor(read_image(path, as_tensor=True)) for path in table.path]))
     np.testing.assert_allclose(table.score, expected.pred_score.flatten(), atol=1e-4)
-    maps = np.stack([np.array(Image.open(tmp_path / f"maps/{row:08}.tiff")) for row in range(32)])
+    maps = np.stack([np.array(Image.open(tmp_path / f"maps/{row:02}.tiff")) for row in range(32)])
     np.testing.assert_allclose(maps, expected.anomaly_map.squeeze(1).numpy(), atol=1e-4)

@@ -38,7 +38,8 @@ from anomalib_defect_plugins.data.annotations.conversion import open_source, to_
 from anomalib_defect_plugins.data.dataset import check_samples, reading
 from anomalib_defect_plugins.data.sample_table import Sample, make_table
 from anomalib_defect_plugins.data.split_file import read_split
-from anomalib_defect_plugins.inference.openvino import Inspector, InspectSettings
+from anomalib_defect_plugins.inference.openvino import Inspector
+from anomalib_defect_plugins.inference.predictor import InspectSettings
 from anomalib_defect_plugins.plugins import connect
 from anomalib_defect_plugins.plugins.instantiate import build
 from anomalib_defect_plugins.plugins.manager import descendants

@@ -1,8 +1,11 @@
 """An OpenVINO graph that needs no training: it measures the brightness of an image."""
 
+from typing import Any
+
 import numpy as np
 import openvino
 from openvino import opset13 as ops
+from openvino.preprocess import PrePostProcessor
 
 
 def bright_graph(
@@ -35,3 +38,19 @@ def bright_graph(
     for name, node in nodes.items():
         node.output(0).set_names({name})
     return openvino.Model([nodes[name] for name in outputs or nodes], [image])
+
+
+def byte_graph(**arguments: Any) -> openvino.Model:
+    """Build a bright graph of images, shape (N, H, W, 3), uint8, as in a bundle, with the mask of bright pixels too."""
+    network = bright_graph(**arguments)
+    maps = next(output for output in network.outputs if "anomaly_map" in output.names)
+    mask = ops.greater_equal(maps.get_node().input_value(0), np.float32(arguments.get("threshold", 0.5)))
+    mask.output(0).set_names({"pred_mask"})
+    network = openvino.Model(
+        [*(each.get_node().input_value(0) for each in network.outputs), mask.output(0)], network.parameters
+    )
+    steps = PrePostProcessor(network)
+    steps.input().tensor().set_element_type(openvino.Type.u8).set_layout(openvino.Layout("NHWC"))
+    steps.input().model().set_layout(openvino.Layout("NCHW"))
+    steps.input().preprocess().convert_element_type(openvino.Type.f32).scale(255.0)
+    return steps.build()

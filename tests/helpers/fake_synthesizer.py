@@ -36,6 +36,7 @@ class FakeSynthesizer:
 
     Attributes:
         controls: Control maps that it has been called with.
+        label_sets: Number of its training images with each set of types.
     """
 
     def __init__(
@@ -50,6 +51,7 @@ class FakeSynthesizer:
         self.blind = blind
         self.floor = floor
         self.controls: list[Tensor] = []
+        self.label_sets: dict[str, int] = {}
 
     def synthesize(self, images: Tensor, control: Tensor, rng: torch.Generator | None = None) -> FakeOutput:
         """Paint a square."""

@@ -21,7 +21,7 @@ LAYERS = (
     {"data", "report"},
     {"models", "inference"},
     {"synthesis", "benchmark", "scaffold", "testing"},
-    {"demo"},
+    {"demo", "deployment"},
     {"cli"},
 )
 """Folders and modules directly below the package, from the lowest layer to the highest."""

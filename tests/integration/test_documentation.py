@@ -5,6 +5,7 @@ only run their imports.
 """
 
 import ast
+import inspect
 import re
 import shlex
 from collections.abc import Iterator
@@ -110,7 +111,7 @@ def _status(words: tuple[str, ...], anomalib: Parser) -> int | str | None:
 
 def _check_own(arguments: list[str]) -> None:
     options = command.parse_arguments(arguments)
-    if options.command in {"data", "synthesize"}:
+    if options.command in {"data", "synthesize", "export"}:
         cls = datamodules.find_datamodule(options.name if options.command == "data" else options.data)
         datamodules.make_datamodule(cls, options.rest)
     elif options.command == "benchmark":
@@ -123,6 +124,10 @@ def _check_other(program: str, arguments: list[str]) -> None:
         compile(source, arguments[0], "exec")
         if "from common import" in source:
             source += Path("experiments/common.py").read_text(encoding="utf-8")
+        if "options.rest" in source:  # the options of a data module, as of our own commands
+            cls = datamodules.find_datamodule(arguments[arguments.index("--data") + 1])
+            source += "".join(f'"--data.{name}"' for name in inspect.signature(cls).parameters)
+            arguments = [word for word in arguments if not word.startswith("--data.base.")]
         assert not [word for word in arguments if word.startswith("--") and f'"{word}"' not in source]
         assert not [word for word in arguments if word.startswith("configs/") and not Path(word).is_file()]
     elif program == "make":

@@ -30,7 +30,8 @@ from anomalib_defect_plugins.data.sample_table import make_table
 from anomalib_defect_plugins.data.stock_datasets import checked
 from anomalib_defect_plugins.demo.services.uploads import read_upload
 from anomalib_defect_plugins.inference.inspect_folder import inspect_images
-from anomalib_defect_plugins.inference.openvino import Inspector, InspectSettings
+from anomalib_defect_plugins.inference.openvino import Inspector
+from anomalib_defect_plugins.inference.predictor import InspectSettings
 
 ALL_SAMPLES = {**SAMPLES, **{f"turned-{name}": make(6) for name, make in TURNED.items()}}
 

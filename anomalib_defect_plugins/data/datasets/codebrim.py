@@ -8,6 +8,8 @@ Dataset", CVPR 2019.
 """
 
 from collections.abc import Iterator
+from functools import reduce
+from operator import add
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree as ET
@@ -63,6 +65,8 @@ class Codebrim(DefectDataModule):
         root: Folder with ``train``, ``val``, ``test`` and ``metadata``, or with the archive's folder
             ``classification_dataset``, which contains them.
         val_split_mode: ``from_dir`` for the published validation split; for others see ``ValSplitMode``.
+        train_on_all: Whether the training split has the images of all splits, as Defect-GAN's are for the distances of
+            its Table 1; the other splits stay as they are, so no test result is valid.
         kwargs: Batch sizes, workers, augmentations, validation ratio and seed, as in ``DefectDataModule``.
 
     Raises:
@@ -74,9 +78,11 @@ class Codebrim(DefectDataModule):
         self,
         root: Path | str | None = "./datasets/CODEBRIM",
         val_split_mode: ValSplitMode | str = ValSplitMode.FROM_DIR,
+        train_on_all: bool = False,
         **kwargs: Any,
     ) -> None:
         super().__init__(root, val_split_mode=val_split_mode, **kwargs)
+        self.train_on_all = train_on_all
 
     @property
     def folder(self) -> Path:
@@ -85,8 +91,10 @@ class Codebrim(DefectDataModule):
         return inner if inner.is_dir() else self.root
 
     def _setup(self, _stage: str | None = None) -> None:
-        self.train_data = CodebrimDataset(self.folder, Split.TRAIN, FOLDERS[:1])
-        self.train_defects = CodebrimDataset(self.folder, Split.TRAIN, FOLDERS[1:])
+        splits = list(Split) if self.train_on_all else [Split.TRAIN]
+        self.train_data, self.train_defects = (
+            reduce(add, (CodebrimDataset(self.folder, split, (folder,)) for split in splits)) for folder in FOLDERS
+        )
         self.test_data = CodebrimDataset(self.folder, Split.TEST)
         if self.val_split_mode == ValSplitMode.FROM_DIR:
             self.val_data = CodebrimDataset(self.folder, Split.VAL)

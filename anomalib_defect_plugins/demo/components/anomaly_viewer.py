@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from anomalib_defect_plugins.core.errors import InvalidInputError, UserError
+from anomalib_defect_plugins.core.regions import enlarge_mask
 from anomalib_defect_plugins.core.value_range import little_range_warning, uses_little_range
 from anomalib_defect_plugins.demo.components.calibration_panel import CalibrationPanel
 from anomalib_defect_plugins.demo.components.correction_panel import CorrectionPanel
@@ -33,7 +34,6 @@ from anomalib_defect_plugins.demo.services.predictions import (
     collect_predictions,
     predict_photo,
 )
-from anomalib_defect_plugins.demo.services.regions import enlarge_mask
 from anomalib_defect_plugins.demo.services.take_away import pack_report
 from anomalib_defect_plugins.demo.services.uploads import check_count, encode_png, read_painted_region, read_upload
 from anomalib_defect_plugins.demo.user_errors import one_line, show_user_errors

@@ -8,13 +8,13 @@ import gradio as gr
 import numpy as np
 
 from anomalib_defect_plugins.core.errors import InvalidInputError
+from anomalib_defect_plugins.core.regions import enlarge_mask
 from anomalib_defect_plugins.demo.components.listeners import QUEUED, Updates
 from anomalib_defect_plugins.demo.components.mask_painter import mask_painter
 from anomalib_defect_plugins.demo.components.served_files import download_file
 from anomalib_defect_plugins.demo.services.corrections import CorrectionLog
 from anomalib_defect_plugins.demo.services.defect_collection import zip_folder
 from anomalib_defect_plugins.demo.services.predictions import PredictionSet
-from anomalib_defect_plugins.demo.services.regions import enlarge_mask
 from anomalib_defect_plugins.demo.services.uploads import encode_png, read_painted_region
 from anomalib_defect_plugins.demo.user_errors import show_user_errors
 

@@ -7,7 +7,7 @@ import re
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
-from anomalib_defect_plugins.demo.services.uploads import MAX_BYTES
+from anomalib_defect_plugins.core.image_limits import MAX_BYTES
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]

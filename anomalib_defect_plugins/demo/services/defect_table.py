@@ -4,9 +4,8 @@ import csv
 import io
 from typing import Any
 
-from anomalib_defect_plugins.core.regions import REGION_COLUMNS
+from anomalib_defect_plugins.core.regions import REGION_COLUMNS, region_rows
 from anomalib_defect_plugins.demo.services.predictions import PhotoPrediction, PredictionSet
-from anomalib_defect_plugins.demo.services.regions import region_rows
 
 TABLE_COLUMNS = ("image", "pred_label", "score", "threshold", "seconds", "defect", *REGION_COLUMNS)
 

@@ -9,10 +9,11 @@ from pathlib import Path, PurePosixPath
 
 from anomalib_defect_plugins.core.errors import InvalidInputError
 from anomalib_defect_plugins.core.files import new_folder
+from anomalib_defect_plugins.core.image_limits import FORMATS
 from anomalib_defect_plugins.data import DefectFolder
 from anomalib_defect_plugins.data.dataclasses import GOOD
 from anomalib_defect_plugins.data.folder_reader import MASKS
-from anomalib_defect_plugins.demo.services.uploads import FORMATS, check_upload
+from anomalib_defect_plugins.demo.services.uploads import check_upload
 
 DEFECT = "defect"
 """Type of the defects of uploaded images."""

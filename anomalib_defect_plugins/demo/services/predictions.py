@@ -13,10 +13,9 @@ from PIL import Image
 from anomalib_defect_plugins.core.checks import check_one_of
 from anomalib_defect_plugins.core.errors import InvalidInputError
 from anomalib_defect_plugins.core.image_io import Size
-from anomalib_defect_plugins.core.regions import Region, region_score
+from anomalib_defect_plugins.core.regions import Region, outline, region_score
 from anomalib_defect_plugins.core.value_range import uses_little_range
 from anomalib_defect_plugins.demo.services.defects import find_defects
-from anomalib_defect_plugins.demo.services.regions import outline
 from anomalib_defect_plugins.demo.services.uploads import Photo
 from anomalib_defect_plugins.inference.run_model import LoadedModel, Thresholds
 from anomalib_defect_plugins.report.images import data_uri

@@ -15,11 +15,11 @@ from PIL import Image
 
 from anomalib_defect_plugins.core.errors import InvalidInputError, MissingDataError
 from anomalib_defect_plugins.core.files import new_folder
+from anomalib_defect_plugins.core.regions import enlarge_mask, outline
 from anomalib_defect_plugins.demo.resources import render_template
 from anomalib_defect_plugins.demo.services.defect_table import pred_label, write_table
 from anomalib_defect_plugins.demo.services.parts_folder import NAME
 from anomalib_defect_plugins.demo.services.predictions import OUTLINE_COLOUR, PhotoPrediction, PredictionSet, jpeg_uri
-from anomalib_defect_plugins.demo.services.regions import enlarge_mask, outline
 from anomalib_defect_plugins.demo.services.uploads import encode_png
 from anomalib_defect_plugins.inference.run_model import CHECKPOINT, model_files
 from anomalib_defect_plugins.results.folder import RUNS

@@ -14,42 +14,17 @@ from anomalib_defect_plugins.core import tiff
 from anomalib_defect_plugins.core.errors import InvalidInputError, MissingDataError
 from anomalib_defect_plugins.core.image_files import UNREAD_SUFFIXES
 from anomalib_defect_plugins.core.image_io import Size, read_image, read_size
+from anomalib_defect_plugins.core.image_limits import FORMATS, MAX_BYTES, MAX_PIXELS
 from anomalib_defect_plugins.core.mask_io import marks_of
 
-MAX_FILES = 400
+MAX_IMAGES = 400
 """Maximum number of images per upload."""
-
-MAX_BYTES = 24 * 2**20
-"""Maximum size of a file."""
-
-MAX_PIXELS = 40_000_000
-"""Maximum pixels of an image; decoding takes four bytes for each."""
 
 MIN_SIDE = 32
 """Minimum shorter side of an image in pixels."""
 
 MAX_SIDE = 2048
 """Longer side that larger images are resized to, in pixels."""
-
-FORMATS = {
-    ".png": "PNG",
-    ".jpg": "JPEG",
-    ".jpeg": "JPEG",
-    ".jfif": "JPEG",
-    ".jpe": "JPEG",
-    ".bmp": "BMP",
-    ".tif": "TIFF",
-    ".tiff": "TIFF",
-    ".webp": "WEBP",
-    ".ppm": "PPM",
-    ".pgm": "PPM",
-    ".pbm": "PPM",
-    ".pnm": "PPM",
-    ".gif": "GIF",
-    ".jp2": "JPEG2000",
-    ".j2k": "JPEG2000",
-}
-"""Accepted suffixes and their formats; no other format is decoded."""
 
 ADVICE = "use a photo as PNG, JPEG, TIFF, BMP or WebP"
 
@@ -146,10 +121,10 @@ def check_count(paths: Sequence[str]) -> None:
     """Check the number of images.
 
     Raises:
-        InvalidInputError: If there are more than ``MAX_FILES``.
+        InvalidInputError: If there are more than ``MAX_IMAGES``.
     """
-    if len(paths) > MAX_FILES:
-        msg = f"{len(paths)} images are too many at a time; choose {MAX_FILES} at most ('anomalib-defects inspect' "
+    if len(paths) > MAX_IMAGES:
+        msg = f"{len(paths)} images are too many at a time; choose {MAX_IMAGES} at most ('anomalib-defects inspect' "
         raise InvalidInputError(msg + "takes folders of any size)")
 
 

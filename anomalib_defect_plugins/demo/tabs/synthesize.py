@@ -10,6 +10,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from anomalib_defect_plugins.core.errors import InvalidInputError, UserError
+from anomalib_defect_plugins.core.regions import ring
 from anomalib_defect_plugins.demo.components.listeners import QUEUED, STATE_TTL_S, UNQUEUED, Updates
 from anomalib_defect_plugins.demo.components.mask_painter import mask_painter
 from anomalib_defect_plugins.demo.components.served_files import serve_file
@@ -24,7 +25,6 @@ from anomalib_defect_plugins.demo.services.defect_collection import (
 from anomalib_defect_plugins.demo.services.defect_sources import DefectSources
 from anomalib_defect_plugins.demo.services.example_images import brick
 from anomalib_defect_plugins.demo.services.predictions import OUTLINE_COLOUR, jpeg_uri, shrink
-from anomalib_defect_plugins.demo.services.regions import ring
 from anomalib_defect_plugins.demo.services.results_store import ResultsStore
 from anomalib_defect_plugins.demo.services.uploads import encode_png, read_painted_region, read_upload
 from anomalib_defect_plugins.demo.user_errors import show_user_errors

@@ -9,6 +9,7 @@ import gradio as gr
 import numpy as np
 
 from anomalib_defect_plugins.core.errors import InvalidInputError, UserError
+from anomalib_defect_plugins.core.regions import enlarge_mask
 from anomalib_defect_plugins.demo.components.listeners import QUEUED, STATE_TTL_S, UNQUEUED, Updates
 from anomalib_defect_plugins.demo.components.mask_painter import mask_painter
 from anomalib_defect_plugins.demo.resources import asset, render_template
@@ -23,7 +24,6 @@ from anomalib_defect_plugins.demo.services.parts_recipes import (
     recipe_names,
 )
 from anomalib_defect_plugins.demo.services.predictions import jpeg_uri, shrink
-from anomalib_defect_plugins.demo.services.regions import enlarge_mask
 from anomalib_defect_plugins.demo.services.results_store import ResultsStore
 from anomalib_defect_plugins.demo.services.training_jobs import JobStatus, TrainingJobs
 from anomalib_defect_plugins.demo.services.uploads import encode_png, read_painted_region, read_upload

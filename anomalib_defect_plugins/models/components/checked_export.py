@@ -20,8 +20,15 @@ else:
 
 logger = logging.getLogger(__name__)
 
-QUANTISED = ("Convolution", "GroupConvolution", "ConvolutionBackpropData", "GroupConvolutionBackpropData", "MatMul")
-"""Operators whose computation in 8 bits saves time."""
+CONVOLUTIONS = ("Convolution", "GroupConvolution", "ConvolutionBackpropData", "GroupConvolutionBackpropData")
+"""Operators whose computation in 8 bits saves time in a convolutional network."""
+
+DATA = ("Constant", "Parameter", "Result")
+"""Nodes that compute nothing."""
+
+PRODUCTS = ("MatMul",)
+"""Operators whose computation in 8 bits saves time in a transformer. Elsewhere they resize images and compute
+distances, which 8 bits would ruin."""
 
 
 class CheckedExport(_Module):
@@ -51,21 +58,44 @@ class CheckedExport(_Module):
         if compression_type == CompressionType.INT8_ACQ and "pred_label" not in outputs:
             msg = f"INT8_ACQ compares labels, but {self.name} has no thresholds; validate it, or use INT8_PTQ"
             raise ConfigurationError(msg)
-        with _not_quantising(tail(model)):
+        with _not_quantising(model):
             return super()._compress_ov_model(model, compression_type, *args, **kwargs)
 
 
+def quantised_layers(network: "openvino.Model") -> tuple[str, ...]:
+    """Return the types of the layers to quantise: convolutions, or matrix products if there are more of them."""
+    types = [node.get_type_name() for node in network.get_ordered_ops()]
+    convolutions, products = (sum(map(types.count, kinds)) for kinds in (CONVOLUTIONS, PRODUCTS))
+    return CONVOLUTIONS if convolutions >= products else (*CONVOLUTIONS, *PRODUCTS)
+
+
+def ignored_scope(network: "openvino.Model") -> Any:
+    """Return which nodes of a graph NNCF must not quantise: scores, thresholds, and layers of no use in 8 bits."""
+    import nncf
+
+    types = [kind for kind in PRODUCTS if kind not in quantised_layers(network)]
+    return nncf.IgnoredScope(names=tail(network), types=types, validate=False)
+
+
 def tail(network: "openvino.Model") -> list[str]:
-    """Return the names of the nodes of a graph that no convolution or matrix product follows."""
-    followed: set[str] = set()
-    for node in reversed(network.get_ordered_ops()):
-        targets = {port.get_node() for output in node.outputs() for port in output.get_target_inputs()}
-        names = {target.get_friendly_name() for target in targets}
-        if names & followed or any(target.get_type_name() in QUANTISED for target in targets):
-            followed.add(node.get_friendly_name())
-    skipped = (*QUANTISED, "Constant", "Parameter", "Result")
-    nodes = (node for node in network.get_ordered_ops() if node.get_type_name() not in skipped)
-    return [name for node in nodes if (name := node.get_friendly_name()) not in followed]
+    """Return the names of the nodes of a graph that no layer to quantise follows, blurs of a single map included."""
+    types, nodes = quantised_layers(network), network.get_ordered_ops()
+    kept = {node.get_friendly_name() for node in nodes if node.get_type_name() in types and not _is_blur(node)}
+    for node in reversed(nodes):
+        targets = (port.get_node() for output in node.outputs() for port in output.get_target_inputs())
+        if any(target.get_friendly_name() in kept for target in targets):
+            kept.add(node.get_friendly_name())
+    computing = (node.get_friendly_name() for node in nodes if node.get_type_name() not in DATA)
+    return [name for name in computing if name not in kept]
+
+
+def _is_blur(node: "openvino.Node") -> bool:
+    """Whether a node convolves one channel with one filter, as the blur of an anomaly map does."""
+    if node.get_type_name() not in CONVOLUTIONS:
+        return False
+    # Filters have the shape (groups, out, in, h, w), or (out, in, h, w).
+    leading = list(node.get_input_partial_shape(1))[:-2]
+    return all(size.is_static and size.get_length() == 1 for size in leading)
 
 
 @contextlib.contextmanager
@@ -78,11 +108,11 @@ def _without_thresholding(post_processor: DefectPostProcessor) -> Iterator[None]
 
 
 @contextlib.contextmanager
-def _not_quantising(names: list[str]) -> Iterator[None]:
+def _not_quantising(network: "openvino.Model") -> Iterator[None]:
     """Exclude nodes from quantisation by NNCF, to which anomalib 2.7 does not pass them."""
     import nncf
 
-    ignored = nncf.IgnoredScope(names=names, validate=False)
+    ignored = ignored_scope(network)
     functions = {name: getattr(nncf, name) for name in ("quantize", "quantize_with_accuracy_control")}
     for name, function in functions.items():
         setattr(nncf, name, partial(function, ignored_scope=ignored))

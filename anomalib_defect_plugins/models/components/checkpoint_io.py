@@ -17,6 +17,7 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.trainer.states import TrainerFn
 from packaging.version import InvalidVersion, Version
 
+from anomalib_defect_plugins.core.checkpoint_keys import MODEL_KEY
 from anomalib_defect_plugins.core.errors import (
     ConfigurationError,
     InvalidInputError,
@@ -39,10 +40,6 @@ MIN_VERSION = Version("2.2")
 
 TRAINING_STATE = ("callbacks", "loops", "optimizer_states", "lr_schedulers")
 """What a checkpoint needs besides weights to resume training."""
-
-
-MODEL_KEY = "model_class"
-"""Key of the name of the model's class, which earlier checkpoints do not have."""
 
 
 class _UnsuitableError(ValueError):

@@ -5,15 +5,17 @@ images. The classifier is a plain Lightning module, because it has no anomaly ma
 """
 
 from collections.abc import Sequence
+from itertools import product
 from typing import NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
 from anomalib.data import AnomalibDataset
 from lightning.pytorch import LightningModule
+from pandas import DataFrame
 from torch import Tensor, nn
 from torch.optim import SGD, Optimizer
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, WeightedRandomSampler
 from torchmetrics import MetricCollection
 from torchmetrics.classification import (
     MulticlassAccuracy,
@@ -25,9 +27,9 @@ from torchmetrics.classification import (
 from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2.functional import resize
 
-from anomalib_defect_plugins.core.checks import check_positive
+from anomalib_defect_plugins.core.checks import check_fraction, check_positive
 from anomalib_defect_plugins.core.errors import ConfigurationError, InvalidInputError
-from anomalib_defect_plugins.data.dataclasses import split_types
+from anomalib_defect_plugins.data.dataclasses import GOOD, split_types
 from anomalib_defect_plugins.data.training_set import with_defect_types
 from anomalib_defect_plugins.layers import GradientReversal, reversal_weight
 from anomalib_defect_plugins.layers.timm_features import TimmFeatures
@@ -83,6 +85,37 @@ class InspectionSet(Dataset[InspectionBatch]):
         image = resize(image, [self.image_size] * 2, InterpolationMode.BICUBIC, antialias=True).clamp(0, 1)
         label = torch.tensor([name in self.types[index] for name in self.categories])
         return InspectionBatch(image, label, torch.tensor(self.synthetic))
+
+
+def equal_shares(parts: Sequence[InspectionSet], draws: int, synthetic_share: float = 0.5) -> WeightedRandomSampler:
+    """Return a sampler of concatenated sets that draws each class equally often, and synthetic images equally in each.
+
+    With other shares, the class of an image predicts its source, and the reversed gradient of the source classifier
+    erases the classes from the features (label shift).
+
+    Args:
+        parts: Real, synthetic and restored images, in the order of their concatenation.
+        draws: Number of images to draw, with replacement.
+        synthetic_share: Share of synthetic images among the draws of a class, in [0, 1).
+
+    Raises:
+        InvalidInputError: If a class has no real or no synthetic images to draw.
+    """
+    check_fraction("synthetic_share", synthetic_share, zero=True)
+    rows = [("+".join(types) or GOOD, part.synthetic) for part in parts for types in part.types]
+    table = DataFrame(rows, columns=["kind", "synthetic"])
+    counts = table.value_counts()
+    weight = {True: synthetic_share, False: 1 - synthetic_share}
+    for kind, source in product(table.kind.unique(), weight):
+        if weight[source] and (kind, source) not in counts.index:
+            name = "synthetic" if source else "real"
+            msg = (
+                f"there is no {name} image of the class {kind}, so its share of synthetic images differs from others: "
+            )
+            raise InvalidInputError(
+                msg + "add restored images for good ones (synthesize --restored), and make all types"
+            )
+    return WeightedRandomSampler([weight[source] / counts[kind, source] for kind, source in rows], draws)
 
 
 class InspectionOutput(NamedTuple):

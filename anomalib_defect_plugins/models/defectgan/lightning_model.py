@@ -4,9 +4,12 @@ Paper: Defect-GAN: high-fidelity defect synthesis for automated defect inspectio
 https://arxiv.org/abs/2103.15158.
 """
 
+from collections import Counter
 from collections.abc import Sequence
 from copy import deepcopy
+from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, cast
 
 import torch
@@ -23,10 +26,14 @@ from torch import Tensor
 from torch.optim import Adam, Optimizer
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
-from anomalib_defect_plugins.core.checks import check_fraction, check_not_negative, check_positive
+from anomalib_defect_plugins.core.checks import check_fraction, check_not_negative, check_number, check_positive
+from anomalib_defect_plugins.core.defect_generator import DefectGenerator
 from anomalib_defect_plugins.core.errors import ConfigurationError
 from anomalib_defect_plugins.core.rng import device_rng
 from anomalib_defect_plugins.core.supervision import Supervision
+from anomalib_defect_plugins.data.dataclasses import SEPARATOR
+from anomalib_defect_plugins.generators.mixed import build_generator, generator_names
+from anomalib_defect_plugins.layers.diff_augment import DiffAugment
 from anomalib_defect_plugins.models.components.augmentation import Augmentation
 from anomalib_defect_plugins.models.components.callbacks import StopAfter
 from anomalib_defect_plugins.models.components.checks import check_finite, datamodule_of
@@ -35,7 +42,13 @@ from anomalib_defect_plugins.models.components.defect_model import DefectModel
 from anomalib_defect_plugins.models.components.iterative_training import IterativeTraining
 from anomalib_defect_plugins.models.components.unpaired_loader import flip, paired_loader
 from anomalib_defect_plugins.models.defectgan.categories import UNNAMED, batch_labels, check_known, training_types
-from anomalib_defect_plugins.models.defectgan.loss import LossWeights, Task, discriminator_losses, generator_losses
+from anomalib_defect_plugins.models.defectgan.loss import (
+    LossWeights,
+    Task,
+    discriminator_losses,
+    generator_losses,
+    paired_losses,
+)
 from anomalib_defect_plugins.models.defectgan.synthesis import load_trained
 from anomalib_defect_plugins.models.defectgan.synthesis_mixin import SynthesisMixin
 from anomalib_defect_plugins.models.defectgan.torch_model import (
@@ -51,6 +64,9 @@ from anomalib_defect_plugins.models.defectgan.validation import (
     check_sizes,
 )
 from anomalib_defect_plugins.post_processing import UnitPostProcessor
+
+LABEL_SETS = "defectgan_label_sets"
+"""Key of the training set's sets of types in a checkpoint."""
 
 
 class DefectGan(SynthesisMixin, CustomTrainLoader, DefectModel, IterativeTraining, AnomalibModule):
@@ -78,8 +94,18 @@ class DefectGan(SynthesisMixin, CustomTrainLoader, DefectModel, IterativeTrainin
         spatial_constraint: Whether to use L_sd-cyc and L_sd-con (SC), which require ``layer_composition`` and are
             omitted without it.
         grey: Whether defects are grey, so that a network for grey images does not have to learn it.
+        map_bias: Constant added to the map before its sigmoid; 0 in the paper, where a small map is hard to reach,
+            because it is one half wherever the features are 0. -3 starts at 0.05.
+        score_per_class: Whether the discriminator has a score for each class, as in StarGAN v2, instead of one score
+            and the class losses, with which the generator exaggerates the features of a class.
         augment: Whether to rotate, scale and light training images at random; they are always mirrored. Slows down
             overfitting of the discriminator to few images, but also its learning of the types.
+        diff_augment: Augmentations of the discriminator's input, of real and generated images alike: some of ``color``,
+            ``translation`` and ``cutout``; see :class:`~anomalib_defect_plugins.layers.diff_augment.DiffAugment`.
+        paired_steps: Number of first steps in which the generator also learns to restore synthetic defects, whose clean
+            images and places are known; 0 in the paper.
+        paired_content: Generator of these defects: a registered name, an instance, a mapping with ``class_path`` and
+            ``init_args``, or several of them.
         iterations: Number of training steps; 500,000 in the paper. Each updates the discriminator, and every
             ``critic_updates``-th step also the generator.
         batch_size: Number of normal images per step, and of defective ones; 4 in the paper.
@@ -107,6 +133,7 @@ class DefectGan(SynthesisMixin, CustomTrainLoader, DefectModel, IterativeTrainin
     Attributes:
         categories: As the argument; known from the start of training.
         image_size: As the argument.
+        label_sets: Number of defective training images with each set of types, by the types joined by ``+``.
 
     Raises:
         InvalidInputError: If an argument is invalid.
@@ -115,6 +142,9 @@ class DefectGan(SynthesisMixin, CustomTrainLoader, DefectModel, IterativeTrainin
     supervision = Supervision.IMAGE_LABELS
     paper = "https://arxiv.org/abs/2103.15158"
     default_image_size = (64, 64)
+    former_arguments = MappingProxyType(
+        {"map_bias": 0.0, "score_per_class": False, "diff_augment": (), "paired_steps": 0, "paired_content": "perturb"}
+    )
     kept_when_resuming = ("critic_updates",)  # the number of training steps follows from it
 
     generator: Generator
@@ -135,7 +165,12 @@ class DefectGan(SynthesisMixin, CustomTrainLoader, DefectModel, IterativeTrainin
         layer_composition: bool = True,
         spatial_constraint: bool = True,
         grey: bool = False,
+        map_bias: float = 0.0,
+        score_per_class: bool = False,
         augment: bool = False,
+        diff_augment: Sequence[str] = (),
+        paired_steps: int = 0,
+        paired_content: DefectGenerator | str | Sequence[DefectGenerator | str] = "perturb",
         iterations: int = 10000,
         batch_size: int = 2,
         learning_rate: float = 5e-4,
@@ -164,7 +199,8 @@ class DefectGan(SynthesisMixin, CustomTrainLoader, DefectModel, IterativeTrainin
             final_learning_rate=final_learning_rate,
             critic_updates=critic_updates,
         )
-        check_not_negative(map_size_warmup=map_size_warmup, residual_blocks=residual_blocks)
+        check_not_negative(map_size_warmup=map_size_warmup, residual_blocks=residual_blocks, paired_steps=paired_steps)
+        check_number("map_bias", map_bias, -10, 10)
         check_fraction("identity_share", identity_share, zero=True)
         check_fraction("ema_decay", ema_decay, zero=True)
         check_fraction("score_share", score_share, one=True)
@@ -181,7 +217,9 @@ class DefectGan(SynthesisMixin, CustomTrainLoader, DefectModel, IterativeTrainin
             discriminator_channels=discriminator_channels or channels,
             discriminator_layers=discriminator_layers or default_layers(self.image_size),
         )
-        self._networks = (channels, residual_blocks, spatial_control, noise_injection, layer_composition, grey)
+        switches = (spatial_control, noise_injection, layer_composition, grey)
+        self._networks = (channels, residual_blocks, *switches, map_bias)
+        self._has_class_scores = score_per_class
         self._requested = (None if categories is None else check_categories(categories), multi_label)
         self._has_categories = categories is not None
         self._build(self._requested[0] or (UNNAMED,), bool(multi_label))
@@ -200,6 +238,12 @@ class DefectGan(SynthesisMixin, CustomTrainLoader, DefectModel, IterativeTrainin
         self.critic_updates = critic_updates
         self.identity_share = identity_share
         self.augmentation = Augmentation(None, vary=True) if augment else None
+        self.diff_augment = DiffAugment(diff_augment)
+        self.hparams["diff_augment"] = list(diff_augment)
+        self.paired_steps = paired_steps
+        self.paired_content = build_generator(paired_content, "the generator paired_content")
+        self.hparams["paired_content"] = generator_names(self.paired_content)
+        self.label_sets: dict[str, int] = {}
         self.automatic_optimization = False
 
     def _build(self, categories: tuple[str, ...], multi_label: bool) -> None:
@@ -210,8 +254,9 @@ class DefectGan(SynthesisMixin, CustomTrainLoader, DefectModel, IterativeTrainin
         count = len(categories)
         self.generator = Generator(count, *self._networks)
         # If an image has at most one type, "normal" is an additional class; otherwise it is the absence of all types.
-        shape = (self.hparams["discriminator_channels"], self.hparams["discriminator_layers"])
-        self.discriminator = Discriminator(self.image_size, count if multi_label else 1 + count, *shape)
+        shape = (self.hparams["discriminator_channels"], self.hparams["discriminator_layers"], self._has_class_scores)
+        classes = count + (self._has_class_scores or not multi_label)
+        self.discriminator = Discriminator(self.image_size, classes, *shape)
         # These two are used in training only; self.model, which is exported, has the moving average of the generator.
         average = deepcopy(self.generator).requires_grad_(False)
         self.model = DefectGanModel(average, count, self.hparams["score_share"])
@@ -247,7 +292,9 @@ class DefectGan(SynthesisMixin, CustomTrainLoader, DefectModel, IterativeTrainin
         if datamodule is None:
             msg = "DefectGan builds batches from the images of a data module: pass one as datamodule, not data loaders"
             raise ConfigurationError(msg)
-        self._learn_categories(training_types(datamodule), datamodule.name)
+        types = training_types(datamodule)
+        self._learn_categories(types, datamodule.name)
+        self.label_sets = dict(Counter(map(SEPARATOR.join, types)))
         loader = paired_loader(
             "DefectGan", datamodule, self.batch_size, lambda: self.rng(self.current_epoch), self.global_rank
         )
@@ -265,13 +312,19 @@ class DefectGan(SynthesisMixin, CustomTrainLoader, DefectModel, IterativeTrainin
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Check that a checkpoint is compatible, and adopt its categories if the model has none yet."""
-        stored = checkpoint["hyper_parameters"]
+        stored = {**self.former_arguments, **checkpoint["hyper_parameters"]}
         check_origin(stored)
         if not self._has_categories:
             self._build(tuple(stored["categories"]), stored["multi_label"])
             self._has_categories = True
         check_same(stored, self.hparams)
+        self.label_sets = dict(checkpoint.get(LABEL_SETS, {}))
         super().on_load_checkpoint(checkpoint)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Save how often each set of types occurs in the training set."""
+        super().on_save_checkpoint(checkpoint)
+        checkpoint[LABEL_SETS] = self.label_sets
 
     def training_step(self, batch: Batch[Any], batch_idx: int) -> None:
         """Update the discriminator and, every ``critic_updates``-th step, the generator.
@@ -283,13 +336,16 @@ class DefectGan(SynthesisMixin, CustomTrainLoader, DefectModel, IterativeTrainin
         rng = self.rng(self.current_epoch, batch_idx, self.global_rank)
         images = 2 * self._augmented(cast(Tensor, batch.image).as_subclass(Tensor), rng) - 1
         labels = batch_labels(batch, self.categories)
-        task = Task(images, labels, self._targets(labels, rng), self.multi_label)
+        augment = partial(self.diff_augment, rng=rng)
+        task = Task(images, labels, self._targets(labels, rng), self.multi_label, augment)
         networks = (self.generator, self.discriminator)
         noise, step = device_rng(rng, images.device), self.step
         weights = self.weights.at(step)
         logged = self._update(0, discriminator_losses(*networks, task, weights, rng, noise), step)
         if (step + 1) % self.critic_updates == 0:
             losses, maps = generator_losses(*networks, task, weights, noise)
+            if step < self.paired_steps:
+                losses |= paired_losses(self.generator, images.chunk(2)[0], self.paired_content, weights, rng, noise)
             logged |= self._update(1, losses, step)
             logged["map_mean"] = maps[: len(maps) // 2].mean()  # of the normal images
             self._update_average((step + 1) // self.critic_updates)

@@ -8,9 +8,10 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
+from anomalib_defect_plugins.core.defect_generator import DefectGenerator
 from anomalib_defect_plugins.models.defectgan.torch_model import Discriminator, Generator, everywhere
 
 
@@ -42,6 +43,8 @@ class Task(NamedTuple):
     """Label vectors that the generator has to produce, shape (B, K), 0 or 1."""
     multi_label: bool
     """See :func:`class_loss`."""
+    augment: Callable[[Tensor], Tensor] = nn.Identity()
+    """Augmentation of the discriminator's images, real and fake; see ``DiffAugment``."""
 
 
 def discriminator_losses(
@@ -62,18 +65,25 @@ def discriminator_losses(
         rng: CPU generator for the interpolation points of the gradient penalty.
         noise: Generator for the adaptive noise, on the device of the images.
     """
-    images, labels, targets, multi_label = task
+    images, labels, targets, multi_label, augment = task
     with torch.no_grad():
-        fake = generator(images, everywhere(targets), noise).images
-    scores, logits = discriminator(images)
+        fake = augment(generator(images, everywhere(targets), noise).images)
+    images = augment(images)
+    scores, logits = discriminate(discriminator, images, labels)
     position = torch.rand(len(images), 1, 1, 1, generator=rng).to(images.device)
+    # With a score per class, the line ends at a fake image of the real one's class: that of its pair.
+    end = fake if logits is not None else fake.roll(len(fake) // 2, 0)
     with torch.autocast(images.device.type, enabled=False):  # the gradient may overflow in 16 bits
-        penalty = gradient_penalty(lambda x: discriminator(x)[0], images, fake.to(images.dtype), position)
-    return {
-        "critic_loss": critic_loss(scores, discriminator(fake)[0]),
+        penalty = gradient_penalty(
+            lambda x: discriminate(discriminator, x, labels)[0], images, end.to(images.dtype), position
+        )
+    losses = {
+        "critic_loss": critic_loss(scores, discriminate(discriminator, fake, targets)[0]),
         "penalty_loss": weights.penalty * penalty,
-        "real_class_loss": weights.real_class * class_loss(logits, labels, multi_label),  # eq. 6
     }
+    if logits is not None:
+        losses["real_class_loss"] = weights.real_class * class_loss(logits, labels, multi_label)  # eq. 6
+    return losses
 
 
 def generator_losses(
@@ -83,20 +93,72 @@ def generator_losses(
 
     The arguments are those of :func:`discriminator_losses`. Map losses with weight 0 are omitted.
     """
-    images, labels, targets, multi_label = task
+    images, labels, targets, multi_label, augment = task
     fake, maps = generator(images, everywhere(targets), noise)
     restored, maps_back = generator(fake, everywhere(labels), noise)
-    scores, logits = discriminator(fake)
+    scores, logits = discriminate(discriminator, augment(fake), targets)
     losses = {
         "adversarial_loss": adversarial_loss(scores),
-        "fake_class_loss": weights.fake_class * class_loss(logits, targets, multi_label),  # eq. 7
         "reconstruction_loss": weights.reconstruction * reconstruction_loss(images, restored),
     }
+    if logits is not None:
+        losses["fake_class_loss"] = weights.fake_class * class_loss(logits, targets, multi_label)  # eq. 7
     if weights.map_cycle:
         losses["map_cycle_loss"] = weights.map_cycle * map_cycle_loss(maps, maps_back)
     if weights.map_size:
         losses["map_size_loss"] = weights.map_size * map_size_loss(maps, maps_back)
     return losses, maps
+
+
+def discriminate(discriminator: Discriminator, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor | None]:
+    """Score images as real images of their labels.
+
+    Args:
+        discriminator: D.
+        images: Images, shape (B, 3, H, W), float in [-1, 1].
+        labels: Label vectors, shape (B, K), 0 or 1.
+
+    Returns:
+        Scores, shape (B, 1, h, w), and class logits. If D has a score for each class, the scores are those of the
+        image's class, or the mean over its classes, and there are no logits.
+    """
+    scores, logits = discriminator(images)
+    if logits is not None:
+        return scores, logits
+    share = torch.cat([1 - labels.amax(1, keepdim=True), labels], 1)
+    share = share / share.sum(1, keepdim=True)
+    return (scores * share[:, :, None, None]).sum(1, keepdim=True), None
+
+
+def paired_losses(
+    generator: Generator,
+    normal: Tensor,
+    content: DefectGenerator,
+    weights: LossWeights,
+    rng: torch.Generator,
+    noise: torch.Generator,
+) -> dict[str, Tensor]:
+    """Weighted losses of the restoration of synthetic defects, whose clean images and places are known.
+
+    Not in the paper: the map learns to be low outside of defects before the adversarial losses can tell it.
+
+    Args:
+        generator: G.
+        normal: Normal images, shape (B, 3, H, W), float in [-1, 1].
+        content: Generator of synthetic defects.
+        weights: Loss weights; both losses have that of L_rec.
+        rng: CPU generator for the synthetic defects.
+        noise: Generator for the adaptive noise, on the device of the images.
+    """
+    defective, masks = content(((normal + 1) / 2).clamp(0, 1).float(), rng)
+    control = normal.new_zeros(1, generator.categories, 1, 1)
+    restored, maps = generator(2 * defective - 1, control.expand(len(normal), -1, -1, -1), noise)
+    with torch.autocast(normal.device.type, enabled=False):  # cross-entropies of probabilities need 32 bits
+        place = functional.binary_cross_entropy(maps.float(), masks.float())
+    return {
+        "paired_loss": weights.reconstruction * reconstruction_loss(normal, restored),
+        "paired_map_loss": weights.reconstruction * place,
+    }
 
 
 def critic_loss(real: Tensor, fake: Tensor) -> Tensor:

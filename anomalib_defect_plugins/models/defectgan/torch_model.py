@@ -103,6 +103,8 @@ class Generator(nn.Module):
         noise_injection: Whether to add adaptive noise after each convolutional block.
         layer_composition: Whether a foreground is composed with the image; if not, the network outputs the whole image.
         grey: Whether the network paints in grey (three equal channels).
+        map_bias: Constant added to the map's channel before the sigmoid: with 0, the map is one half wherever the
+            features are 0; with -3, it is 0.05.
     """
 
     def __init__(
@@ -114,9 +116,12 @@ class Generator(nn.Module):
         noise_injection: bool = True,
         layer_composition: bool = True,
         grey: bool = False,
+        map_bias: float = 0.0,
     ) -> None:
         super().__init__()
         self.spatial_control = spatial_control
+        self.map_bias = map_bias
+        self.categories = categories
         self.layer_composition = layer_composition
         inputs, control = (3, categories) if spatial_control else (3 + categories, 0)
         # With reflected borders, an instance norm cancels a constant label map; with zeros, some of it remains.
@@ -168,7 +173,7 @@ class Generator(nn.Module):
         if not self.layer_composition:
             output = layers.tanh().expand_as(image)
             return Synthesized(output, (output - image).abs().mean(1, keepdim=True) / 2)
-        return compose(image, layers[:, :-1].tanh(), layers[:, -1:].sigmoid())  # eq. 1, 3
+        return compose(image, layers[:, :-1].tanh(), (layers[:, -1:] + self.map_bias).sigmoid())  # eq. 1, 3
 
     def _decode(self, x: Tensor, control: Tensor, rng: torch.Generator | None) -> Tensor:
         """Map encoder features (B, 4 C, H / 4, W / 4) to features of the head (B, C, H, W)."""
@@ -221,10 +226,17 @@ class Discriminator(nn.Module):
         classes: Outputs of the class head.
         channels: Channels of the first layer; each further layer doubles them.
         layers: Number of 4x4 convolutions of stride 2; :func:`default_layers` by default.
+        score_per_class: Whether there is a source score for each class instead of the class head, as in StarGAN v2
+            (https://arxiv.org/abs/1912.01865): is this a real image of the class?
     """
 
     def __init__(
-        self, image_size: tuple[int, int], classes: int, channels: int = 64, layers: int | None = None
+        self,
+        image_size: tuple[int, int],
+        classes: int,
+        channels: int = 64,
+        layers: int | None = None,
+        score_per_class: bool = False,
     ) -> None:
         super().__init__()
         layers = layers or default_layers(image_size)
@@ -234,17 +246,18 @@ class Discriminator(nn.Module):
             blocks += [nn.Conv2d(inside, outside, 4, 2, 1), nn.LeakyReLU(0.01)]
         self.body = nn.Sequential(*blocks)
         height, width = (side // 2**layers for side in image_size)
-        self.source = nn.Conv2d(widths[-1], 1, 3, 1, 1, bias=False)
-        self.classes = nn.Conv2d(widths[-1], classes, (height, width), bias=False)
+        self.source = nn.Conv2d(widths[-1], classes if score_per_class else 1, 3, 1, 1, bias=False)
+        self.classes = None if score_per_class else nn.Conv2d(widths[-1], classes, (height, width), bias=False)
 
-    def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, image: Tensor) -> tuple[Tensor, Tensor | None]:
         """Score images (B, 3, H, W) in [-1, 1].
 
         Returns:
-            Scores of D_src (B, 1, h, w), high for real images, and logits of D_cls (B, classes).
+            Scores of D_src, high for real images, shape (B, 1, h, w), and logits of D_cls (B, classes); or scores for
+            each class (B, classes, h, w), and ``None``.
         """
         features = self.body(image)
-        return self.source(features), self.classes(features).flatten(1)
+        return self.source(features), None if self.classes is None else self.classes(features).flatten(1)
 
 
 def default_layers(image_size: tuple[int, int]) -> int:

@@ -19,6 +19,8 @@ FIXED = (
     "noise_injection",
     "layer_composition",
     "grey",
+    "map_bias",
+    "score_per_class",
 )
 """Arguments that determine the shapes or the meaning of the weights."""
 

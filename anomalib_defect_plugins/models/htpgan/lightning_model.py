@@ -5,7 +5,8 @@ https://arxiv.org/abs/2106.06792.
 """
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from types import MappingProxyType
 from typing import Any, cast
 
 import torch
@@ -22,7 +23,7 @@ from torch.nn import functional
 from torch.optim import Adam, Optimizer
 from torch.utils.data import DataLoader, Dataset
 
-from anomalib_defect_plugins.core.checks import check_one_of, check_positive
+from anomalib_defect_plugins.core.checks import check_not_negative, check_one_of, check_positive
 from anomalib_defect_plugins.core.errors import ConfigurationError
 from anomalib_defect_plugins.core.supervision import Supervision
 from anomalib_defect_plugins.layers.restricted_forward import values_inside
@@ -31,7 +32,7 @@ from anomalib_defect_plugins.models.components.custom_train_loader import Custom
 from anomalib_defect_plugins.models.components.defect_model import DefectModel
 from anomalib_defect_plugins.models.htpgan.loss import discriminator_loss, generator_loss
 from anomalib_defect_plugins.models.htpgan.reference import load_reference
-from anomalib_defect_plugins.models.htpgan.torch_model import HtpGanModel
+from anomalib_defect_plugins.models.htpgan.torch_model import HtpGanModel, upsample
 from anomalib_defect_plugins.post_processing import (
     DefectPostProcessor,
     OtsuPostProcessor,
@@ -44,6 +45,8 @@ logger = logging.getLogger(__name__)
 
 NOISE = "reconstruction_noise"
 """Key of the number that selects the noise of the reconstruction, in checkpoints."""
+
+HEAD_KERNELS = ("1", "3")
 
 THRESHOLDS: dict[str, Callable[[], PostProcessor]] = {
     "adaptive": DefectPostProcessor,
@@ -65,16 +68,27 @@ class HtpGan(CustomTrainLoader, DefectModel, AnomalibModule):
         min_size: Shorter side of the coarsest scale, in pixels, at least 16.
         width: Channels of the hidden layers.
         texture_module: Whether the discriminators have the texture-perceiving module (the paper's ablation).
-        iterations_per_scale: Training steps per scale; each updates the discriminator and the generator once.
+        discriminator_blocks: Number of conv-blocks f_n of the discriminators. Each adds 2 pixels to the receptive
+            field, which is 7x7 with the defaults.
+        head_kernel: Side of the kernels of the discriminators' head g_n, 1 or 3; 3 adds 4 pixels.
+        iterations_per_scale: Training steps per scale.
+        discriminator_steps: Updates of the discriminator in each step; 3 in SinGAN.
+        generator_steps: Updates of the generator in each step; 3 in SinGAN.
+        joint_scales: Number of scales whose generators are trained together (ConSinGAN,
+            https://arxiv.org/abs/2003.11512); each coarser one has a tenth of the learning rate of the next.
         discriminator_lr: Learning rate of the discriminators (Adam).
-        generator_lr: Learning rate of the generators (Adam).
+        generator_lr: Learning rate of the generators (Adam); 0 leaves them as they are initialised.
         reconstruction_weight: Weight of the generator's reconstruction loss.
         blend_fakes: Whether generated images are blended with the real one under smooth random masks, so that the
             discriminator learns to classify positions instead of whole images; ``False`` trains as in the paper.
         fusion: Quantity of each scale that is fused: ``typicality`` (for any difference from the normal image),
             ``log_odds`` (for defects that add structure, such as cracks), ``entropy`` or ``paper``; see
             ``ScaleAnomalyMap``.
-        contrast: Standard deviation that each image is scaled to, in units of the noise's.
+        contrast: Standard deviation that each image is scaled to, after the mean of each channel is subtracted, in
+            units of the coarsest scale's noise; ``None`` leaves images as they are, in [-1, 1].
+        noise_amplitude: Standard deviation of the noise of each scale but the coarsest, in units of the root mean
+            square error of the upsampled reconstruction (0.1 in SinGAN, https://arxiv.org/abs/1905.01164); ``None`` is
+            unit noise at every scale, as eq. 1 prints it.
         threshold: Source of the thresholds: ``adaptive`` (anomalib's, from labelled validation images), ``sigma`` or
             ``otsu`` (from unlabelled validation images) or ``reference`` (from the normal image alone).
         pre_processor: As in anomalib.
@@ -90,6 +104,16 @@ class HtpGan(CustomTrainLoader, DefectModel, AnomalibModule):
     paper = "https://arxiv.org/abs/2106.06792"
     threshold_option = "--model.threshold reference"
     complete_after_last_epoch = True
+    former_arguments = MappingProxyType(
+        {
+            "discriminator_blocks": 2,
+            "head_kernel": 1,
+            "discriminator_steps": 1,
+            "generator_steps": 1,
+            "joint_scales": 1,
+            "noise_amplitude": None,
+        }
+    )
 
     model: HtpGanModel
 
@@ -101,13 +125,19 @@ class HtpGan(CustomTrainLoader, DefectModel, AnomalibModule):
         min_size: int = 32,
         width: int = 8,
         texture_module: bool = True,
+        discriminator_blocks: int = 2,
+        head_kernel: int = 1,
         iterations_per_scale: int = 150,
+        discriminator_steps: int = 1,
+        generator_steps: int = 1,
+        joint_scales: int = 1,
         discriminator_lr: float = 5e-4,
         generator_lr: float = 5e-5,
         reconstruction_weight: float = 10.0,
         blend_fakes: bool = True,
         fusion: str = "typicality",
-        contrast: float = 0.05,
+        contrast: float | None = 0.05,
+        noise_amplitude: float | None = None,
         threshold: str = "adaptive",
         pre_processor: PreProcessor | bool = True,
         post_processor: PostProcessor | bool = True,
@@ -118,11 +148,16 @@ class HtpGan(CustomTrainLoader, DefectModel, AnomalibModule):
         check_positive(
             image_size=min(image_size),
             width=width,
+            discriminator_blocks=discriminator_blocks,
             iterations_per_scale=iterations_per_scale,
+            discriminator_steps=discriminator_steps,
+            generator_steps=generator_steps,
+            joint_scales=joint_scales,
             discriminator_lr=discriminator_lr,
-            generator_lr=generator_lr,
-            contrast=contrast,
+            contrast=1 if contrast is None else contrast,
         )
+        check_not_negative(generator_lr=generator_lr, noise_amplitude=0 if noise_amplitude is None else noise_amplitude)
+        check_one_of("head_kernel", str(head_kernel), HEAD_KERNELS)
         super().__init__(
             image_size,
             pre_processor,
@@ -131,13 +166,20 @@ class HtpGan(CustomTrainLoader, DefectModel, AnomalibModule):
             visualizer,
         )
         self.fix_image_size()
-        self.model = HtpGanModel(self.image_size, num_scales, min_size, width, texture_module, fusion, contrast)
+        self.model = HtpGanModel(
+            self.image_size,
+            *(num_scales, min_size, width, texture_module, fusion, contrast, discriminator_blocks, head_kernel),
+        )
         self.reference = reference
         self.iterations_per_scale = iterations_per_scale
         self.discriminator_lr = discriminator_lr
         self.generator_lr = generator_lr
         self.reconstruction_weight = reconstruction_weight
         self.blend_fakes = blend_fakes
+        self.discriminator_steps = discriminator_steps
+        self.generator_steps = generator_steps
+        self.joint_scales = joint_scales
+        self.noise_amplitude = noise_amplitude
         self._noise_number = iterations_per_scale
         self.automatic_optimization = False
 
@@ -192,11 +234,14 @@ class HtpGan(CustomTrainLoader, DefectModel, AnomalibModule):
         image = cast(Tensor, batch.image)[:1]
         with torch.autocast(self.device.type, enabled=False):  # half precision is too coarse for the grey levels
             real = self.model.at_scale(image, scale)
+        if step == 0:
+            self._set_noise_amplitude(scale, real)
         rng = self.rng(scale, step)
-        losses = {
-            "d_loss": self._discriminator_step(scale, step, real, rng),
-            **self._generator_step(scale, step, real, rng),
-        }
+        losses: dict[str, Tensor] = {}
+        for _ in range(self.discriminator_steps):
+            losses["d_loss"] = self._discriminator_step(scale, step, real, rng)
+        for _ in range(self.generator_steps if self.generator_lr else 0):
+            losses |= self._generator_step(scale, step, real, rng)
         check_finite(losses, f"scale {scale + 1} of {len(self.model.sizes)}, iteration {step + 1}")
         self.log_dict({"scale": float(scale + 1), **losses}, prog_bar=True, batch_size=1)
         if step >= self.trainer.num_training_batches - 1:  # more, if a scale is resumed with fewer iterations
@@ -210,25 +255,38 @@ class HtpGan(CustomTrainLoader, DefectModel, AnomalibModule):
         logits = self.model.discriminators[scale](torch.cat([real, torch.lerp(fake, real, share)]))
         real_logits, fake_logits = logits.chunk(2)
         loss = discriminator_loss(real_logits, fake_logits, share)
-        self._optimise(2 * scale, loss, step)
+        self._optimise([2 * scale], loss, step)
         return loss.detach()
 
     def _generator_step(self, scale: int, step: int, real: Tensor, rng: torch.Generator) -> dict[str, Tensor]:
-        fake = self.model.generate(self._noise(scale, rng))
+        fake = self.model.generate(self._noise(scale, rng), self.joint_scales)
         adversarial = generator_loss(self.model.discriminators[scale](torch.cat([real, fake])).chunk(2)[1])
-        reconstruction = functional.mse_loss(self.model.generate(self._fixed_noise(scale)), real)
-        self._optimise(2 * scale + 1, adversarial + self.reconstruction_weight * reconstruction, step)
+        rebuilt = self.model.generate(self._fixed_noise(scale), self.joint_scales)
+        reconstruction = functional.mse_loss(rebuilt, real)
+        trained = [2 * n + 1 for n in range(scale, max(-1, scale - self.joint_scales), -1)]
+        self._optimise(trained, adversarial + self.reconstruction_weight * reconstruction, step)
         return {"g_loss": adversarial.detach(), "rec_loss": reconstruction.detach()}
 
-    def _optimise(self, index: int, loss: Tensor, step: int) -> None:
-        optimizer = cast(list[LightningOptimizer], self.optimizers())[index]
-        rate = self.generator_lr if index % 2 else self.discriminator_lr
+    def _optimise(self, indices: Sequence[int], loss: Tensor, step: int) -> None:
+        """Update networks of one kind, finest first, by their index among the optimisers."""
+        optimizers = cast(list[LightningOptimizer], self.optimizers())
+        rate = self.generator_lr if indices[0] % 2 else self.discriminator_lr
         is_last_fifth = step >= 0.8 * self.trainer.num_training_batches
-        for group in optimizer.param_groups:
-            group["lr"] = rate * (0.1 if is_last_fifth else 1.0)
-        optimizer.zero_grad()
+        for depth, index in enumerate(indices):
+            for group in optimizers[index].param_groups:
+                group["lr"] = rate * 0.1**depth * (0.1 if is_last_fifth else 1.0)
+            optimizers[index].zero_grad()
         self.manual_backward(loss)
-        optimizer.step()
+        for index in indices:
+            optimizers[index].step()
+
+    @torch.no_grad()
+    def _set_noise_amplitude(self, scale: int, real: Tensor) -> None:
+        """Set the noise of a scale by the error that the coarser ones leave to it, as SinGAN does."""
+        if scale and self.noise_amplitude is not None:
+            coarser = upsample(self.model.generate(self._fixed_noise(scale - 1)), real)
+            error = functional.mse_loss(coarser, real).sqrt()
+            self.model.noise_amplitudes[scale] = self.noise_amplitude * error
 
     def _finish_scale(self, scale: int, image: Tensor) -> None:
         """Calibrate the scale, and initialise the next one from it; after the last scale, set the thresholds.
@@ -272,9 +330,9 @@ class HtpGan(CustomTrainLoader, DefectModel, AnomalibModule):
             )
 
     def _noise(self, scale: int, rng: torch.Generator) -> list[Tensor]:
-        """Draw unit noise for each scale up to this one, as eq. 1 prints it."""
-        sizes = self.model.sizes[: scale + 1]
-        return [torch.randn(1, 3, *size, generator=rng).to(self.device) for size in sizes]
+        """Draw the noise z_n of eq. 1 for each scale up to this one."""
+        pairs = zip(self.model.sizes[: scale + 1], self.model.noise_amplitudes, strict=False)
+        return [amplitude * torch.randn(1, 3, *size, generator=rng).to(self.device) for size, amplitude in pairs]
 
     def _fixed_noise(self, scale: int) -> list[Tensor]:
         """Return the noise of the reconstruction: fixed at the coarsest scale, zero at the others."""

@@ -5,7 +5,7 @@ https://arxiv.org/abs/2106.06792. Scale 0 is the coarsest here (the paper counts
 """
 
 from collections.abc import Sequence
-from typing import cast
+from typing import Any, cast
 
 import torch
 from anomalib.data import InferenceBatch
@@ -83,9 +83,9 @@ class Generator(nn.Module):
 
 
 class Discriminator(nn.Module):
-    """Discriminator of one scale: two conv-blocks f_n, the texture-perceiving module, and a head g_n (eq. 2, 3).
+    """Discriminator of one scale: conv-blocks f_n, the texture-perceiving module, and a head g_n (eq. 2, 3).
 
-    The head has 1x1 kernels, so that the receptive field is 7x7 pixels: a larger one blurs thin defects.
+    With two blocks and a head of 1x1 kernels, the receptive field is 7x7 pixels: a larger one blurs thin defects.
 
     Args:
         width: Channels of the hidden layers.
@@ -93,17 +93,32 @@ class Discriminator(nn.Module):
         texture_module: Whether to use the eight directional branches; without them (the paper's ablation) a plain
             block has the same number of channels.
         branch_width: Channels of each directional branch c_n.
+        blocks: Number of conv-blocks f_n, at least 1.
+        head_kernel: Side of the two kernels of the head, 1 or 3.
     """
 
-    def __init__(self, width: int, size: Size, texture_module: bool = True, branch_width: int = 4) -> None:
+    def __init__(
+        self,
+        width: int,
+        size: Size,
+        texture_module: bool = True,
+        branch_width: int = 4,
+        blocks: int = 2,
+        head_kernel: int = 1,
+    ) -> None:
         super().__init__()
-        self.features = nn.Sequential(ConvBlock(3, width), ConvBlock(width, width))
+        self.features = nn.Sequential(ConvBlock(3, width), *(ConvBlock(width, width) for _ in range(blocks - 1)))
         self.texture = (
             TexturePerceivingModule(width, branch_width, size)
             if texture_module
             else ConvBlock(width, 8 * branch_width, slope=0.0)
         )
-        self.head = nn.Sequential(ConvBlock(8 * branch_width, width, kernel_size=1), nn.Conv2d(width, 1, 1))
+        self.head = nn.Sequential(
+            ConvBlock(8 * branch_width, width, kernel_size=head_kernel),
+            nn.Conv2d(
+                width, 1, head_kernel, padding=head_kernel // 2, padding_mode="reflect" if head_kernel > 1 else "zeros"
+            ),
+        )
 
     def forward(self, image: Tensor) -> Tensor:
         """Classify the neighbourhood of each pixel as real or generated.
@@ -127,11 +142,18 @@ class HtpGanModel(nn.Module):
         width: Channels of the hidden layers.
         texture_module: Whether the discriminators have the texture-perceiving module.
         fusion: Quantity of each scale that is fused; see ``ScaleAnomalyMap``.
-        contrast: Standard deviation that each image is scaled to; the noise of eq. 1 has 1.
+        contrast: Standard deviation that each image is scaled to; ``None`` leaves images as they are, in [-1, 1].
+        discriminator_blocks: Number of conv-blocks f_n of a discriminator.
+        head_kernel: Side of the kernels of a discriminator's head.
+
+    Attributes:
+        noise_amplitudes: Standard deviation of the noise of each scale in eq. 1, shape (num_scales,).
 
     Raises:
         InvalidInputError: If an argument is invalid.
     """
+
+    noise_amplitudes: Tensor
 
     def __init__(
         self,
@@ -141,16 +163,23 @@ class HtpGanModel(nn.Module):
         width: int = 8,
         texture_module: bool = True,
         fusion: str = "typicality",
-        contrast: float = 0.05,
+        contrast: float | None = 0.05,
+        discriminator_blocks: int = 2,
+        head_kernel: int = 1,
     ) -> None:
         super().__init__()
         self.sizes = pyramid_sizes(image_size, num_scales, min_size)
         self.generators = nn.ModuleList(Generator(width) for _ in self.sizes)
-        self.discriminators = nn.ModuleList(Discriminator(width, size, texture_module) for size in self.sizes)
+        self.discriminators = nn.ModuleList(
+            Discriminator(width, size, texture_module, blocks=discriminator_blocks, head_kernel=head_kernel)
+            for size in self.sizes
+        )
         self.downsample = nn.ModuleList(FixedResize(image_size, size) for size in self.sizes)
         self.scale_maps = nn.ModuleList(ScaleAnomalyMap(fusion) for _ in self.sizes)
         self.fusion = fusion
         self.contrast = contrast
+        self.register_buffer("noise_amplitudes", torch.ones(num_scales))
+        self.register_load_state_dict_pre_hook(_add_unit_noise)  # type: ignore[no-untyped-call]
 
     def normalise(self, image: Tensor) -> Tensor:
         """Normalise the channel means and the contrast of each image, so that its exposure has no effect.
@@ -162,6 +191,8 @@ class HtpGanModel(nn.Module):
             Images, shape (B, 3, H, W), with zero mean in each channel and standard deviation ``contrast`` in each
             image; a lower one in an almost flat image, whose noise is not amplified.
         """
+        if self.contrast is None:
+            return 2 * image - 1
         image = image - image.mean(dim=(-2, -1), keepdim=True)
         std = image.square().mean(dim=(1, 2, 3), keepdim=True).sqrt()
         return image * (self.contrast / std.clamp(min=MIN_STD))
@@ -170,22 +201,21 @@ class HtpGanModel(nn.Module):
         """Return images, shape (B, 3, H, W), float in [0, 1], normalised and resized to ``sizes[scale]``."""
         return cast(Tensor, self.downsample[scale](self.normalise(image)))
 
-    def generate(self, noises: Sequence[Tensor]) -> Tensor:
+    def generate(self, noises: Sequence[Tensor], trained: int = 1) -> Tensor:
         """Generate images of scale ``len(noises) - 1`` from noise at each scale up to it (eq. 1).
-
-        Only the last generator receives gradients, because the coarser ones are already trained.
 
         Args:
             noises: Noise maps, shape (B, 3, H_n, W_n), one for each scale, coarse to fine.
+            trained: Number of generators that receive gradients, from the last one backwards; the coarser ones are
+                already trained.
 
         Returns:
             Images, shape (B, 3, H, W), at the size of the last noise map.
         """
         image = torch.zeros_like(noises[0])
         for n, (generator, noise) in enumerate(zip(self.generators, noises, strict=False)):
-            with torch.set_grad_enabled(torch.is_grad_enabled() and n == len(noises) - 1):
-                image = functional.interpolate(image, noise.shape[-2:], mode="bicubic", align_corners=False)
-                image = generator(noise, image)
+            with torch.set_grad_enabled(torch.is_grad_enabled() and n >= len(noises) - trained):
+                image = generator(noise, upsample(image, noise))
         return image
 
     @torch.no_grad()
@@ -219,3 +249,13 @@ class HtpGanModel(nn.Module):
         ]
         anomaly_map = fuse(maps, self.fusion)
         return InferenceBatch(pred_score=top_mean(anomaly_map, SCORE_SHARE), anomaly_map=anomaly_map)
+
+
+def upsample(image: Tensor, like: Tensor) -> Tensor:
+    """Return an image (B, C, h, w) at the size of another (..., H, W), the up-sampling of eq. 1."""
+    return functional.interpolate(image, like.shape[-2:], mode="bicubic", align_corners=False)
+
+
+def _add_unit_noise(module: nn.Module, state_dict: dict[str, Any], prefix: str, *_: object) -> None:
+    """Complete the weights of checkpoints from before the noise had an amplitude."""
+    state_dict.setdefault(f"{prefix}noise_amplitudes", torch.ones_like(cast(Tensor, module.noise_amplitudes)))

@@ -14,7 +14,7 @@ from timm.layers.squeeze_excite import SqueezeExcite
 from torch import Tensor, nn
 from torch.nn import functional
 
-from anomalib_defect_plugins.layers import Involution, top_mean
+from anomalib_defect_plugins.layers import Involution, NarrowTransposed, top_mean
 from anomalib_defect_plugins.models.isugan.similarity import anomaly_map_of
 
 SE_REDUCTION = 16
@@ -140,7 +140,7 @@ class Generator(nn.Module):
         )
         self.up = nn.ModuleList([up(deep, 2 * width), up(2 * width, width)])
         self.skips = nn.ModuleList([Skip(part, squeeze_excitation) for part in (2 * width, width) if skip])
-        last = initialised(nn.ConvTranspose2d(width, channels + layers, 4, 2, 3))
+        last = initialised(NarrowTransposed(width, channels + layers, 4, 2, 3))
         if layers:
             nn.init.constant_(cast(Tensor, last.bias)[-1:], MAP_BIAS)
         self.last = nn.Sequential(nn.ReflectionPad2d(1), last)

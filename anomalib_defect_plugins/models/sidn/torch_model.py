@@ -14,7 +14,7 @@ from anomalib.data import InferenceBatch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from anomalib_defect_plugins.layers import NORMS, Encoder, MedianFilter, maps_at, spread, top_mean
+from anomalib_defect_plugins.layers import NORMS, Encoder, MedianFilter, NarrowTransposed, maps_at, spread, top_mean
 from anomalib_defect_plugins.layers.density import TextureDensity
 from anomalib_defect_plugins.layers.nearest_center import NearestCenter
 from anomalib_defect_plugins.models.components.fitted_density import DensityNetwork
@@ -93,7 +93,7 @@ def make_sm(channels: int, norm: str, prior: float = 0.0) -> nn.Sequential:
     for factor in (16, 8, 4, 2):
         half = factor * channels // 2
         blocks += [nn.ConvTranspose2d(2 * half, half, 4, 2, 1, bias=False), NORMS[norm](half), nn.ReLU(inplace=True)]
-    last = nn.ConvTranspose2d(channels, 1, 3, 1, 1)
+    last = NarrowTransposed(channels, 1, 3, 1, 1)
     nn.init.constant_(cast(Tensor, last.bias), prior)
     return nn.Sequential(*blocks, last)
 

@@ -363,3 +363,24 @@ def test_the_global_random_state_of_numpy_is_not_changed(tmp_path: Path) -> None
     state = np.random.get_state()[1].copy()  # noqa: NPY002
     objects(tmp_path, real=5, synthetic=Square())
     assert np.array_equal(np.random.get_state()[1], state)  # noqa: NPY002
+
+
+def test_as_many_normal_images_as_requested_are_trained_on_the_first_ones_by_path(tmp_path):
+    write_folder_data(tmp_path, normal=5)
+    data = WithDefects(folder_datamodule(tmp_path), real=2, normal=2)
+    data.setup()
+    normal = data.train_data.samples[data.train_data.samples.label_index == 0]
+    assert [Path(path).name for path in normal.image_path] == ["000.png", "001.png"]
+    assert (data.train_data.samples.label_index == 1).sum() == 2
+    whole = WithDefects(folder_datamodule(tmp_path), real=2)
+    whole.setup()
+    assert set(data.test_data.samples.image_path) == set(whole.test_data.samples.image_path)
+
+
+@pytest.mark.parametrize(
+    ("normal", "line"), [(0, "normal is 0; it must be more than 0"), (9, "normal is 9, but the tr")]
+)
+def test_an_invalid_number_of_normal_images_is_refused(tmp_path, normal, line):
+    write_folder_data(tmp_path, normal=5)
+    with pytest.raises(InvalidInputError, match=line):
+        WithDefects(folder_datamodule(tmp_path), real=2, normal=normal).setup()

@@ -9,8 +9,6 @@ import numpy as np
 import numpy.typing as npt
 import openvino
 import pandas as pd
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 import torch
 from anomalib.data.utils import read_image as read_as_anomalib
@@ -22,7 +20,8 @@ from anomalib_defect_plugins.core.errors import InvalidInputError, MissingDataEr
 from anomalib_defect_plugins.core.image_io import read_image
 from anomalib_defect_plugins.data.datasets.crack_forest import CrackForestDataset
 from anomalib_defect_plugins.inference.inspect_folder import image_paths
-from anomalib_defect_plugins.inference.openvino import Inspector, InspectSettings
+from anomalib_defect_plugins.inference.openvino import Inspector
+from anomalib_defect_plugins.inference.predictor import InspectSettings
 from anomalib_defect_plugins.inference.resumable_table import (
     LITTLE_RANGE,
     ROWS_PER_PART,
@@ -128,7 +127,7 @@ def test_a_score_at_the_threshold_is_defective(tmp_path: Path, value: int, thres
 def test_values_beyond_the_grey_ones_are_written_as_floats(tmp_path: Path) -> None:
     path = save(tmp_path / "image.png", np.array([[[255, 0, 0], [255, 255, 255]]], np.uint8))
     inspect(bright_graph(scale=-300), [path], InspectSettings(maps=tmp_path), (1, 2))
-    with Image.open(tmp_path / "00000000.tiff") as image:
+    with Image.open(tmp_path / "image.tiff") as image:
         np.testing.assert_allclose(np.array(image), [[-100, -300]], rtol=1e-6)
 
 
@@ -137,14 +136,14 @@ def test_maps_of_a_graph_without_threshold_are_written_as_floats(tmp_path: Path)
     settings = InspectSettings(threshold=1e-13, maps=tmp_path)
     (row,) = inspect(bright_graph(scale=1e-12, threshold=float("nan")), [path], settings, (1, 2))
     assert row["pred_label"] == 1
-    with Image.open(tmp_path / "00000000.tiff") as image:
+    with Image.open(tmp_path / "image.tiff") as image:
         np.testing.assert_allclose(np.array(image), [[1e-12 / 3, 1e-12]], rtol=1e-6)
 
 
-def test_maps_are_written_as_grey_images_named_by_row(tmp_path: Path) -> None:
-    paths = [save(tmp_path / "image.png", np.array([[[255, 0, 0], [255, 255, 255]]], np.uint8))] * 2
-    inspect(bright_graph(), paths, InspectSettings(maps=tmp_path), (1, 2))
-    with Image.open(tmp_path / "00000001.png") as image:
+def test_maps_are_written_as_grey_images_named_after_the_images(tmp_path: Path) -> None:
+    path = save(tmp_path / "image.png", np.array([[[255, 0, 0], [255, 255, 255]]], np.uint8))
+    inspect(bright_graph(), [path], InspectSettings(maps=tmp_path / "maps"), (1, 2))
+    with Image.open(tmp_path / "maps/image.png") as image:
         assert np.array(image).tolist() == [[85, 255]]  # a third of 255, and all of it
 
 
@@ -204,7 +203,7 @@ def test_images_up_to_the_limit_are_inspected_without_a_warning(
         (
             bright_graph("pred_score", "pred_label"),
             InspectSettings(maps=Path("maps")),
-            "no output anomaly_map; leave --maps out",
+            "no output anomaly_map; leave --maps and --pictures out",
         ),
         (bright_graph(batch=1), InspectSettings(batch=4), "takes 1 images at once, not 4; use --batch 1"),
     ],
@@ -260,18 +259,6 @@ def test_parts_of_another_run_are_rejected_with_what_differs(tmp_path: Path) -> 
     for others, paths, line in cases:
         with pytest.raises(InvalidInputError, match=line), ResumableTable(out, settings | others).open(paths):
             pass
-
-
-def test_parts_of_an_older_version_are_joined_with_the_present_column_names(tmp_path: Path) -> None:
-    table = ResumableTable(tmp_path / "out.parquet", {})
-    older = pa.schema([field.with_name({"pred_label": "verdict"}.get(field.name, field.name)) for field in schema()])
-    row = {"path": "a.png", "score": 0.7, "verdict": 1, "width": 8, "height": 4, "seconds": 0.1, "error": None}
-    with table.open(["a.png"]):
-        pq.write_table(pa.Table.from_pylist([row], older), table.folder / "part-00000.parquet")
-    with ResumableTable(table.out, {}).open(["a.png"]) as resumed:
-        assert not list(resumed.missing_parts())
-        assert resumed.join() == {"images": 1, "defective": 1, "error": 0}
-    assert pd.read_parquet(table.out).pred_label.tolist() == [1]
 
 
 def test_parts_whose_folder_is_deleted_are_not_written_elsewhere(tmp_path: Path) -> None:

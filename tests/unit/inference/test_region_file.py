@@ -62,10 +62,8 @@ def test_the_table_and_maps_are_converted_later(plates):
 
 def test_regions_of_a_smaller_map_are_in_pixels_of_the_image(plates):
     root = inspected(plates)
-    for number in range(3):
-        path = root / "maps" / f"{number:08}.png"
-        if path.is_file():
-            Image.open(path).resize((20, 12), Image.Resampling.BOX).save(path)
+    for path in (root / "maps").rglob("*.png"):
+        Image.open(path).resize((20, 12), Image.Resampling.BOX).save(path)
     write_regions(root / "t.parquet", root / "maps", root / "r.json")
     boxes = [entry["bbox"] for entry in json.loads((root / "r.json").read_text())["annotations"]]
     assert boxes == [[10, 4, 8, 6], [20, 12, 8, 6]]
@@ -85,10 +83,10 @@ def test_missing_and_wrong_files_are_named(plates, capsys):
     table, maps, out = root / "t.parquet", root / "maps", root / "r.json"
     with pytest.raises(MissingDataError, match=r"nothing\.parquet does not exist"):
         write_regions(root / "nothing.parquet", maps, out)
-    with pytest.raises(MissingDataError, match=r"00000000\.png does not exist; pass the --maps folder"):
-        write_regions(table, plates, out)
-    (maps / "00000000.png").write_text("no image")
-    with pytest.raises(InvalidInputError, match=r"the map .*00000000\.png cannot be read"):
+    with pytest.raises(MissingDataError, match=r"0\.png does not exist; pass the --maps folder"):
+        write_regions(table, root, out)
+    (maps / "0.png").write_text("no image")
+    with pytest.raises(InvalidInputError, match=r"the map .*0\.png cannot be read"):
         write_regions(table, maps, out)
     (root / "bad.parquet").write_text("no table")
     with pytest.raises(InvalidInputError, match="is no table of 'anomalib-defects inspect'"):

@@ -187,3 +187,45 @@ def test_a_model_that_makes_no_defects_is_refused(make: MakeImages, fake: FakeSy
     assert len(fake.controls) == 100  # ten images, each tried ten times
     with pytest.raises(InvalidInputError, match="has no image with a defect"):
         read_table(out)
+
+
+def test_categories_as_trained_are_as_frequent_as_in_the_training_set(
+    make: MakeImages, fake: FakeSynthesizer, out: Path
+) -> None:
+    fake.label_sets = {"crack": 1, "crack+dent": 3}
+    rows = make(category="as-trained", num=60)
+    both = sum(row["category"] == "crack+dent" for row in rows)
+    assert 36 <= both <= 54  # 45 expected, within three standard deviations
+    assert {row["category"] for row in rows} == {"crack", "crack+dent"}
+    # An image depends only on the seed and its number.
+    assert [row["category"] for row in make(out.parent / "fewer", category="as-trained", num=5)] == [
+        row["category"] for row in rows[:5]
+    ]
+
+
+def test_all_images_are_kept_if_requested_and_those_without_a_usable_defect_have_no_mask(
+    make: MakeImages, fake: FakeSynthesizer, out: Path
+) -> None:
+    fake.blind = 0.5
+    rows = make(num=12, keep_all=True)
+    assert all((out / row["image"]).is_file() for row in rows)
+    without = [row for row in rows if not row["mask"]]
+    assert 0 < len(without) < 12
+    assert all(row["defect_share"] == 0 for row in without)
+    assert make(num=12, keep_all=True) == rows  # complete, so nothing is made again
+    dataset = synthetic_defects(out)
+    assert len(dataset) == 12
+    paths = dict(zip(dataset.samples.image_path, dataset.samples.mask_path, strict=True))
+    assert {Path(path).name for path, mask in paths.items() if not mask} == {Path(row["image"]).name for row in without}
+    data = DefectFolder(out, num_workers=0)
+    data.setup()
+    assert sum(data.test_data.samples.label_index) == 12
+
+
+def test_a_defect_that_covers_too_much_is_kept_without_a_mask(
+    make: MakeImages, fake: FakeSynthesizer, out: Path
+) -> None:
+    fake.floor = 0.8
+    rows = make(num=2, keep_all=True)
+    assert [row["mask"] for row in rows] == ["", ""]
+    assert all((out / row["image"]).is_file() for row in rows)

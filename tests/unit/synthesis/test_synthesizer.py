@@ -23,6 +23,10 @@ from anomalib_defect_plugins.synthesis.synthesizer import SynthesisRequest, synt
         ({"category": "rust"}, "there is no category 'rust'; the checkpoint knows crack, dent"),
         ({"category": "crack+rust"}, "there is no category 'rust'"),
         ({"category": ""}, "there is no category ''; the checkpoint knows"),
+        (
+            {"category": "as-trained"},
+            "the checkpoint does not know the types of its training images, which --category as-t",
+        ),
         ({"num": 0}, "--num is 0; it must be 1 or more"),
         ({"seed": -1}, "--seed is -1; it must be 0 or more"),
         ({"threshold": 1.0}, "--threshold is 1.0; it must be"),

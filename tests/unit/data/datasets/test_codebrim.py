@@ -219,3 +219,11 @@ def test_a_truncated_crop_is_named(root: Path) -> None:
     path.write_bytes(content[: len(content) // 2])
     with pytest.raises(InvalidInputError, match=rf"cannot read image .*{path.name}"):
         load(root).test_data[2]
+
+
+def test_the_training_split_may_have_the_images_of_all_splits(root: Path) -> None:
+    data = load(root, train_on_all=True)
+    assert (len(data.train_data), len(data.train_defects), len(data.test_data)) == (4, 5, 3)
+    wrapped = set_up(WithDefects(load(root, train_on_all=True), real="all", masks=False))
+    assert len(wrapped.train_data) == 9
+    assert not wrapped.train_data.samples.image_path.duplicated().any()

@@ -8,8 +8,7 @@ import pytest
 from scipy import ndimage
 
 from anomalib_defect_plugins.core.errors import InvalidInputError
-from anomalib_defect_plugins.demo.services.predictions import collect_predictions, mask_outline_uri, predict_photo
-from anomalib_defect_plugins.demo.services.regions import (
+from anomalib_defect_plugins.core.regions import (
     REGION_COLUMNS,
     Region,
     enlarge_mask,
@@ -17,6 +16,7 @@ from anomalib_defect_plugins.demo.services.regions import (
     outline,
     region_rows,
 )
+from anomalib_defect_plugins.demo.services.predictions import collect_predictions, mask_outline_uri, predict_photo
 from anomalib_defect_plugins.demo.services.uploads import Photo
 from anomalib_defect_plugins.inference.run_model import LoadedModel, Thresholds
 

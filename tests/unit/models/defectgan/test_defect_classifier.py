@@ -16,6 +16,7 @@ from anomalib_defect_plugins.models.defectgan.defect_classifier import (
     InspectionClassifier,
     InspectionModel,
     InspectionSet,
+    equal_shares,
 )
 from anomalib_defect_plugins.testing import folder_datamodule, write_folder_data
 
@@ -202,3 +203,24 @@ def test_a_resumed_training_continues_at_its_step(data: DefectFolder, tmp_path: 
 def test_invalid_arguments_are_refused(arguments: dict[str, object], line: str):
     with pytest.raises(InvalidInputError, match=line):
         InspectionClassifier(**arguments)
+
+
+def test_each_class_is_drawn_equally_often_with_the_same_share_of_synthetic_images(data: DefectFolder):
+    tables = [data.train_data, data.test_data]  # good ones only; good, crack and dent
+    parts = [InspectionSet(table, CATEGORIES, synthetic) for table in tables for synthetic in (False, True)]
+    sampler = equal_shares(parts, 100, 0.25)
+    rows = [("+".join(types), part.synthetic) for part in parts for types in part.types]
+    total: dict[tuple[str, bool], float] = {}
+    for row, weight in zip(rows, sampler.weights.tolist(), strict=True):
+        total[row] = total.get(row, 0) + weight
+    assert total == pytest.approx(
+        {(kind, source): 0.25 if source else 0.75 for kind in ("", "crack", "dent") for source in (False, True)}
+    )
+    assert sampler.num_samples == 100
+
+
+def test_a_class_without_synthetic_images_is_refused_unless_none_are_drawn(data: DefectFolder):
+    parts = [InspectionSet(data.test_data, CATEGORIES), InspectionSet(data.train_data, CATEGORIES, synthetic=True)]
+    with pytest.raises(InvalidInputError, match=r"there is no synthetic image of the class (crack|dent), so its share"):
+        equal_shares(parts, 10, 0.5)
+    assert equal_shares(parts[:1], 10, 0).num_samples == 10

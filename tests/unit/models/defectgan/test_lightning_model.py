@@ -308,3 +308,26 @@ def test_an_invalid_argument_is_refused_in_one_line(tiny, arguments, message):
     with pytest.raises(InvalidInputError, match=message) as error:
         tiny(**arguments)
     assert "\n" not in str(error.value)
+
+
+def test_all_options_train_together_and_a_checkpoint_restores_them(tiny, folder, tmp_path):
+    options = {"map_bias": -3.0, "score_per_class": True, "diff_augment": ["color", "translation"], "paired_steps": 4}
+    seen = []
+
+    class Losses(Callback):
+        def on_train_batch_end(self, trainer, pl_module, *_: object) -> None:
+            """Record the latest value of each loss after a step."""
+            seen.append({name: float(value) for name, value in trainer.callback_metrics.items()})
+
+    recorder = Recorder()
+    run = train(tiny(iterations=6, **options), folder, tmp_path, recorder, Losses())
+    assert recorder.updated("d") == [True] * 6
+    assert recorder.updated("g") == [False, True] * 3
+    assert not {"real_class_loss", "fake_class_loss"} & set().union(*seen)
+    for name in ("paired_loss", "paired_map_loss"):  # of the two updates of the generator within four steps
+        assert seen[1][name] != seen[3][name] == seen[5][name]
+    loaded = type(run.model).load_for_synthesis(saved(tmp_path))
+    assert not differences(loaded.state_dict(), run.model.state_dict())
+    assert {name: loaded.hparams[name] for name in options} == options
+    assert loaded.generator.map_bias == -3
+    assert loaded.label_sets == run.model.label_sets == {"abnormal": 2}

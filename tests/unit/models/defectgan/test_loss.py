@@ -6,20 +6,23 @@ import pytest
 import torch
 from torch import nn
 
+from anomalib_defect_plugins.core.defect_generator import DefectGenerator
 from anomalib_defect_plugins.models.defectgan.loss import (
     LossWeights,
     Task,
     adversarial_loss,
     class_loss,
     critic_loss,
+    discriminate,
     discriminator_losses,
     generator_losses,
     gradient_penalty,
     map_cycle_loss,
     map_size_loss,
+    paired_losses,
     reconstruction_loss,
 )
-from anomalib_defect_plugins.models.defectgan.torch_model import compose
+from anomalib_defect_plugins.models.defectgan.torch_model import Synthesized, compose
 
 
 def test_the_adversarial_losses_are_those_of_a_wasserstein_gan():
@@ -147,3 +150,79 @@ def test_the_generators_losses_are_those_of_equation_12_with_their_weights(task)
 def test_map_losses_with_weight_0_are_omitted(task):
     losses, _ = generator_losses(Painter(), Mean(), task, LossWeights(map_cycle=0, map_size=0), rng())
     assert set(losses) == {"adversarial_loss", "fake_class_loss", "reconstruction_loss"}
+
+
+class ClassScores(nn.Module):
+    """Discriminator with a score for each of three classes: 1, 2 and 4 times the mean of an image."""
+
+    def forward(self, image):
+        factors = torch.tensor([1.0, 2.0, 4.0]).reshape(1, 3, 1, 1)
+        return factors * image.mean((1, 2, 3), keepdim=True), None
+
+
+@pytest.mark.parametrize(
+    ("label", "score"), [([0.0, 0.0], 1.0), ([1.0, 0.0], 2.0), ([0.0, 1.0], 4.0), ([1.0, 1.0], 3.0)]
+)
+def test_a_score_per_class_is_that_of_normal_of_the_type_or_the_mean_over_the_types(label, score):
+    scores, logits = discriminate(ClassScores(), torch.ones(1, 3, 2, 2), torch.tensor([label]))
+    assert scores.flatten().tolist() == [score]
+    assert logits is None
+
+
+def test_with_a_score_per_class_there_are_no_class_losses():
+    images = torch.stack([torch.full((1, 4, 4), 0.0), torch.full((1, 4, 4), 0.8)])
+    labels = torch.tensor([[0.0, 0.0], [0.0, 1.0]])
+    task = Task(images, labels, labels.roll(1, 0), False)
+    losses = discriminator_losses(Painter(), ClassScores(), task, LossWeights(), rng(), rng())
+    assert set(losses) == {"critic_loss", "penalty_loss"}
+    # Real: 1 * 0 for normal and 4 * 0.8. Fake: Painter paints by the first type only, so 0.75 * 0 - 0.25 = -0.25 as a
+    # defect and 0.75 * 0.8 - 0.25 = 0.35 as normal.
+    assert losses["critic_loss"].item() == pytest.approx((4 * -0.25 + 0.35) / 2 - (0 + 4 * 0.8) / 2)
+    assert "fake_class_loss" not in generator_losses(Painter(), ClassScores(), task, LossWeights(), rng())[0]
+
+
+def test_real_and_fake_images_are_augmented_for_both_networks_and_the_cycle_is_not(task):
+    seen = []
+
+    def augment(images):
+        seen.append(images.detach())
+        return images + 1
+
+    plain, changed = task, task._replace(augment=augment)
+    before = generator_losses(Painter(), Mean(), plain, LossWeights(), rng())[0]
+    after = generator_losses(Painter(), Mean(), changed, LossWeights(), rng())[0]
+    assert after["adversarial_loss"].item() == pytest.approx(before["adversarial_loss"].item() - 1)
+    assert after["reconstruction_loss"] == before["reconstruction_loss"]
+    seen.clear()
+    losses = discriminator_losses(Painter(), Mean(), changed, LossWeights(), rng(), rng())
+    assert len(seen) == 2  # fake and real
+    expected = discriminator_losses(Painter(), Mean(), plain, LossWeights(), rng(), rng())["critic_loss"]
+    assert losses["critic_loss"].item() == pytest.approx(expected.item())  # both shifted by 1
+
+
+class Square(DefectGenerator):
+    """Generator of one white quarter."""
+
+    name = "square"
+
+    def draw(self, images, rng):
+        masks = torch.zeros_like(images[:, :1], dtype=torch.bool)
+        masks[..., :16, :16] = True
+        return torch.where(masks, 1.0, images), masks
+
+
+def test_the_paired_losses_compare_with_the_clean_image_and_the_mask():
+    """A restoration that subtracts nothing and marks a quarter with 0.75 everywhere."""
+
+    class Idle(nn.Module):
+        categories = 2
+
+        def forward(self, image, control, rng):
+            assert control.shape == (1, 2, 1, 1)
+            assert not control.any()
+            return Synthesized(image, torch.full_like(image[:, :1], 0.75))
+
+    losses = paired_losses(Idle(), torch.zeros(1, 3, 32, 32), Square(), LossWeights(reconstruction=2), rng(), rng())
+    assert losses["paired_loss"].item() == pytest.approx(2 * 0.25)  # from 0 to 1 on a quarter
+    place = -(0.25 * math.log(0.75) + 0.75 * math.log(0.25))
+    assert losses["paired_map_loss"].item() == pytest.approx(2 * place)

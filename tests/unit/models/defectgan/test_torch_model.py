@@ -1,5 +1,7 @@
 """Networks of Defect-GAN: weight counts of StarGAN and of the layer table, composition, control and noise."""
 
+import math
+
 import pytest
 import torch
 
@@ -163,3 +165,18 @@ def test_the_anomaly_map_is_the_map_of_the_restoration():
     torch.testing.assert_close(result.anomaly_map, expected.maps)
     torch.testing.assert_close(2 * restored.images - 1, expected.images)
     torch.testing.assert_close(result.pred_score, expected.maps.mean((1, 2, 3)))
+
+
+def test_the_map_bias_is_the_map_where_the_features_are_0():
+    generator = Generator(2, 4, 1, map_bias=-3)
+    generator.head.weight.data.zero_()
+    maps = generator(images(), everywhere(torch.zeros(2, 2))).maps
+    assert maps.unique().tolist() == pytest.approx([1 / (1 + math.exp(3))])  # 0.047
+
+
+def test_with_a_score_per_class_there_is_no_class_head():
+    discriminator = Discriminator((32, 32), 3, channels=2, score_per_class=True)
+    scores, logits = discriminator(torch.rand(2, 3, 32, 32))
+    assert scores.shape == (2, 3, 2, 2)
+    assert logits is None
+    assert count(discriminator) == count(Discriminator((32, 32), 3, channels=2)) - 3 * 16 * 4 + 2 * 16 * 9

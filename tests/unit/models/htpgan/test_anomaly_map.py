@@ -79,3 +79,16 @@ def test_typicality_is_finite_for_a_uniform_normal_image():
 def test_scales_are_fused_by_their_mean_and_signed_ones_by_their_root_mean_square(fusion, expected):
     maps = [torch.full((1, 1, 2, 2), value) for value in (7.0, -5.0, 1.0)]  # mean 1, mean square 25
     assert torch.allclose(fuse(maps, fusion), torch.tensor(expected))
+
+
+def test_the_printed_form_ranks_defects_right_if_m_is_one_half_on_normal_texture_and_a_quarter_at_most_on_them():
+    """M log M has equal values at 1/2 and 1/4, and rises below."""
+    values = ScaleAnomalyMap("paper")(torch.tensor([0.5, 0.25, 0.2, 0.01]).logit())
+    assert values[0] == pytest.approx(float(values[1]))
+    assert values[0] < values[2] < values[3]
+
+
+@pytest.mark.parametrize("normal", [0.9, 0.96, 0.99])
+def test_the_printed_form_ranks_defects_below_normal_texture_if_m_is_near_1_there(normal):
+    values = ScaleAnomalyMap("paper")(torch.tensor([normal, 0.7, 0.5, 0.1]).logit())
+    assert (values[0] > values[1:]).all()

@@ -256,3 +256,21 @@ def test_an_invalid_pyramid_is_rejected_in_one_line(arguments, line):
 def test_an_image_size_too_small_for_any_pyramid_is_rejected():
     with pytest.raises(InvalidInputError, match=r"^image_size is \(16, 16\); a pyramid needs more than 16 pixels"):
         HtpGanModel((16, 16), num_scales=2, min_size=16)
+
+
+@pytest.mark.parametrize(("blocks", "head_kernel", "side"), [(1, 1, 5), (2, 1, 7), (3, 1, 9), (2, 3, 11), (3, 3, 13)])
+def test_the_field_of_view_follows_the_blocks_and_the_head(blocks, head_kernel, side):
+    torch.manual_seed(0)
+    network = Discriminator(4, (31, 31), blocks=blocks, head_kernel=head_kernel).eval()
+    image = torch.randn(1, 3, 31, 31, requires_grad=True)
+    network(image)[0, 0, 15, 15].backward()
+    seen = image.grad.abs().sum((0, 1)) > 0
+    assert (int(seen.any(0).sum()), int(seen.any(1).sum())) == (side, side)
+
+
+def test_weights_from_before_the_noise_had_an_amplitude_get_unit_noise(model):
+    state = model.state_dict()
+    del state["noise_amplitudes"]
+    model.noise_amplitudes.fill_(0.3)
+    model.load_state_dict(state)
+    assert model.noise_amplitudes.tolist() == [1, 1, 1]

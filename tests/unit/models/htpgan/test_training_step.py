@@ -1,17 +1,25 @@
 """One training step of HTP-GAN: inputs of the networks, and changes to their weights."""
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+import yaml
 from anomalib.data.utils import read_image
 from lightning.pytorch import Callback
 from torch import Tensor
+from torch.nn import functional
 
+from anomalib_defect_plugins.data import TextureDefects
 from anomalib_defect_plugins.models.htpgan import HtpGan, lightning_model
 from anomalib_defect_plugins.testing.runs import fit, seed_all
+
+CONFIGS = Path(__file__).parents[4] / "configs/htpgan"
+
+QUIET: dict[str, Any] = {"evaluator": False, "visualizer": False}
 
 STEPS = 3
 SCALES = 2
@@ -214,3 +222,73 @@ def test_learning_rates_fall_to_a_tenth_in_the_last_fifth_of_every_scale(record)
     record(snapshots, iterations_per_scale=10, discriminator_lr=1e-3, generator_lr=1e-4)
     expected = ([[1e-3, 1e-4]] * 8 + [[1e-4, 1e-5]] * 2) * SCALES
     assert torch.allclose(torch.tensor(snapshots.rates), torch.tensor(expected))
+
+
+# Options that are not in the paper, or that it leaves open
+
+
+def test_each_step_may_update_both_networks_several_times_with_new_noise(record):
+    recorder = record(discriminator_steps=3, generator_steps=2)
+    assert [name for name, _, _ in recorder.losses] == (["discriminator_loss"] * 3 + ["generator_loss"] * 2) * (
+        STEPS * SCALES
+    )
+    fakes = [images[1:].flatten().tolist() for _, images, _ in recorder.discriminated]
+    assert len({tuple(fake) for fake in fakes}) == len(fakes)
+
+
+def test_without_a_learning_rate_generators_stay_as_they_are_initialised(record):
+    snapshots = Snapshots()
+    recorder = record(snapshots, generator_lr=0)
+    assert {name for name, _, _ in recorder.losses} == {"discriminator_loss"}
+    first = snapshots.weights[0][1][0]
+    assert all(same(first, networks[0]) for _, networks in snapshots.weights)
+    assert same(first, snapshots.weights[-1][1][1])  # the next scale starts from the previous one
+
+
+def test_noise_of_finer_scales_follows_the_error_that_the_coarser_ones_leave(record, root):
+    recorder = record(noise_amplitude=0.5, reference=1)
+    amplitudes = recorder.model.model.noise_amplitudes
+    real = recorder.real(1, root / "normal" / "001.png")
+    start = next(
+        chain for chain in recorder.generated if len(chain) == 2
+    )  # the first of scale 1: for its discriminator
+    coarse = recorder.generated[3 * STEPS][0][1]  # the reconstruction of scale 0 before scale 1 is trained
+    error = (functional.interpolate(coarse, real.shape[-2:], mode="bicubic") - real).square().mean().sqrt()
+    assert amplitudes.tolist() == pytest.approx([1, 0.5 * error.item()], rel=1e-3)
+    assert float(start[1][0].std()) == pytest.approx(float(amplitudes[1]), rel=0.15)
+
+
+def test_joint_scales_are_trained_together_with_a_tenth_of_the_rate_for_each_coarser_one(record):
+    snapshots = Snapshots()
+    record(snapshots, joint_scales=2, num_scales=3, generator_lr=1e-2)
+    before, after = snapshots.weights[-2], snapshots.weights[-1]
+    assert [same(old, new) for old, new in zip(before[0], after[0], strict=True)] == [True, True, False]
+    assert [same(old, new) for old, new in zip(before[1], after[1], strict=True)] == [True, False, False]
+
+
+def test_images_stay_as_they_are_without_contrast(tiny):
+    image = torch.rand(2, 3, 24, 32)
+    assert torch.equal(tiny(contrast=None).model.normalise(image), 2 * image - 1)
+
+
+def fakes_and_reconstruction(model: HtpGan, image: Tensor) -> Iterator[tuple[float, float]]:
+    """For each scale, return the spread of fakes and the error of the reconstruction, in units of the real image's."""
+    for scale in range(len(model.model.sizes)):
+        real = model.model.at_scale(image, scale)
+        fakes = torch.cat([model.model.generate(model._noise(scale, model.rng(9, n))) for n in range(4)])
+        error = (model.model.generate(model._fixed_noise(scale)) - real).square().mean().sqrt()
+        yield float(fakes.std() / real.std()), float(error / real.square().mean().sqrt())
+
+
+@pytest.mark.slow
+def test_generators_learn_the_texture_with_noise_by_the_error_and_contrast_near_that_of_the_noise(tmp_path):
+    seed_all(0)
+    recipe = yaml.safe_load((CONFIGS / "learned_texture.yaml").read_text())["model"]["init_args"]
+    model = HtpGan(0, (40, 40), num_scales=3, min_size=18, iterations_per_scale=60, **recipe, **QUIET)
+    data = TextureDefects(category="brick")
+    fit(model, data, tmp_path, {"limit_val_batches": 0})
+    image = model.pre_processor.transform(data.train_data[0].image)[None]
+    with torch.no_grad():
+        results = list(fakes_and_reconstruction(model, image))
+    assert all(1 / 1.5 < spread < 1.5 for spread, _ in results), results
+    assert all(error < 0.9 for _, error in results), results  # 1 is that of zeros
