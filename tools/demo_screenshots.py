@@ -41,6 +41,9 @@ def main() -> None:
                 _take_tabs(page, options.out, name)
         with serve_demo(Path(folder, "none")) as url:
             for page, name in _pages(browser, url):
+                page.locator("#inspect-layers .box").first.wait_for()
+                _take(page, options.out / f"0-example-{name}.png")
+                open_tab(page, "Results")
                 page.get_by_text("No results yet").wait_for()
                 _take(page, options.out / f"0-no-results-{name}.png")
 

@@ -31,6 +31,7 @@ from torchvision.transforms.v2.functional import resize
 from anomalib_defect_plugins.benchmark.configuration import Benchmark
 from anomalib_defect_plugins.benchmark.environment import PeakMemory, describe_environment
 from anomalib_defect_plugins.benchmark.evaluation import Evaluation
+from anomalib_defect_plugins.benchmark.progress_file import ProgressFile
 from anomalib_defect_plugins.benchmark.recorder import Recorder, read_thresholds
 from anomalib_defect_plugins.core.errors import error_line
 from anomalib_defect_plugins.core.image_io import Size
@@ -75,6 +76,7 @@ class ExecutionSettings:
         runner: Name of the runner, for the record.
         shared: Whether other runs may use the same machine at the same time, which makes times unreliable.
         folder: Working folder that relative paths refer to.
+        progress: File for the progress of the current run, if any.
     """
 
     root: Path
@@ -83,6 +85,7 @@ class ExecutionSettings:
     runner: str = "serial"
     shared: bool = False
     folder: Path = field(default_factory=Path.cwd)
+    progress: Path | None = None
 
     def __post_init__(self) -> None:
         """Make the root absolute, since other processes have another working folder."""
@@ -266,7 +269,8 @@ class RunExecution:
         self.recorder = Recorder(scratch)
         trainer = resolve_variables(dict(self.run.trainer), self.run.seed)
         arguments = {**TRAINER, **trainer, **_devices(self.run.trainer, task_id)}
-        self.engine = Engine(callbacks=[self.recorder], default_root_dir=scratch / "engine", **arguments)
+        progress = [] if job.settings.progress is None else [ProgressFile(job.settings.progress)]
+        self.engine = Engine(callbacks=[self.recorder, *progress], default_root_dir=scratch / "engine", **arguments)
 
     def measure(self, folder: Path) -> dict[str, Any]:
         """Train and test, and write the files of the run except its record.

@@ -49,6 +49,12 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     command.add_argument(
         "--only", metavar="KEY", action="append", default=[], help="execute only this run; may be repeated"
     )
+    command.add_argument(
+        "--progress",
+        type=Path,
+        metavar="FILE",
+        help="JSON file for the progress of the current run",
+    )
     command.set_defaults(run=_run)
 
 
@@ -110,7 +116,9 @@ def _generator(options: argparse.Namespace) -> "BenchmarkRuns":
     root = options.out or Path("results") / benchmark.name
     runner = options.runner if options.jobs in {None, 1} else f"{options.runner}, {options.jobs} at a time"
     shared = _parallel_runs(options, torch.cuda.device_count()) > 1
-    settings = ExecutionSettings(root, str(options.config), options.threads or torch.get_num_threads(), runner, shared)
+    threads = options.threads or torch.get_num_threads()
+    progress = options.progress and options.progress.absolute()
+    settings = ExecutionSettings(root, str(options.config), threads, runner, shared, progress=progress)
     return BenchmarkRuns(benchmark, settings, options.retry_failed, options.only, options.force)
 
 

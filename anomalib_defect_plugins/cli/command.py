@@ -14,6 +14,7 @@ from anomalib_defect_plugins.cli import (
     list_plugins,
     new,
     report,
+    retrain,
     serve,
     synthesize,
     threshold,
@@ -26,7 +27,7 @@ from anomalib_defect_plugins.core.stop_signals import INTERRUPTED
 
 COMMANDS = (
     *(list_plugins, data, convert, synthesize, benchmark, report, threshold),
-    *(export, inspect, watch, serve, demo, new),
+    *(export, inspect, watch, serve, demo, retrain, new),
 )
 """Modules of the subcommands, in the order of ``--help``."""
 

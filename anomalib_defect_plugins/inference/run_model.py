@@ -115,7 +115,7 @@ def _anomaly_map(outputs: Outputs) -> npt.NDArray[np.float32] | None:
     return None if anomaly_map is None else anomaly_map.reshape(anomaly_map.shape[-2:]).astype(np.float32)
 
 
-class _OpenVINOModel(LoadedModel):
+class GraphModel(LoadedModel):
     """An OpenVINO graph.
 
     Args:
@@ -128,7 +128,8 @@ class _OpenVINOModel(LoadedModel):
 
         from anomalib_defect_plugins.inference.openvino import compile_full_precision
 
-        super().__init__(setting_title("openvino", path.parent.name), thresholds)
+        precision = path.parent.name if path.parent.name in PREFERRED_PRECISIONS else "FP32"
+        super().__init__(setting_title("openvino", precision), thresholds)
         network = openvino.Core().read_model(path)
         shape = network.inputs[0].partial_shape
         self._size = (shape[2].get_length(), shape[3].get_length()) if shape[2].is_static else None
@@ -181,7 +182,7 @@ def load_model(record: RunRecord) -> LoadedModel:
         msg = f"the run of {record.run.model.name} kept no model; run the benchmark with 'keep: {{model: true}}'"
         raise MissingDataError(msg)
     try:
-        return _load_checkpoint(path, record) if path.name == CHECKPOINT else _OpenVINOModel(path, _thresholds(record))
+        return _load_checkpoint(path, record) if path.name == CHECKPOINT else GraphModel(path, _thresholds(record))
     except LOAD_ERRORS as error:
         msg = f"the model of the run {record.key} ({record.run.model.name}) cannot be loaded; repeat the run"
         raise InvalidInputError(msg) from error

@@ -1,5 +1,6 @@
 """Tables of a report, as cells that are written to Markdown and to HTML."""
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -30,6 +31,14 @@ LEVEL_TITLES = {"image": "Image level", "pixel": "Pixel level", "": "Other metri
 
 MAIN = ("pixel_AP",)
 """Metrics with a table by data set besides those of the summary: AUROC hardly depends on small defects."""
+
+RANKING_METRIC = "image_AUROC"
+
+AT_CHANCE = "§"
+"""Mark of an image AUROC that is not clearly above that of a random ranking."""
+
+CHANCE_SDS = 1.645
+"""Standard deviations of a random ranking up to which an image AUROC is at chance: 5 % of random ones are above."""
 
 
 @dataclass(frozen=True)
@@ -115,13 +124,27 @@ def label_cells(row: SummaryRow) -> list[Cell]:
 
 
 def metric_cell(summary: Summary, row: SummaryRow, name: str) -> Cell:
-    """Create the cell of a metric."""
+    """Create the cell of a metric, marked if the model is at chance or its threshold has seen test labels."""
     cell = number_cell(row.metric(name), three_digits, (row.model, *row.group, name) in summary.best)
+    cell = replace(cell, text=f"{cell.text} {AT_CHANCE}") if name == RANKING_METRIC and is_at_chance(row) else cell
     return _marked(cell, row.saw_labels(name))
 
 
 def _marked(cell: Cell, saw_labels: bool) -> Cell:
     return replace(cell, text=f"{cell.text} {SAW_LABELS}") if saw_labels and cell.value is not None else cell
+
+
+def is_at_chance(row: SummaryRow) -> bool:
+    """Whether the ranking of the test images of a row is not clearly better than a random one.
+
+    The standard deviation of the AUROC of a random ranking is that of the statistic of Mann and Whitney (On a test of
+    whether one of two random variables is stochastically larger than the other, 1947), for as many good images as
+    defective ones, the case with the smallest one.
+    """
+    value, count = row.metric(RANKING_METRIC), row.records[0].split.get("test") or 0
+    if value is None or not count or value.mean == 0:  # 0: there are no images of one of the two kinds
+        return False
+    return value.mean < 0.5 + CHANCE_SDS * math.sqrt((count + 1) / (3 * count**2))
 
 
 def seeds_cell(row: SummaryRow) -> Cell:
@@ -266,6 +289,11 @@ def remarks(summary: Summary) -> list[str]:
         "the best."
         for data, supervision in sorted(summary.incomparable)
     ]
+    if weak := [f"{row.model} on {row.data} ({row.supervision})" for row in summary.rows if is_at_chance(row)]:
+        sentences.append(
+            f"{AT_CHANCE}: no better than chance, so that these runs show nothing about the method: training is too "
+            f"short, or the method does not suit the data: {', '.join(weak)}."
+        )
     at_model_size = sum(record.resolution == "model" for record in results.done)
     if 0 < at_model_size < len(results.done):
         sentences.append(

@@ -1,7 +1,9 @@
 """The Inspect tab in a real browser, from upload to download."""
 
 import csv
+import json
 import threading
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -71,13 +73,13 @@ def test_threshold_updates_mask_label_and_regions_of_an_uploaded_image(page: Any
     assert "plate.png, 200×100 pixels" in prediction
     assert " ms" in prediction
     assert region_rows(page) == [
-        ["1200", "20", "10", "40", "30", "0.800"],
-        ["400", "150", "60", "20", "20", "0.600"],
+        ["1", "1200", "20", "10", "40", "30", "0.800"],
+        ["2", "400", "150", "60", "20", "20", "0.600"],
     ]
     move_threshold(page, 0.7, "above 0.700")
-    assert region_rows(page) == [["1200", "20", "10", "40", "30", "0.800"]]
+    assert region_rows(page) == [["1", "1200", "20", "10", "40", "30", "0.800"]]
     move_threshold(page, 0.9, "Normal")
-    assert "No pixel reaches the threshold" in page.locator("#inspect-regions").inner_text()
+    assert "No defect" in page.locator("#inspect-regions").inner_text()
 
 
 def test_a_moved_threshold_takes_one_request_that_does_not_wait_and_returns_no_photo(page: Any, folder: Path) -> None:
@@ -130,14 +132,101 @@ def test_downloads_of_mask_and_table_match_the_threshold(page: Any, folder: Path
     assert {row["threshold"] for row in table} == {"0.7"}
 
 
-def test_another_image_can_be_selected(page: Any, folder: Path) -> None:
+def test_another_image_can_be_selected_by_thumbnail_and_by_arrow_key(page: Any, folder: Path) -> None:
     upload(page, folder / "plate.png", folder / "dark.png")
-    chooser = page.get_by_label("Image", exact=True).locator("visible=true")
-    assert chooser.input_value() == "1 · plate.png · defective"
-    chooser.click()
-    page.get_by_role("option", name="2 · dark.png · normal").click()
+    grid = page.locator("#inspect-grid")
+    assert "1 of 2 defective" in grid.inner_text()
+    grid.get_by_role("button", name="dark.png: normal 0.20").click()
     page.locator("#inspect-prediction", has_text="dark.png").wait_for()
     assert "Normal" in page.locator("#inspect-prediction").inner_text()
+    page.locator("body").click(position={"x": 1, "y": 1})
+    page.keyboard.press("ArrowLeft")
+    page.locator("#inspect-prediction", has_text="plate.png").wait_for()
+
+
+def test_defects_are_numbered_and_light_up_with_their_row(page: Any, folder: Path) -> None:
+    upload(page, folder / "plate.png")
+    boxes = page.locator("#inspect-layers .box")
+    assert [box.inner_text() for box in boxes.all()] == ["1", "2"]
+    page.locator("#inspect-regions tr[data-region='2']").hover()
+    page.locator("#inspect-layers .box.lit", has_text="2").wait_for()
+    assert boxes.first.get_attribute("class") is not None
+    assert "lit" not in str(boxes.first.get_attribute("class"))
+
+
+def test_a_held_key_shows_the_bare_photo(page: Any, folder: Path) -> None:
+    upload(page, folder / "plate.png")
+    scale = "getComputedStyle(document.querySelector('#inspect-layers .anomaly-map')).scale"
+    page.locator("body").click(position={"x": 1, "y": 1})
+    page.keyboard.down("h")
+    page.wait_for_function(f"{scale} === '0'")
+    page.keyboard.up("h")
+    page.wait_for_function(f"{scale} === '1'")
+
+
+def test_threshold_and_place_stay_when_files_are_added(page: Any, folder: Path) -> None:
+    upload(page, folder / "plate.png")
+    move_threshold(page, 0.7, "above 0.700")
+    files = page.locator("input[type=file]:visible, .tabitem:visible input[type=file]").first
+    files.set_input_files(folder / "dark.png")  # it is added to the other
+    page.locator("#inspect-grid", has_text="of 2 defective").wait_for()
+    assert "plate.png" in page.locator("#inspect-prediction").inner_text()
+    assert "above 0.700" in page.locator("#inspect-prediction").inner_text()
+
+
+def test_marks_calibrate_the_threshold_and_are_kept(page: Any, folder: Path, demo: Any) -> None:
+    upload(page, folder / "plate.png", folder / "dark.png")
+    page.get_by_role("button", name="Bad (B)").locator("visible=true").click()
+    page.locator("#inspect-grid", has_text="1 marked by you").wait_for()
+    page.locator("#inspect-grid").get_by_role("button", name="dark.png").click()
+    page.locator("#inspect-prediction", has_text="dark.png").wait_for()
+    page.locator("body").click(position={"x": 1, "y": 1})
+    page.keyboard.press("g")
+    page.locator("#inspect-grid", has_text="2 marked by you").wait_for()
+    page.get_by_role("button", name="Calibrate").locator("visible=true").click()
+    page.get_by_role("button", name="Set the threshold", exact=True).locator("visible=true").click()
+    result = page.locator("#inspect-calibration .calibration")
+    result.wait_for()
+    assert "false alarms: 0 of 1" in result.inner_text()
+    assert "1 of 2 defective" in page.locator("#inspect-grid").inner_text()
+    lines = [json.loads(line) for line in (demo.results / "corrections/log.jsonl").read_text().split("\n") if line]
+    assert [(line["name"], line["label"]) for line in lines] == [("plate.png", "bad"), ("dark.png", "good")]
+
+
+def test_a_painted_region_of_interest_holds_for_all_images(page: Any, folder: Path) -> None:
+    upload(page, folder / "plate.png", folder / "dark.png")
+    page.get_by_role("button", name="Paint: a defect").locator("visible=true").click()
+    page.get_by_role("button", name="Paint on this image").locator("visible=true").click()
+    canvas = page.locator("#inspect-painter canvas")
+    canvas.scroll_into_view_if_needed()
+    box = canvas.bounding_box()
+    # Right of both defects' left one: only the smaller defect is in the region.
+    page.mouse.move(box["x"] + 0.8 * box["width"], box["y"] + 0.6 * box["height"])
+    page.mouse.down()
+    page.mouse.move(box["x"] + 0.8 * box["width"], box["y"] + 0.85 * box["height"], steps=5)
+    page.mouse.up()
+    page.get_by_role("button", name="Use as region of interest").locator("visible=true").click()
+    page.locator("#inspect-regions caption", has_text="1 defect").wait_for()
+    assert region_rows(page)[0][2] >= "140"
+    page.get_by_role("button", name="Inspect whole images").locator("visible=true").click()
+    page.locator("#inspect-regions caption", has_text="2 defects").wait_for()
+
+
+def test_report_has_overlays_masks_and_table(page: Any, folder: Path, tmp_path: Path) -> None:
+    upload(page, folder / "plate.png", folder / "dark.png")
+    with page.expect_download() as download:
+        page.get_by_role("button", name="Report (ZIP)").locator("visible=true").click()
+    download.value.save_as(tmp_path / "inspection.zip")
+    with zipfile.ZipFile(tmp_path / "inspection.zip") as archive:
+        assert sorted(archive.namelist()) == [
+            "defects.csv",
+            "masks/0001_plate.png",
+            "masks/0002_dark.png",
+            "report.html",
+        ]
+        report = archive.read("report.html").decode()
+    assert "1 of 2 images are defective" in report
+    assert report.count("data:image/jpeg") == 2
 
 
 def test_unreadable_images_are_reported_and_the_others_are_shown(page: Any, folder: Path) -> None:
@@ -158,8 +247,7 @@ def test_broken_model_is_reported(page: Any, folder: Path) -> None:
 def test_test_images_of_the_model_serve_as_examples(page: Any) -> None:
     page.get_by_role("button", name="Use test images of this model").click()
     page.locator("#inspect-prediction .prediction").wait_for()
-    chooser = page.get_by_label("Image", exact=True).locator("visible=true")
-    assert chooser.input_value().startswith("1 · defective_00001")
+    assert "defective_00001" in page.locator("#inspect-grid [data-target]").all()[0].get_attribute("title")
 
 
 def test_images_cannot_be_uploaded_before_the_models_are_known(page: Any) -> None:

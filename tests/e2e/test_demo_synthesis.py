@@ -66,6 +66,9 @@ def test_defects_are_drawn_in_the_painted_region_and_saved_as_a_data_set(page: A
         assert not masks[:, :75].any()
         assert not masks[:, :, :100].any()
     page.get_by_role("button", name="Save folder").click()
+    page.locator("#saved-folder", has_text="results/synthetic/mine-2").wait_for()
+    page.get_by_label("Folder name").fill("mine")
+    page.get_by_role("button", name="Save folder").click()
     page.locator(".toast-body", has_text="there is a folder mine already").wait_for()
 
 

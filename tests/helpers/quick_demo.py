@@ -1,10 +1,16 @@
-"""``demo/app.py`` with a preset for training on one photo that takes seconds instead of half a minute."""
+"""``demo/app.py`` with trainings that take seconds: on one photo, and on parts in "about a minute"."""
 
 import runpy
 from pathlib import Path
 
-from anomalib_defect_plugins.demo.services.one_photo_training import TrainingSettings
-from anomalib_defect_plugins.demo.tabs import one_photo
+from anomalib_defect_plugins.cli.telemetry import disable_telemetry
 
+disable_telemetry()  # as the command does before it imports the demo
+
+from anomalib_defect_plugins.demo.services import parts_recipes  # noqa: E402
+from anomalib_defect_plugins.demo.services.one_photo_training import TrainingSettings  # noqa: E402
+from anomalib_defect_plugins.demo.tabs import one_photo  # noqa: E402
+
+parts_recipes._content()["budgets"][parts_recipes.budget_names()[0]] |= {"image_size": 64, "iterations": 4}
 one_photo.PRESETS[next(iter(one_photo.PRESETS))] = TrainingSettings(96, 4, 15)
 runpy.run_path(str(Path(__file__).parents[2] / "demo/app.py"), run_name="__main__")

@@ -40,4 +40,14 @@ element.addEventListener("click", (event) => {
   const button = event.target.closest("[data-fill]");
   if (button) fill(button.dataset.fill === "all");
 });
-watch("photo", () => fill(false));
+// An earlier painting of the image, if there is one, is continued.
+watch("photo", () => {
+  fill(false);
+  if (!props.start) return;
+  const earlier = new Image();
+  earlier.onload = () => {
+    context.drawImage(earlier, 0, 0);
+    props.value = props.start;
+  };
+  earlier.src = props.start;
+});

@@ -7,7 +7,7 @@ import re
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
-from anomalib_defect_plugins.core.image_limits import MAX_BYTES, MAX_FILES
+from anomalib_defect_plugins.core.image_limits import MAX_BYTES
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
@@ -26,7 +26,7 @@ UPLOAD_PATH = "/gradio_api/upload"
 MAX_REQUEST_BYTES = 8 * 2**20
 """Maximum length of a request other than an upload."""
 
-MAX_UPLOAD_BYTES = MAX_FILES * MAX_BYTES
+MAX_UPLOAD_BYTES = 24 * MAX_BYTES
 """Maximum length of an upload."""
 
 HEADERS = {

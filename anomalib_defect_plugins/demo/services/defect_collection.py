@@ -1,6 +1,7 @@
 """The synthetic defects of one user, and the folder that they are saved to for training."""
 
 import io
+import itertools
 import re
 import shutil
 from dataclasses import dataclass, field
@@ -131,6 +132,18 @@ class DefectCollection:
         row |= {"image": name, "mask": f"{MASKS}/{name}"}
         row["normal"] = folder.add_normal(f"{defect.normal:05}.png", _to_tensor(normal))
         folder.add(row, {name: _to_tensor(defect.image), f"{MASKS}/{name}": _to_tensor(defect.mask)})
+
+
+def next_name(folder: Path, name: str) -> str:
+    """Return the first name among ``name``, ``name-2``, ``name-3`` and so on that is not in a folder."""
+    stem, _, number = name.rpartition("-")
+    first = int(number) if stem and number.isdigit() else 1
+    stem = stem if first > 1 else name
+    for count in itertools.count(first):
+        candidate = stem if count == 1 else f"{stem}-{count}"
+        if not (folder / candidate).exists():
+            break
+    return candidate
 
 
 def zip_folder(folder: Path, token: str) -> str:

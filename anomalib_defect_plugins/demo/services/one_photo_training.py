@@ -24,7 +24,7 @@ from anomalib_defect_plugins.core.supervision import Supervision
 from anomalib_defect_plugins.data import DefectFolder
 from anomalib_defect_plugins.data.dataclasses import GOOD
 from anomalib_defect_plugins.demo.services.uploads import Photo
-from anomalib_defect_plugins.inference.run_model import LoadedModel, Thresholds, TorchModel
+from anomalib_defect_plugins.inference.run_model import CHECKPOINT, LoadedModel, Thresholds, TorchModel
 from anomalib_defect_plugins.models.components.defect_model import DefectModel
 from anomalib_defect_plugins.plugins.bridge import registered
 from anomalib_defect_plugins.plugins.manager import Kind
@@ -117,6 +117,8 @@ class Training:
         name: Name of the photo.
         model_name: Name of the model.
         model: The trained model; ``None`` until it is trained.
+        checkpoint: Its checkpoint, which is deleted with the training; ``None`` until it is trained.
+        arguments: Arguments of the model.
         sizes: Size of each scale.
 
     Raises:
@@ -128,6 +130,7 @@ class Training:
         self.model: LoadedModel | None = None
         net = _create_model(photo.pixels, settings)
         self.model_name = type(net).__name__
+        self.arguments = _arguments(photo.pixels, settings)
         self.sizes = list(cast(Sequence[Size], net.model.sizes))
         self._data: tuple[DefectModel, npt.NDArray[np.uint8]] | None = (net, photo.pixels)
         self._iterations = settings.iterations
@@ -135,6 +138,8 @@ class Training:
         self._previews = [_preview(photo.pixels, size) for size in self.sizes]
         self._state, self._error = "waiting", ""
         self._started = self._ended = 0.0
+        self.checkpoint: Path | None = None
+        self._folder = tempfile.TemporaryDirectory(prefix="anomalib-defects-model-")
         self._stop = threading.Event()
         self._lock = threading.Lock()
 
@@ -198,6 +203,8 @@ class Training:
             callbacks: list[Callback] = [_ReportProgress(self)]
             trainer = Trainer(default_root_dir=folder, callbacks=callbacks, **TRAINER, **net.trainer_arguments)
             trainer.fit(net, datamodule=data)
+            self.checkpoint = Path(self._folder.name, CHECKPOINT)
+            trainer.save_checkpoint(self.checkpoint, weights_only=True)
         net.trainer = None  # it refers to data and losses
         return TorchModel(net.cpu().eval().requires_grad_(False), Thresholds(0.5, 0.5))
 
@@ -281,19 +288,21 @@ def _create_model(pixels: npt.NDArray[np.uint8], settings: TrainingSettings) -> 
         msg = "the photo is of one tone, so there is nothing to learn from it; use one that shows the surface"
         raise InvalidInputError(msg)
     create: Callable[..., DefectModel] = one_shot_model()
-    height, width, _ = pixels.shape
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        net = create(
-            image_size=model_size(height, width, settings.side),
-            num_scales=settings.scales,
-            iterations_per_scale=settings.iterations,
-            threshold="reference",
-            evaluator=False,
-            visualizer=False,
-        )
+        net = create(**_arguments(pixels, settings), evaluator=False, visualizer=False)
     net.seed.fill_(0)  # equal photos result in equal models
     return net
+
+
+def _arguments(pixels: npt.NDArray[np.uint8], settings: TrainingSettings) -> dict[str, Any]:
+    height, width, _ = pixels.shape
+    return {
+        "image_size": model_size(height, width, settings.side),
+        "num_scales": settings.scales,
+        "iterations_per_scale": settings.iterations,
+        "threshold": "reference",
+    }
 
 
 def model_size(height: int, width: int, side: int) -> Size:

@@ -14,8 +14,11 @@ from anomalib_defect_plugins.core import tiff
 from anomalib_defect_plugins.core.errors import InvalidInputError, MissingDataError
 from anomalib_defect_plugins.core.image_files import UNREAD_SUFFIXES
 from anomalib_defect_plugins.core.image_io import Size, read_image, read_size
-from anomalib_defect_plugins.core.image_limits import FORMATS, MAX_BYTES, MAX_FILES, MAX_PIXELS
+from anomalib_defect_plugins.core.image_limits import FORMATS, MAX_BYTES, MAX_PIXELS
 from anomalib_defect_plugins.core.mask_io import marks_of
+
+MAX_IMAGES = 400
+"""Maximum number of images per upload."""
 
 MIN_SIDE = 32
 """Minimum shorter side of an image in pixels."""
@@ -73,6 +76,18 @@ def read_upload(path: str | Path) -> Photo:
     return Photo(path.name, (255 * values.transpose(1, 2, 0)).round().astype(np.uint8), (height, width))
 
 
+def check_upload(path: str | Path) -> None:
+    """Check bytes, format and size of an uploaded image by its header.
+
+    Raises:
+        MissingDataError: If the file does not exist.
+        InvalidInputError: If it is too large, not an image, or its suffix is that of another format.
+    """
+    path = Path(path)
+    _check_file(path)
+    _check_header(path)
+
+
 def encode_png(pixels: npt.NDArray[np.uint8]) -> bytes:
     """Encode an image, shape (H, W, 3) or (H, W), uint8, as PNG."""
     buffer = io.BytesIO()
@@ -106,10 +121,10 @@ def check_count(paths: Sequence[str]) -> None:
     """Check the number of images.
 
     Raises:
-        InvalidInputError: If there are more than ``MAX_FILES``.
+        InvalidInputError: If there are more than ``MAX_IMAGES``.
     """
-    if len(paths) > MAX_FILES:
-        msg = f"{len(paths)} images are too many at a time; choose {MAX_FILES} at most ('anomalib-defects inspect' "
+    if len(paths) > MAX_IMAGES:
+        msg = f"{len(paths)} images are too many at a time; choose {MAX_IMAGES} at most ('anomalib-defects inspect' "
         raise InvalidInputError(msg + "takes folders of any size)")
 
 

@@ -1,6 +1,7 @@
 """The Inspect tab: runs a trained model of the results on uploaded images."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import gradio as gr
@@ -10,28 +11,28 @@ import numpy.typing as npt
 from anomalib_defect_plugins.core.errors import InvalidInputError
 from anomalib_defect_plugins.demo.components.anomaly_viewer import AnomalyViewer
 from anomalib_defect_plugins.demo.components.listeners import QUEUED, UNQUEUED, Updates
-from anomalib_defect_plugins.demo.components.served_files import serve_file
+from anomalib_defect_plugins.demo.components.served_files import download_file, serve_file
+from anomalib_defect_plugins.demo.resources import asset
+from anomalib_defect_plugins.demo.services.corrections import CorrectionLog
+from anomalib_defect_plugins.demo.services.example_model import KEY, example_images, example_title, load_example
 from anomalib_defect_plugins.demo.services.results_store import ResultsStore
+from anomalib_defect_plugins.demo.services.take_away import pack_model
 from anomalib_defect_plugins.demo.services.uploads import encode_png
 from anomalib_defect_plugins.demo.user_errors import show_user_errors
 
 EXAMPLES_PER_LABEL = 3
 """Maximum number of example images per label."""
 
-NO_MODEL = (
-    "<p>There are no trained models in the results yet. Run the built-in benchmark on the Results tab or "
-    "<code>anomalib-defects benchmark</code>, or train a model on the One photo tab.</p>"
-)
 
-
-def add_tab(store: ResultsStore, tab: gr.Tab) -> None:
+def add_tab(store: ResultsStore, tab: gr.Tab, user: gr.BrowserState) -> None:
     """Add the contents of the tab.
 
     Args:
         store: Store of the results.
         tab: The tab.
+        user: Token of the user.
     """
-    InspectTab(store, tab)
+    InspectTab(store, tab, user)
 
 
 class InspectTab:
@@ -40,11 +41,11 @@ class InspectTab:
     Args:
         store: Store of the results.
         tab: The tab; selecting it updates the list of models.
+        user: Token of the user.
     """
 
-    def __init__(self, store: ResultsStore, tab: gr.Tab) -> None:
+    def __init__(self, store: ResultsStore, tab: gr.Tab, user: gr.BrowserState) -> None:
         self.store = store
-        self.no_model = gr.HTML(NO_MODEL, visible=False, apply_default_css=False)
         # Hidden until the models are known, so that no image is uploaded without a model.
         self.model = gr.Dropdown([], label="Trained model", visible=False)
         with gr.Row(equal_height=False, visible=False) as self.body:
@@ -53,15 +54,22 @@ class InspectTab:
                     file_count="multiple", file_types=["image"], label="Images to inspect", height=220
                 )
                 examples = gr.Button("Use test images of this model", size="sm")
+                download = gr.Button("Download this model (ZIP)", size="sm")
+                file = gr.HTML(html_template="<span></span>", js_on_load=asset("download.js"), apply_default_css=False)
             with gr.Column(scale=8, min_width=300):
-                self.viewer = AnomalyViewer("inspect")
-        tab.select(self.open, self.model, [self.no_model, self.body, self.model], **UNQUEUED)
+                self.viewer = AnomalyViewer("inspect", CorrectionLog(store.root), user)
+        opened = [self.body, self.model]
+        tab.select(self.open, self.model, opened, **UNQUEUED)
+        gr.on(None, self.open, self.model, opened, **UNQUEUED).then(
+            self.load_first_examples, self.model, self.photos, **UNQUEUED
+        )
         self.model.focus(self.refresh_models, None, self.model, **UNQUEUED)
+        download.click(self.download_model, self.model, file, **QUEUED)
         examples.click(self.load_examples, self.model, self.photos, **QUEUED)
         gr.on(
             [self.photos.change, self.model.input],
             self.predict,
-            [self.photos, self.model],
+            [self.photos, self.model, *self.viewer.kept],
             self.viewer.outputs,
             api_visibility="private",
             show_progress_on=[self.viewer.placeholder, self.viewer.prediction],
@@ -73,7 +81,8 @@ class InspectTab:
     def _choices(self) -> list[tuple[str, str]]:
         runs = [run for run in self.store.runs() if run.has_model]
         several = len({run.benchmark for run in runs}) > 1
-        return [(f"{run.title} · {run.benchmark}" if several else run.title, run.key) for run in runs]
+        own = [(f"{run.title} · {run.benchmark}" if several else run.title, run.key) for run in runs]
+        return [*own, (example_title(), KEY)]
 
     def open(self, selected: str | None) -> Updates:
         """Update the list of models when the tab is selected; the current selection is kept."""
@@ -81,19 +90,24 @@ class InspectTab:
         keys = [key for _, key in choices]
         value = selected if selected in keys else next(iter(keys), None)
         return {
-            self.no_model: gr.update(visible=not choices),
-            self.body: gr.update(visible=bool(choices)),
-            self.model: gr.update(choices=choices, value=value, visible=bool(choices)),
+            self.body: gr.update(visible=True),
+            self.model: gr.update(choices=choices, value=value, visible=True),
         }
 
     def refresh_models(self) -> Any:
         """Update the list of models; the current selection is kept."""
         return gr.update(choices=self._choices())
 
+    def load_first_examples(self, key: str | None) -> Any:
+        """Show the images of the example model if there is no other, so that a new user sees a heat map at once."""
+        return _example_files() if key == KEY else gr.skip()
+
     @show_user_errors
     def load_examples(self, key: str | None) -> list[str]:
         """Return some defective and some normal test images of the model's run."""
         key = _require_model(key)
+        if key == KEY:
+            return _example_files()
         images = self.store.images(key)
         paths = []
         for label, name in ((True, "defective"), (False, "normal")):
@@ -103,12 +117,29 @@ class InspectTab:
         return paths
 
     @show_user_errors
-    def predict(self, paths: Sequence[str] | None, key: str | None) -> Updates:
+    def download_model(self, key: str | None) -> dict[str, str]:
+        """Return the files of the selected model."""
+        key = _require_model(key)
+        if key == KEY:
+            msg = "the example model is a part of this package; train one of your own to take away"
+            raise InvalidInputError(msg)
+        return download_file(pack_model(self.store.run(key).record))
+
+    @show_user_errors
+    def predict(self, paths: Sequence[str] | None, key: str | None, *kept: Any) -> Iterator[Updates]:
         """Run the selected model on images; images that fail are reported one by one."""
         if not paths:
-            return self.viewer.hide()
+            yield self.viewer.hide()
+            return
         key = _require_model(key)
-        return self.viewer.predict(self.store.model(key), self.store.run(key).title, paths)
+        model, title = (
+            (load_example(), example_title()) if key == KEY else (self.store.model(key), self.store.run(key).title)
+        )
+        yield from self.viewer.predict(model, title, paths, *kept)
+
+
+def _example_files() -> list[str]:
+    return [serve_file(Path(path).name, Path(path).read_bytes()) for path in example_images()]
 
 
 def _require_model(key: str | None) -> str:

@@ -1,6 +1,7 @@
 """The One photo tab: trains a model on one photo of a surface and inspects other photos with it."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import gradio as gr
 from PIL import Image
@@ -11,6 +12,8 @@ from anomalib_defect_plugins.demo.components.anomaly_viewer import AnomalyViewer
 from anomalib_defect_plugins.demo.components.listeners import QUEUED, STATE_TTL_S, UNQUEUED, Updates
 from anomalib_defect_plugins.demo.components.served_files import serve_file
 from anomalib_defect_plugins.demo.resources import asset, render_template
+from anomalib_defect_plugins.demo.services.corrections import CorrectionLog
+from anomalib_defect_plugins.demo.services.durations import minutes
 from anomalib_defect_plugins.demo.services.example_images import brick, defective_brick
 from anomalib_defect_plugins.demo.services.one_photo_training import (
     Training,
@@ -20,18 +23,19 @@ from anomalib_defect_plugins.demo.services.one_photo_training import (
 )
 from anomalib_defect_plugins.demo.services.predictions import jpeg_uri
 from anomalib_defect_plugins.demo.services.results_store import ResultsStore
+from anomalib_defect_plugins.demo.services.take_away import keep_model
 from anomalib_defect_plugins.demo.services.uploads import encode_png, read_upload
 from anomalib_defect_plugins.demo.user_errors import show_user_errors
 
 PRESETS = {
-    "Quick (128 pixels, about 20 seconds)": TrainingSettings(128, 4, 60),
-    "Standard (256 pixels, 2 to 3 minutes)": TrainingSettings(256, 7, 100),
+    "Quick (128 pixels, about a minute)": TrainingSettings(128, 4, 60),
+    "Standard (256 pixels, 3 to 6 minutes)": TrainingSettings(256, 7, 100),
 }
 """Training settings to choose from; the last is the default."""
 
 THRESHOLD_HINT = (
-    "<p>The training photo scores lower than any other photo. Raise the threshold until defect-free photos are "
-    "predicted normal.</p>"
+    "<p>The threshold comes from enlarged, mirrored and rotated views of the photo. Calibrate it with a few photos of "
+    "good parts as soon as there are some.</p>"
 )
 
 POLL_INTERVAL_S = 0.5
@@ -47,25 +51,31 @@ TITLES = {
 """Title of each state of a training."""
 
 
-def add_tab(store: ResultsStore, tab: gr.Tab) -> None:
+def add_tab(store: ResultsStore, tab: gr.Tab, user: gr.BrowserState) -> None:
     """Add the contents of the tab.
 
     Args:
-        store: Store of the results; unused.
+        store: Store of the results, which a kept model becomes a part of.
         tab: The tab; unused.
+        user: Token of the user.
     """
-    del store, tab
-    OnePhotoTab()
+    del tab
+    OnePhotoTab(store, user)
 
 
 class OnePhotoTab:
     """Contents of the tab.
 
+    Args:
+        store: Store of the results.
+        user: Token of the user.
+
     Attributes:
         queue: The trainings of all users.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, store: ResultsStore, user: gr.BrowserState) -> None:
+        self.store = store
         self.queue = TrainingQueue()
         self.training = gr.State(None, time_to_live=STATE_TTL_S, delete_callback=_stop)
         with gr.Row(equal_height=False):
@@ -91,8 +101,11 @@ class OnePhotoTab:
                     file_count="multiple", file_types=["image"], label="Photos to inspect", height=220
                 )
                 defective_examples = gr.Button("Use example photos with defects", size="sm")
+                self.name = gr.Textbox("one-photo", label="Name of the model", max_length=40)
+                keep = gr.Button("Keep this model", size="sm")
+                self.kept = gr.HTML(apply_default_css=False, js_on_load=None, elem_id="kept-model")
             with gr.Column(scale=8, min_width=300):
-                self.viewer = AnomalyViewer("photo")
+                self.viewer = AnomalyViewer("photo", CorrectionLog(store.root), user)
         self.timer = gr.Timer(POLL_INTERVAL_S, active=False)
         self.outputs = [
             *(self.training, self.progress, self.train_button, self.stop_button),
@@ -100,6 +113,7 @@ class OnePhotoTab:
         ]
         example.click(self.load_example, None, photo, **QUEUED)
         defective_examples.click(self.load_defective_examples, None, self.photos, **QUEUED)
+        keep.click(self.keep, [self.training, self.name], self.kept, **QUEUED)
         self._connect(photo, preset)
 
     def _connect(self, photo: gr.File, preset: gr.Radio) -> None:
@@ -109,7 +123,7 @@ class OnePhotoTab:
         self.timer.tick(self.poll, self.training, self.outputs, **UNQUEUED)
         self.photos.change(
             self.predict,
-            [self.photos, self.training],
+            [self.photos, self.training, *self.viewer.kept],
             self.viewer.outputs,
             api_visibility="private",
             show_progress_on=[self.viewer.placeholder, self.viewer.prediction],
@@ -156,14 +170,25 @@ class OnePhotoTab:
         }
 
     @show_user_errors
-    def predict(self, paths: Sequence[str] | None, training: Training | None) -> Updates:
+    def predict(self, paths: Sequence[str] | None, training: Training | None, *kept: Any) -> Iterator[Updates]:
         """Run the trained model on photos."""
         if not paths:
-            return self.viewer.hide()
+            yield self.viewer.hide()
+            return
         if training is None or training.model is None:
             msg = "the trained model is no longer available; train again"
             raise InvalidInputError(msg)
-        return self.viewer.predict(training.model, f"{training.model_name} on {training.name}", paths)
+        yield from self.viewer.predict(training.model, f"{training.model_name} on {training.name}", paths, *kept)
+
+    @show_user_errors
+    def keep(self, training: Training | None, name: str) -> str:
+        """Keep the trained model as a run of the results, where the Inspect tab finds it."""
+        if training is None or training.checkpoint is None:
+            msg = "the trained model is no longer available; train again"
+            raise InvalidInputError(msg)
+        arguments = (training.model_name, training.arguments, training.name)
+        folder = keep_model(self.store.root, name, training.checkpoint, *arguments)
+        return f"<p role='status'>Kept in the results as {folder.name}; select it on the tab Inspect.</p>"
 
     def load_example(self) -> str:
         """Return the example photo."""
@@ -203,11 +228,7 @@ def _details(progress: TrainingProgress, ahead: int) -> str:
         return f"{ahead} {'training' if ahead == 1 else 'trainings'} ahead in the queue"
     if progress.state == "failed":
         return progress.error
-    elapsed = f"{progress.done} of {len(progress.sizes)} scales, {_minutes(progress.seconds)}"
+    elapsed = f"{progress.done} of {len(progress.sizes)} scales, {minutes(progress.seconds)}"
     if progress.state == "running" and progress.share > 0.02:
-        return f"{elapsed}, about {_minutes(progress.seconds * (1 / progress.share - 1))} left"
+        return f"{elapsed}, about {minutes(progress.seconds * (1 / progress.share - 1))} left"
     return elapsed
-
-
-def _minutes(seconds: float) -> str:
-    return f"{seconds // 60:.0f}:{seconds % 60:02.0f} min"

@@ -50,38 +50,42 @@ POLL_INTERVAL_S = 1.0
 """Interval at which the progress of a benchmark is shown."""
 
 
-def add_tab(store: ResultsStore, tab: gr.Tab) -> None:
+def add_tab(store: ResultsStore, tab: gr.Tab, user: gr.BrowserState) -> None:
     """Add the contents of the tab.
 
     Args:
         store: Store of the results.
-        tab: The tab; unused, since this is the first one, which is open from the start.
+        tab: The tab; unused, since it is filled from the start.
+        user: Token of the user.
     """
     del tab
-    benchmark = BuiltInBenchmark(BenchmarkProcess(store.root / "embedded"))
+    benchmark = BuiltInBenchmark(BenchmarkProcess(store.root / "embedded"), user)
     with gr.Column(visible=False) as body:
         figures, comparison = BenchmarkFigures(store), RunComparison(store)
     known_runs = gr.State(0)
     outputs = [known_runs, body, *benchmark.outputs, *figures.outputs, *comparison.outputs]
     options = {**UNQUEUED, "outputs": outputs}
 
-    def open_tab() -> Updates:
+    def open_tab(token: str) -> Updates:
         """Fill the tab for a new user."""
         count = len(store.runs())
         filled = {**figures.open(), **comparison.open()} if count else {}
-        return {known_runs: count, body: gr.update(visible=count > 0), **benchmark.show_progress(count), **filled}
+        progress = benchmark.show_progress(count, token)
+        return {known_runs: count, body: gr.update(visible=count > 0), **progress, **filled}
 
-    def poll(known: int, *selected: Any) -> Updates:
+    def poll(known: int, token: str, data: str | None, *selected: Any) -> Updates:
         """Show the progress of the benchmark; its first results fill the tab, later ones extend the choices."""
         count = len(store.runs())
         if count and not known:
-            return {**open_tab(), **comparison.show_initial()}
-        refreshed = {**figures.refresh(*selected), **comparison.refresh()} if count != known else {}
-        return {known_runs: count, **benchmark.show_progress(count), **refreshed}
+            return {**open_tab(token), **comparison.show_initial()}
+        if not count:
+            return {known_runs: 0, body: gr.update(visible=False), **benchmark.show_progress(0, token)}
+        refreshed = {**figures.refresh(*selected), **comparison.refresh(data)} if count != known else {}
+        return {known_runs: count, **benchmark.show_progress(count, token), **refreshed}
 
     # The images are loaded after the table, so that the page appears early.
-    gr.on(None, open_tab, **options).then(comparison.show_first, **comparison.show_options)
-    benchmark.timer.tick(poll, [known_runs, *figures.selected], **options)
+    gr.on(None, open_tab, user, **options).then(comparison.show_first, **comparison.show_options)
+    benchmark.timer.tick(poll, [known_runs, user, comparison.data, *figures.selected], **options)
 
 
 class BuiltInBenchmark:
@@ -89,9 +93,10 @@ class BuiltInBenchmark:
 
     Args:
         process: The benchmark process.
+        user: Token of the user.
     """
 
-    def __init__(self, process: BenchmarkProcess) -> None:
+    def __init__(self, process: BenchmarkProcess, user: gr.BrowserState) -> None:
         self.process = process
         with gr.Column(visible=False, elem_classes="benchmark-progress") as self.body:
             self.progress = gr.HTML(apply_default_css=False)
@@ -100,33 +105,36 @@ class BuiltInBenchmark:
                 self.stop_button = gr.Button("Stop", variant="stop", scale=0, min_width=120)
         self.timer = gr.Timer(POLL_INTERVAL_S, active=False)
         self.outputs = [self.body, self.progress, self.start_button, self.stop_button, self.timer]
-        self.start_button.click(self.start, None, self.outputs, **UNQUEUED)
-        self.stop_button.click(self.stop, None, self.outputs, **UNQUEUED)
+        self.start_button.click(self.start, user, self.outputs, **UNQUEUED)
+        self.stop_button.click(self.stop, user, self.outputs, **UNQUEUED)
 
-    def start(self) -> Updates:
+    def start(self, token: str) -> Updates:
         """Start the benchmark, or continue it with the missing runs."""
-        self.process.start()
-        return self.show_progress(0)
+        self.process.start(token)
+        return self.show_progress(0, token)
 
-    def stop(self) -> Updates:
-        """Stop the benchmark; finished runs are kept."""
-        self.process.stop()
-        return self.show_progress(0)
+    def stop(self, token: str) -> Updates:
+        """Stop the benchmark if it is the user's own; finished runs are kept."""
+        if token == self.process.progress().owner:
+            self.process.stop()
+        return self.show_progress(0, token)
 
-    def show_progress(self, count: int) -> Updates:
+    def show_progress(self, count: int, token: str) -> Updates:
         """Show the progress of the benchmark.
 
         Args:
+            token: Token of the user; only who has started the benchmark can stop it.
             count: Number of runs in the results; with some, the controls are hidden unless the benchmark is active.
         """
         progress = self.process.progress()
         running = progress.state in {"running", "stopping"}
+        is_stoppable = running and token == progress.owner
         folder = self.process.out.parent.name
         return {
             self.body: gr.update(visible=not count or progress.state not in {"idle", "done"}),
             self.progress: render_template("benchmark_progress.html", progress=progress, folder=folder),
             self.start_button: gr.update(visible=not running),
-            self.stop_button: gr.update(visible=running, interactive=progress.state == "running"),
+            self.stop_button: gr.update(visible=is_stoppable, interactive=progress.state == "running"),
             self.timer: gr.update(active=running),
         }
 
@@ -228,7 +236,7 @@ class RunComparison:
             errors_of = gr.Radio(
                 [(label, key) for key, label in ERROR_SOURCES.items()], value="either", label="Errors of"
             )
-        script = asset("run_comparison.js")
+        script = asset("navigation.js")
         self.image = gr.HTML(js_on_load=script, apply_default_css=False, elem_id="run-comparison")
         self.outputs = [self.data, self.a, self.b, self.image]
         inputs = [self.a, self.b, show, errors_of]
@@ -245,9 +253,10 @@ class RunComparison:
         data = self._data()
         return {self.data: gr.update(choices=data, value=data[0]), **self.select_data(data[0])}
 
-    def refresh(self) -> Updates:
-        """Add new data to the choices; the current selection is kept."""
-        return {self.data: gr.update(choices=self._data())}
+    def refresh(self, data: str | None) -> Updates:
+        """Add new data and runs to the choices; the current selection is kept."""
+        runs = gr.update(choices=self._labels(self._runs(data)) if data else [])
+        return {self.data: gr.update(choices=self._data()), self.a: runs, self.b: runs}
 
     def _data(self) -> list[str]:
         return list(dict.fromkeys(run.data for run in self.store.runs()))
@@ -263,10 +272,14 @@ class RunComparison:
     def select_data(self, data: str) -> Updates:
         """Select two runs on a data set."""
         runs = self._runs(data)
-        several = len({run.benchmark for run in runs}) > 1
-        choices = [(_label(run, several), run.key) for run in runs]
+        choices = self._labels(runs)
         a, b = _default_pair(runs)
         return {self.a: gr.update(choices=choices, value=a), self.b: gr.update(choices=choices, value=b)}
+
+    @staticmethod
+    def _labels(runs: Sequence[RunInfo]) -> list[tuple[str, str]]:
+        several = len({run.benchmark for run in runs}) > 1
+        return [(_label(run, several), run.key) for run in runs]
 
     @render_user_errors
     def show_first(self, a: str | None, b: str | None, show: str, errors_of: str) -> str:

@@ -12,17 +12,19 @@ from PIL import Image
 from anomalib_defect_plugins.core.errors import InvalidInputError, UserError
 from anomalib_defect_plugins.core.regions import ring
 from anomalib_defect_plugins.demo.components.listeners import QUEUED, STATE_TTL_S, UNQUEUED, Updates
+from anomalib_defect_plugins.demo.components.mask_painter import mask_painter
 from anomalib_defect_plugins.demo.components.served_files import serve_file
 from anomalib_defect_plugins.demo.resources import asset, render_template
 from anomalib_defect_plugins.demo.services.defect_collection import (
     SYNTHETIC_FOLDER,
     CollectedDefect,
     DefectCollection,
+    next_name,
     zip_folder,
 )
 from anomalib_defect_plugins.demo.services.defect_sources import DefectSources
 from anomalib_defect_plugins.demo.services.example_images import brick
-from anomalib_defect_plugins.demo.services.predictions import EMPTY_URI, OUTLINE_COLOUR, jpeg_uri, shrink
+from anomalib_defect_plugins.demo.services.predictions import OUTLINE_COLOUR, jpeg_uri, shrink
 from anomalib_defect_plugins.demo.services.results_store import ResultsStore
 from anomalib_defect_plugins.demo.services.uploads import encode_png, read_painted_region, read_upload
 from anomalib_defect_plugins.demo.user_errors import show_user_errors
@@ -42,13 +44,15 @@ NormalImage = tuple[str, npt.NDArray[np.uint8]]
 """Name and pixels, shape (H, W, 3)."""
 
 
-def add_tab(store: ResultsStore, tab: gr.Tab) -> None:
+def add_tab(store: ResultsStore, tab: gr.Tab, user: gr.BrowserState) -> None:
     """Add the contents of the tab.
 
     Args:
         store: Store of the results; it provides trained sources, and defects are saved below its folder.
         tab: The tab.
+        user: Token of the user; unused.
     """
+    del user
     SynthesizeTab(store, tab)
 
 
@@ -96,7 +100,7 @@ class SynthesizeTab:
         style = asset("placeholder.css")
         self.placeholder = gr.HTML(PLACEHOLDER, css_template=style, js_on_load=None, apply_default_css=False)
         with gr.Column(visible=False) as self.canvas_column:
-            self.canvas = _mask_painter()
+            self.canvas = mask_painter("mask-painter")
 
     def _add_gallery(self) -> None:
         self.gallery = gr.HTML(
@@ -107,13 +111,13 @@ class SynthesizeTab:
             elem_id="synthetic-images",
         )
         with gr.Row(elem_classes="buttons", visible=False) as self.save_row:
-            name = gr.Textbox("painted", label="Folder name", max_length=60, scale=3, min_width=160)
+            self.name = gr.Textbox("painted", label="Folder name", max_length=60, scale=3, min_width=160)
             save = gr.Button("Save folder", min_width=140)
             clear = gr.Button("Start over", min_width=120)
         self.saved = gr.HTML(apply_default_css=False, js_on_load=None, elem_id="saved-folder")
         self.zip = gr.DownloadButton("Download as ZIP", visible=False)
         self.outputs = [self.collection, self.gallery, self.save_row, self.saved, self.zip]
-        save.click(self.save, [self.collection, name], [self.saved, self.zip], api_visibility="private")
+        save.click(self.save, [self.collection, self.name], [self.saved, self.zip, self.name], api_visibility="private")
         clear.click(self.clear, None, self.outputs, **UNQUEUED)
 
     def _connect(self, tab: gr.Tab, photo: gr.File, example: gr.Button) -> None:
@@ -205,25 +209,13 @@ class SynthesizeTab:
         folder = collection.save(self.store.root, name)
         relative = f"{self.store.root.name}/{SYNTHETIC_FOLDER}/{folder.name}"
         text = render_template("saved_folder.html", folder=relative, count=len(collection.defects))
-        return {self.saved: text, self.zip: gr.update(visible=True, value=zip_folder(folder, secrets.token_hex(16)))}
+        archive = zip_folder(folder, secrets.token_hex(16))
+        free = next_name(folder.parent, folder.name)
+        return {self.saved: text, self.zip: gr.update(visible=True, value=archive), self.name: free}
 
     def clear(self) -> Updates:
         """Clear the collection; saved folders are kept."""
         return self._show(None)
-
-
-def _mask_painter() -> gr.HTML:
-    return gr.HTML(
-        "",
-        html_template=asset("mask_painter.html"),
-        css_template=asset("mask_painter.css"),
-        js_on_load=asset("mask_painter.js"),
-        apply_default_css=False,
-        elem_id="mask-painter",
-        photo=EMPTY_URI,
-        width=1,
-        height=1,
-    )
 
 
 def _render_gallery(collection: DefectCollection | None) -> str:

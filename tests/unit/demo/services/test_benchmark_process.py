@@ -36,12 +36,12 @@ def _path(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(folders))
 
 
-def test_the_embedded_results_have_the_methods_of_the_smoke_benchmark() -> None:
+def test_the_embedded_results_have_the_methods_of_the_smoke_benchmark_that_learn_within_a_minute() -> None:
     made, smoke = (read_benchmark(path) for path in (CONFIGURATION, SMOKE))
-    assert {(run.model.name, run.supervision.name, run.data.name) for run in made.runs} == {
+    assert {(run.model.name, run.supervision.name, run.data.name) for run in made.runs} < {
         (run.model.name, run.supervision.name, run.data.name) for run in smoke.runs
     }
-    assert len(BenchmarkProcess(Path("nowhere")).progress().names) == len(made.runs) == 7
+    assert len(BenchmarkProcess(Path("nowhere")).progress().names) == len(made.runs) == 4
 
 
 def test_before_the_start_there_is_no_process_and_nothing_is_written(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -12,6 +13,7 @@ pytest.importorskip("gradio", reason="gradio is not installed")
 import gradio as gr
 
 from anomalib_defect_plugins.core.errors import InvalidInputError
+from anomalib_defect_plugins.demo.services.durations import minutes
 from anomalib_defect_plugins.demo.services.example_images import brick, defective_brick
 from anomalib_defect_plugins.demo.services.one_photo_training import (
     MAX_WAITING,
@@ -20,6 +22,7 @@ from anomalib_defect_plugins.demo.services.one_photo_training import (
     TrainingSettings,
     model_size,
 )
+from anomalib_defect_plugins.demo.services.results_store import ResultsStore
 from anomalib_defect_plugins.demo.services.uploads import Photo
 from anomalib_defect_plugins.demo.tabs.one_photo import PRESETS, OnePhotoTab
 
@@ -147,12 +150,21 @@ def test_the_default_preset_is_the_last_one_and_the_examples_have_its_size() -> 
     assert all((pixels != normal).any() for pixels in examples.values())
 
 
-def test_the_tab_reports_missing_input() -> None:
+def test_the_tab_reports_missing_input(tmp_path: Path) -> None:
     with gr.Blocks():
-        tab = OnePhotoTab()
+        tab = OnePhotoTab(ResultsStore(tmp_path), gr.BrowserState(""))
     with pytest.raises(gr.Error, match="there is no photo yet"):
         tab.start(None, next(iter(PRESETS)), None)
     with pytest.raises(gr.Error, match="training preset is 'x'"):
         tab.start("photo.png", "x", None)
     with pytest.raises(gr.Error, match="train again"):
-        tab.predict(["photo.png"], None)
+        next(tab.predict(["photo.png"], None))
+
+
+def test_durations_are_rounded_to_whole_seconds() -> None:
+    assert [minutes(seconds) for seconds in (0.4, 59.7, 119.6, 3600)] == [
+        "0:00 min",
+        "1:00 min",
+        "2:00 min",
+        "60:00 min",
+    ]

@@ -3,7 +3,7 @@
 const REQUEST_TIMEOUT_MS = 5000;
 let filters, position;
 let requestedAt = -REQUEST_TIMEOUT_MS;
-const comparison = () => element.querySelector(".comparison");
+const comparison = () => element.querySelector("[data-count]");
 const request = () => {
   requestedAt = performance.now();
   trigger("navigate", { position });

@@ -1,0 +1,96 @@
+"""Retraining: which images are merged, and which candidate is promoted."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from anomalib_defect_plugins.benchmark import retraining
+from anomalib_defect_plugins.benchmark.retraining import FrozenErrors, merge, retrain
+from anomalib_defect_plugins.core.errors import InvalidInputError, MissingDataError
+
+
+def image(path: Path, seed: int) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.random.default_rng(seed).integers(0, 256, (8, 8, 3), np.uint8)).save(path)
+    return path
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*.png"))
+
+
+@pytest.fixture
+def folders(tmp_path: Path) -> tuple[Path, Path]:
+    """Data with a good image 1 and a scratched one 2; corrections that call 1 defective, with a mask, and add 3."""
+    data, corrections = tmp_path / "data", tmp_path / "corrections"
+    image(data / "good/1.png", 1)
+    image(data / "scratch/2.png", 2)
+    image(data / "masks/scratch/2_mask.png", 12)
+    image(data / "masks/scratch/22.png", 13)
+    image(corrections / "defect/a.png", 1)
+    image(corrections / "masks/defect/a.png", 11)
+    image(corrections / "good/b.png", 3)
+    return data, corrections
+
+
+def test_corrections_have_the_last_word_on_an_image(tmp_path: Path, folders: tuple[Path, Path]) -> None:
+    assert merge(folders, tmp_path / "merged", set()) == 0
+    assert names(tmp_path / "merged") == [
+        "defect/a.png",
+        "good/b.png",
+        "masks/defect/a.png",
+        "masks/scratch/2_mask.png",
+        "scratch/2.png",
+    ]
+
+
+def test_images_of_the_frozen_set_are_not_trained_on(tmp_path: Path, folders: tuple[Path, Path]) -> None:
+    frozen = {retraining._digest(folders[1] / "good/b.png")}
+    assert merge(folders, tmp_path / "merged", frozen) == 1
+    assert "good/b.png" not in names(tmp_path / "merged")
+
+
+def test_a_missing_folder_is_named(tmp_path: Path, folders: tuple[Path, Path]) -> None:
+    with pytest.raises(MissingDataError, match="nothing not found"):
+        merge([folders[0], tmp_path / "nothing"], tmp_path / "merged", set())
+
+
+@pytest.mark.parametrize(
+    ("misses", "false_alarms", "expected"),
+    [(2, 3, True), (1, 3, True), (2, 0, True), (3, 0, False), (0, 4, False)],
+)
+def test_a_candidate_may_make_no_more_errors_of_either_kind(misses: int, false_alarms: int, expected: bool) -> None:
+    assert FrozenErrors(2, 20, 3, 30).allows(FrozenErrors(misses, 20, false_alarms, 30)) == expected
+
+
+@pytest.mark.parametrize("candidate", [FrozenErrors(0, 1, 0, 1), FrozenErrors(1, 1, 0, 1)])
+def test_only_a_promoted_candidate_is_in_the_folder_that_was_asked_for(
+    tmp_path: Path, folders: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch, candidate: FrozenErrors
+) -> None:
+    image(tmp_path / "frozen/good/x.png", 21)
+    image(tmp_path / "frozen/scratch/y.png", 22)
+    errors = iter([FrozenErrors(0, 1, 1, 1), candidate])
+
+    def train(record: object, data: Path, folder: Path) -> object:
+        assert len(names(data)) == 5
+        folder.mkdir()
+        return record
+
+    monkeypatch.setattr(retraining, "find_run", lambda _: None)
+    monkeypatch.setattr(retraining, "count_errors", lambda *_: next(errors))
+    monkeypatch.setattr(retraining, "_train", train)
+    data, corrections = folders
+    outcome = retrain(tmp_path / "run", corrections, tmp_path / "frozen", tmp_path / "new", data)
+    assert outcome.is_promoted == (candidate.misses == 0)
+    assert (tmp_path / "new").exists() == outcome.is_promoted
+    assert (tmp_path / "new.candidate").exists() != outcome.is_promoted
+
+
+def test_faults_of_the_run_are_one_line(tmp_path: Path) -> None:
+    with pytest.raises(MissingDataError, match="has no run"):
+        retraining.find_run(tmp_path)
+    (tmp_path / "new").mkdir()
+    with pytest.raises(InvalidInputError, match="exists already"):
+        retrain(tmp_path, tmp_path, tmp_path, tmp_path / "new")
