@@ -50,8 +50,8 @@ def test_the_page_is_complete_without_errors_and_requests(shown: Any) -> None:
     assert page.locator("#failed tbody tr").count() == 4
     assert page.locator("section.model").count() == 3
     assert page.locator("#summary tbody th").first.inner_text() == "HtpGan"
-    # Each of 12 rows has 4 examples of an image and a map, 3 of them with a ground truth; and there are 2 plots.
-    assert page.locator("img").count() == 12 * (4 * 2 + 3) + 2
+    # Each of 12 rows has 4 examples of an image and a map, 3 of them with a ground truth; and there are 3 plots.
+    assert page.locator("img").count() == 12 * (4 * 2 + 3) + 3
     assert page.evaluate("[...document.images].every(image => image.complete && image.naturalWidth > 0 && image.alt)")
     assert reports == []
 

@@ -164,7 +164,7 @@ def test_wrong_options_are_one_line(
         ("none.ckpt", None, "none.ckpt not found"),
         ("model.txt", b"text", "model.txt is not a model; use a checkpoint"),
         ("broken.xml", b"<net>", "broken.xml cannot be loaded"),
-        ("broken.ckpt", b"text", "the path .*broken.ckpt does not name the model of the checkpoint; pass it with"),
+        ("broken.ckpt", b"text", "broken.ckpt cannot be loaded"),
         ("Padim/broken.ckpt", b"text", "broken.ckpt cannot be loaded"),
     ],
 )

@@ -66,7 +66,8 @@ def through_inspection(path: Path) -> Pixels:
     ((_, row),) = Inspector(bright_graph(), InspectSettings(maps=folder), SHAPE, threads=1).inspect([(0, str(path))])
     assert "error" not in row, row
     assert (row["height"], row["width"]) == SHAPE
-    with Image.open(folder / "00000000.png") as image:
+    (written,) = folder.rglob("*.png")
+    with Image.open(written) as image:
         return np.asarray(image) / 255
 
 
