@@ -171,8 +171,11 @@ def test_a_run_that_is_killed_repeatedly_ends_like_an_undisturbed_one(folder: Pa
     counts = inspect_images(folder / "model.xml", images, outs["killed"], InspectSettings(batch=3, maps=maps["killed"]))
     assert counts["inspected"] == counts["images"] - ROWS_PER_PART * len(before)
     pd.testing.assert_frame_equal(results(outs["killed"]), results(outs["whole"]))
-    whole_maps, killed_maps = ({path.name: path.read_bytes() for path in maps[name].iterdir()} for name in maps)
+    whole_maps, killed_maps = (
+        {path.relative_to(maps[name]): path.read_bytes() for path in maps[name].rglob("*.png")} for name in maps
+    )
     assert whole_maps == killed_maps
+    assert whole_maps
     assert not parts.exists()
 
 
