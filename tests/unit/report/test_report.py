@@ -1,34 +1,26 @@
 """The content of a report: tables, plots and examples, in Markdown and HTML."""
 
 import argparse
-import json
 import re
 from collections.abc import Mapping, Sequence
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
-import matplotlib as mpl
-import numpy as np
 import pytest
 from PIL import Image
 from results_folder import Layout, make_content, make_run, write_results, write_run, write_table
 
 from anomalib_defect_plugins.cli.report import add_parser
 from anomalib_defect_plugins.report import captions, tables, write_report
-from anomalib_defect_plugins.report.examples import select_examples
-from anomalib_defect_plugins.report.images import overlay
 from anomalib_defect_plugins.report.labels import metric_title, primary_metrics, three_significant, with_spread
 from anomalib_defect_plugins.report.latency_tables import latency_overview, latency_table
 from anomalib_defect_plugins.report.markdown import escape, fenced
-from anomalib_defect_plugins.report.operating_table import operating_table
 from anomalib_defect_plugins.report.plot_style import PALETTE, marks
-from anomalib_defect_plugins.report.plots import draw_cost_curves, pareto_panels
+from anomalib_defect_plugins.report.plots import pareto_panels
 from anomalib_defect_plugins.report.summary import Summary, summarize
 from anomalib_defect_plugins.report.tables import Table
-from anomalib_defect_plugins.report.tested_images import threshold_origin
 from anomalib_defect_plugins.results.reader import read_results
-from anomalib_defect_plugins.results.record import RunRecord
 
 NASTY = '<img src=x onerror="alert(1)">|*b* `c` $\\frac{'
 """Text that is markup to HTML, to Markdown and to matplotlib."""
@@ -310,170 +302,6 @@ def test_the_page_refers_to_nothing_outside_itself(tmp_path: Path) -> None:
     assert not re.search(r"@import|url\(", page.read_text())
 
 
-def write_images(folder: Path, rows: Sequence[tuple[int, float]], threshold: float | None = 5.0) -> None:
-    folder.mkdir()
-    for name in ("maps", "masks"):
-        (folder / name).mkdir()
-    for number, (label, _) in enumerate(rows):
-        Image.new("L", (8, 4), 100).save(folder / f"{number}.png")
-        Image.new("L", (8, 4), 50).save(folder / "maps" / f"{number:05}.png")
-        if label:
-            Image.new("L", (8, 4), 255).save(folder / "masks" / f"{number:05}.png")
-    columns = [
-        {"image_path": folder / f"{index}.png", "label": label, "defect_type": "crack" if label else "", "score": score,
-         "width": 8, "height": 4, "map": f"{index:05}.png"}
-        for index, (label, score) in enumerate(rows)
-    ]  # fmt: skip
-    write_table(folder / "images.csv", columns)
-    write_run(folder, make_content(make_run(), {}, thresholds={"image": threshold, "pixel": None}))
-
-
-def record_of(tmp_path: Path, rows: Sequence[tuple[int, float]], threshold: float | None = 5.0) -> RunRecord:
-    write_images(tmp_path / "run", rows, threshold)
-    (tmp_path / "runs").mkdir()
-    (tmp_path / "run").rename(tmp_path / "runs" / "key")
-    return read_results(tmp_path).done[0]
-
-
-def test_examples_are_chosen_by_the_margin_to_the_threshold(tmp_path: Path) -> None:
-    # Margins of the defective ones: 4, -1, 1, 2, 3; of the normal ones: 4, -2, 3.
-    rows = [(1, 9.0), (1, 4.0), (1, 6.0), (0, 1.0), (1, 7.0), (0, 7.0), (1, 8.0), (0, 2.0)]
-    examples = {example.rank: (example.name, example.about) for example in select_examples(record_of(tmp_path, rows))}
-    assert {rank: name.rpartition("/")[2] for rank, (name, _) in examples.items()} == {
-        "best": "0.png",
-        "median": "4.png",
-        "worst": "1.png",
-        "worst normal": "5.png",
-    }
-    assert examples["worst"][1] == "defective (crack), score 4.00, below the threshold 5.00: wrong"
-    assert examples["worst normal"][1] == "normal, score 7.00, at or above the threshold 5.00: wrong"
-
-
-def test_an_example_of_a_run_without_threshold_is_neither_right_nor_wrong(tmp_path: Path) -> None:
-    examples = select_examples(record_of(tmp_path, [(1, 9.0), (0, 4.0)], None))
-    assert [example.about for example in examples] == ["defective (crack), score 9.00, no threshold",
-                                                       "normal, score 4.00, no threshold"]  # fmt: skip
-
-
-def test_an_image_whose_score_is_the_threshold_is_right(tmp_path: Path) -> None:
-    examples = select_examples(record_of(tmp_path, [(1, 5.0)]))
-    assert [example.about for example in examples] == [
-        "defective (crack), score 5.00, at or above the threshold 5.00: right"
-    ]
-
-
-def test_each_image_is_an_example_once(tmp_path: Path) -> None:
-    examples = select_examples(record_of(tmp_path, [(1, 9.0), (1, 4.0)]))
-    assert [(example.rank, example.name.rpartition("/")[2]) for example in examples] == [
-        ("best", "0.png"),
-        ("worst", "1.png"),
-    ]
-
-
-def test_without_the_image_map_and_ground_truth_are_shown(tmp_path: Path) -> None:
-    record = record_of(tmp_path, [(1, 9.0)])  # its folder was moved, so the paths of the images do not exist
-    (example,) = select_examples(record)
-    image, truth, heat, found = example.pictures
-    assert (found.uri, found.alt) == (None, "not kept: no threshold, or an older run")
-    assert (image.uri, image.alt) == (None, "not readable")
-    assert truth.uri is not None
-    assert truth.uri.startswith("data:image/png")
-    assert heat.uri is not None
-    assert heat.uri.startswith("data:image/jpeg")
-    assert example.proportions == 2
-
-
-@pytest.mark.parametrize("text", ["", "image_path,label\n", "\x00", "image_path,label,score,map\na,b,c,d\n"])
-def test_with_a_broken_table_of_images_only_the_examples_are_missing(tmp_path: Path, text: str) -> None:
-    record = record_of(tmp_path, [(1, 9.0)])
-    (record.folder / "images.csv").write_text(text)
-    assert select_examples(record) == []
-
-
-def test_the_map_covers_the_image_where_it_is_high() -> None:
-    image = Image.new("RGB", (2, 1), (100, 100, 100))
-    heat = Image.fromarray(np.array([[0, 255]], np.uint8))
-    low, high = np.asarray(overlay(image, heat, (2, 1)))[0].astype(int)
-    assert low.tolist() == [100, 100, 100]
-    # The brightest colour of inferno is (252, 255, 164) (van der Walt and Smith); 80 % of it, and 20 % of 100.
-    assert high == pytest.approx([221.6, 224, 151.2], abs=1)
-
-
-def test_the_threshold_has_the_middle_of_the_colours_wherever_it_is() -> None:
-    heat = Image.fromarray(np.array([[0, 51, 255]], np.uint8))
-    middle, highest = (np.array(mpl.colormaps["inferno"](place)[:3]) * 255 for place in (0.5, 1.0))
-    colours = np.asarray(overlay(None, heat, (3, 1), threshold=0.2))[0]
-    assert colours[1] == pytest.approx(middle, abs=2)
-    assert colours[2] == pytest.approx(highest, abs=2)
-    # Beyond the maps: all pixels are on the same side.
-    assert np.asarray(overlay(None, heat, (3, 1), threshold=1.5))[0, :, 0].max() < middle[0]
-    assert np.asarray(overlay(None, heat, (3, 1), threshold=-0.5))[0, :, 0].min() > middle[0]
-
-
-def test_an_example_shows_the_mask_that_the_run_predicted(tmp_path: Path) -> None:
-    record = record_of(tmp_path, [(1, 9.0)])
-    (record.folder / "pred_masks").mkdir()
-    Image.new("L", (8, 4), 255).save(record.folder / "pred_masks" / "00000.png")
-    found = select_examples(record)[0].pictures[3]
-    assert found.caption == "predicted mask"
-    assert found.uri is not None
-
-
-def write_errors(root: Path, model: str, misses: int, false_alarms: int, **more: Any) -> None:
-    """Write a run with some errors among 10 good and 10 defective images."""
-    content = make_content(make_run(model), {"image_F1Score": 0.9, "image_AUROC": 0.8}, **more)
-    folder = root / "runs" / content["key"]
-    write_run(folder, content)
-    wrong = [(1, 0)] * misses + [(1, 1)] * (10 - misses) + [(0, 1)] * false_alarms + [(0, 0)] * (10 - false_alarms)
-    rows = [
-        {"image_path": "x.png", "label": label, "score": 0.5, "pred_label": pred, "map": ""} for label, pred in wrong
-    ]
-    write_table(folder / "images.csv", rows)
-
-
-def test_the_cost_curve_has_the_expected_cost_at_each_ratio(tmp_path: Path) -> None:
-    write_errors(tmp_path, "a", 1, 4)
-    figure = draw_cost_curves(summarize(read_results(tmp_path)))
-    assert figure is not None
-    curve, useless = (np.asarray(line.get_ydata()) for line in figure.axes[0].lines)
-    # Misses 0.1, false alarms 0.4: at equal costs half of both; 0.4 if only false alarms cost, 0.1 if only misses do.
-    assert [curve[60], curve[0], curve[-1]] == pytest.approx([0.25, 0.4, 0.1], abs=2e-3)
-    assert useless[60] == 0.5
-
-
-def test_a_metric_whose_threshold_saw_test_labels_is_marked_and_no_winner_beside_others(tmp_path: Path) -> None:
-    saw = {"train": 1, "test": 2, "hash": "0", "validation": "same_as_test"}
-    write_errors(tmp_path, "a", 0, 0, split=saw)
-    write_errors(tmp_path, "b", 0, 0, split={**saw, "validation": "from_dir"})
-    write_errors(tmp_path, "c", 0, 0, split={**saw, "threshold": "training images"})
-    summary = summarize(read_results(tmp_path))
-    (table,) = tables.metric_tables(summary)
-    assert {name: cells[2:4] for name, cells in texts_of(table).items()} == {
-        # With two test images, a random ranking is right, too: §.
-        "a": ["0.900 ‡", "0.800 §"],
-        "b": ["0.900", "0.800 §"],
-        "c": ["0.900", "0.800 §"],
-    }
-    assert {row.model: threshold_origin(row.records[0]) for row in summary.rows} == {
-        "a": "test labels ‡",
-        "b": "validation images",
-        "c": "training images",
-    }
-    note = captions.with_images("Note.", summary)
-    assert note.startswith("Note. Test images: brick 10 good and 10 defective. ‡: at a threshold that was chosen on")
-
-
-def test_a_threshold_that_saw_test_labels_wins_only_among_its_like(tmp_path: Path) -> None:
-    content = runs_of({"a": [0.90, 0.92, 0.94], "b": [0.80, 0.82, 0.84]})
-    for run in content:
-        run["metrics"] = {"image_F1Score": run["metrics"]["image_AUROC"]}
-        run["split"] = {**run["split"], "validation": "same_as_test"}
-    assert {model for model, *_ in summary_of(tmp_path / "all", *content).best} == {"a"}
-    for run in content[3:]:
-        run["split"]["validation"] = "from_dir"
-    assert summary_of(tmp_path / "one", *content).best == set()
-
-
 def test_writing_the_report_again_removes_plots_of_the_earlier_one(tmp_path: Path) -> None:
     layout = Layout(models=("a",), data=("brick",), images=2, maps=False)
     page = write_report(write_results(tmp_path / "made", layout))
@@ -506,24 +334,3 @@ def test_an_unwritable_folder_is_an_error_of_one_line(tmp_path: Path) -> None:
     options = parse(root, "--out", tmp_path / "file")
     with pytest.raises(ValueError, match=r"cannot write .*file \(.*\); free space, or choose another folder"):
         options.run(options)
-
-
-def test_operating_points_name_the_images_behind_them_and_mark_thresholds_that_saw_test_labels(tmp_path: Path) -> None:
-    content = make_content(make_run("a", seed=0), {"image_AUROC": 0.9}) | {"thresholds": {"image": 0.5, "pixel": None}}
-    summary_of(tmp_path, content)
-    folder = tmp_path / "runs" / content["key"]
-    rows = [("good", 0, 0.2)] * 19 + [("good", 0, 0.7)] + [("crack", 1, 0.9)] * 8 + [("hole", 1, 0.1), ("hole", 1, 0.8)]
-    lines = [f"{n}.png,{label},{kind},{score},{int(score >= 0.5)},8,8," for n, (kind, label, score) in enumerate(rows)]
-    header = "image_path,label,defect_type,score,pred_label,width,height,map"
-    (folder / "images.csv").write_text("\n".join([header, *lines]))
-    table = operating_table(summarize(read_results(tmp_path)))
-    assert table is not None
-    # Clopper and Pearson: 1 of 10 is 0.25 to 44.5 %, 1 of 20 is 0.13 to 24.9 %.
-    expected = ["20", "10", "10.0 (0.3 to 44.5)", "5.0 (0.1 to 24.9)", "crack 8/8, hole 1/2"]
-    assert [cell.text for cell in table.rows[0]][3:8] == expected
-    assert table.rows[0][8].text == "not recorded"
-    content["run"]["data"]["init_args"] = {"val_split_mode": "same_as_test"}
-    (folder / "run.json").write_text(json.dumps(content))
-    summary = summarize(read_results(tmp_path))
-    assert threshold_origin(summary.rows[0].records[0]) == "test labels ‡"
-    assert "test labels ‡" in Path(write_report(tmp_path)).read_text(encoding="utf-8")
