@@ -1,5 +1,6 @@
 """Images that are not files: arrays, tensors, Pillow's images, and encoded files in memory or in a stream."""
 
+import contextlib
 import io
 import tempfile
 from pathlib import Path
@@ -56,12 +57,10 @@ def to_pixels(image: ImageLike) -> Pixels:
 
 
 def _decode(content: bytes) -> Pixels:
-    try:
-        with Image.open(io.BytesIO(content), formats=FILE_FORMATS) as image:
-            if image.format != "TIFF" and not is_deep(image):
-                return _decode_open(image)
-    except UnidentifiedImageError:
-        pass  # a TIFF file that Pillow does not read, or no image
+    # Pillow does not read every TIFF file.
+    with contextlib.suppress(UnidentifiedImageError), Image.open(io.BytesIO(content), formats=FILE_FORMATS) as image:
+        if image.format != "TIFF" and not is_deep(image):
+            return _decode_open(image)
     if not content.startswith(DEEP_SIGNATURES):
         msg = "the data is not an image; use PNG, JPEG, TIFF, BMP or WebP"
         raise InvalidInputError(msg)

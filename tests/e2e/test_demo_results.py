@@ -63,7 +63,7 @@ def test_first_page_of_50_runs_with_200_images_takes_few_requests_and_little_dat
         page.wait_for_selector(".comparison figure img")
         assert page.locator(ROWS).count() == 50
         calls = [url for url in requests if "/gradio_api/" in url and "/heartbeat/" not in url]
-        assert len(calls) < 30, calls  # 14 without other load; events that overtake each other are sent again
+        assert len(calls) < 10, calls
         assert len(page.content()) < 2_000_000
 
 

@@ -1,4 +1,4 @@
-"""The fault drill with one kill per model; ``make drill`` runs ten."""
+"""The fault drill with two kills per model; ``make drill`` runs ten."""
 
 import json
 import os
@@ -13,7 +13,7 @@ pytestmark = pytest.mark.faults
 
 FAULTS = ("SIGKILL", "full disk", "1 % broken files", "worker killed", "non-finite loss")
 
-KILLS = "1"
+KILLS = "2"
 
 DRILLED = ("htpgan", "isugan", "onestage")
 """Models that train by scales, on batches of their own, and on those of the data module; ``make drill`` has all."""

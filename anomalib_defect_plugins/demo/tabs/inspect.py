@@ -60,7 +60,8 @@ class InspectTab:
                 self.viewer = AnomalyViewer("inspect", CorrectionLog(store.root), user)
         opened = [self.body, self.model]
         tab.select(self.open, self.model, opened, **UNQUEUED)
-        gr.on(None, self.open, self.model, opened, **UNQUEUED).then(
+        # Without inputs, because it would otherwise run again whenever the model changes, and replace the images.
+        gr.on(None, lambda: self.open(None), None, opened, **UNQUEUED).then(
             self.load_first_examples, self.model, self.photos, **UNQUEUED
         )
         self.model.focus(self.refresh_models, None, self.model, **UNQUEUED)

@@ -113,7 +113,6 @@ class TrainTab:
         self.train_button.click(self.start, [*inputs, user], [*self.outputs, self.name], **QUEUED)
         self.stop_button.click(self.stop, [self.job_key, user], self.outputs, **UNQUEUED)
         gr.on([tab.select, self.timer.tick], self.show, user, self.outputs, **UNQUEUED)
-        gr.on(None, self.show, user, self.outputs, **UNQUEUED)
 
     @show_user_errors
     def list_subjects(self, paths: Sequence[str] | None, paintings: Paintings) -> Updates:
