@@ -64,8 +64,8 @@ def _run(options: argparse.Namespace) -> int:
 
     handle_stop_signals()
     watcher = Watcher(inspector, model, folder, options.out, watch, notify if senders else None)
-    sys.stderr.write(f"watching {options.folder}; stop with Ctrl-C\n")
     try:
+        sys.stderr.write(f"watching {options.folder}; stop with Ctrl-C\n")
         watcher.run()
     except KeyboardInterrupt:
         sys.stderr.write("stopped; the same command continues\n")
