@@ -49,6 +49,7 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     command.add_argument(
         "--only", metavar="KEY", action="append", default=[], help="execute only this run; may be repeated"
     )
+    command.add_argument("--list", action="store_true", help="print key, status and content of each run, and end")
     command.add_argument(
         "--progress",
         type=Path,
@@ -72,6 +73,9 @@ def _run(options: argparse.Namespace) -> int:
     generator: BenchmarkRuns | None = None
     try:
         generator = _generator(options)
+        if options.list:
+            _print_runs(generator)
+            return 0
         table = _runner(options, generator).run()
     except (KeyboardInterrupt, Terminated) as error:
         sys.stderr.write(f"stopped: {_progress(generator)}; the same command continues\n")
@@ -84,6 +88,13 @@ def _run(options: argparse.Namespace) -> int:
         f"results: {generator.settings.root / TABLE} ({len(table)} of {len(generator.runs)} runs{advice})\n"
     )
     return 1 if failed else 0
+
+
+def _print_runs(generator: "BenchmarkRuns") -> None:
+    records = generator.results.records()
+    for run in generator.runs:
+        status = records[run.key].status if run.key in records else "missing"
+        sys.stdout.write(f"{run.key}  {status:7}  {run.label}\n")
 
 
 def _progress(generator: "BenchmarkRuns | None") -> str:
@@ -111,7 +122,7 @@ def _generator(options: argparse.Namespace) -> "BenchmarkRuns":
     benchmark = read_benchmark(options.config)
     unknown = sorted(set(options.only) - {run.key for run in benchmark.runs})
     if unknown:
-        msg = f"--only {unknown[0]}: {options.config} has no run of this key; see results.csv or run.json for the keys"
+        msg = f"--only {unknown[0]}: {options.config} has no run of this key; --list prints the keys"
         raise InvalidInputError(msg)
     root = options.out or Path("results") / benchmark.name
     runner = options.runner if options.jobs in {None, 1} else f"{options.runner}, {options.jobs} at a time"

@@ -231,6 +231,10 @@ def test_only_the_named_run_is_executed(tmp_path: Path, capsys: pytest.CaptureFi
     assert f"results: {tmp_path / 'out/results.csv'} (1 of 2 runs)" in capsys.readouterr().out
     with pytest.raises(InvalidInputError, match=r"--only 123: .*benchmark\.yaml has no run of this key"):
         command("--config", str(path), "--only", "123")
+    capsys.readouterr()
+    assert command("--config", str(path), "--out", str(tmp_path / "out"), "--list") == 0
+    states = [line.split()[:2] for line in capsys.readouterr().out.splitlines()]
+    assert states == [[read_benchmark(path).runs[0].key, "missing"], [key, "done"]]
 
 
 def test_the_command_ends_with_1_if_a_run_failed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
