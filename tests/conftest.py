@@ -11,7 +11,11 @@ import numpy as np
 import pytest
 import torch
 
+from anomalib_defect_plugins.cli.telemetry import disable_telemetry
 from anomalib_defect_plugins.layers.encoder import weights_from_checkpoint
+
+# It forks a process from a thread for each message. Without a network that process may hang, and pytest's with it, at its end.
+disable_telemetry()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
