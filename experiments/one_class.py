@@ -20,7 +20,6 @@ from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
-import openvino
 import pandas as pd
 import torch
 import yaml
@@ -46,6 +45,7 @@ from torchmetrics.functional.classification import binary_auroc, binary_average_
 
 from anomalib_defect_plugins import CutPaste, KolektorSdd, MagneticTile, Sidn
 from anomalib_defect_plugins.benchmark.latency import openvino_rows
+from anomalib_defect_plugins.core.openvino_core import openvino_core
 
 SIZE = (256, 256)
 """Height and width of the image that latency is measured with; the graphs resize it to their input size."""
@@ -196,7 +196,7 @@ def openvino_ms(options: Namespace, data: str, name: str, seed: int) -> float:
     checkpoint = sorted(folder.rglob("v*/weights/lightning/*.ckpt"))[-1]
     model = type(MODELS[name](options, data)).load_from_checkpoint(checkpoint, map_location="cpu", **QUIET)
     with TemporaryDirectory() as folder_name:
-        network = openvino.Core().read_model(model.eval().to_openvino(folder_name, input_size=SIZE))
+        network = openvino_core().read_model(model.eval().to_openvino(folder_name, input_size=SIZE))
     row: Any = next(row for row in openvino_rows(network, "FP32", SIZE, 3) if row["reason"] is None)
     return float(row["median_ms"] / row["batch"])
 

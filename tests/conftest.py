@@ -12,9 +12,10 @@ import pytest
 import torch
 
 from anomalib_defect_plugins.cli.telemetry import disable_telemetry
+from anomalib_defect_plugins.core.openvino_core import signal_stack_restored
 from anomalib_defect_plugins.layers.encoder import weights_from_checkpoint
 
-# It forks a process from a thread for each message. Without a network that process may hang, and pytest's with it, at its end.
+# It forks a process from a thread for each message; without a network it may hang, and pytest waits for it at its end.
 disable_telemetry()
 
 
@@ -49,6 +50,13 @@ def _seed() -> None:
 def _no_downloads() -> Iterator[None]:
     """Create pretrained models from random weights; files with weights are not read either."""
     with weights_from_checkpoint():
+        yield
+
+
+@pytest.fixture(autouse=True)
+def _signal_stack() -> Iterator[None]:
+    """Let no test end with the signal stack of a core of OpenVINO that anomalib or NNCF has created."""
+    with signal_stack_restored():
         yield
 
 

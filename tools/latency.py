@@ -38,6 +38,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from torchmetrics.functional.classification import binary_auroc
 
 from anomalib_defect_plugins import DefectGan, HtpGan, IsuGan, OneStage, Sidn, TextureDefects
+from anomalib_defect_plugins.core.openvino_core import openvino_core
 from anomalib_defect_plugins.layers import TexturePerceivingModule
 
 SIZE = (256, 256)
@@ -117,7 +118,7 @@ def calibration(data: TextureDefects) -> nncf.Dataset:
 def compile_model(model: AnomalibModule, precision: str, data: TextureDefects) -> openvino.CompiledModel:
     """Export a model and compile it for the CPU."""
     with tempfile.TemporaryDirectory() as folder:
-        network = openvino.Core().read_model(model.eval().to_openvino(folder, input_size=SIZE))
+        network = openvino_core().read_model(model.eval().to_openvino(folder, input_size=SIZE))
         if precision == "int8":
             network = nncf.quantize(network, calibration(data))
         return compile_network(network, "bf16" if precision == "bf16" else "f32")
@@ -126,7 +127,7 @@ def compile_model(model: AnomalibModule, precision: str, data: TextureDefects) -
 def compile_network(network: openvino.Model, precision: str) -> openvino.CompiledModel:
     """Compile a graph for the CPU, with all cores for one image."""
     options = {"INFERENCE_PRECISION_HINT": precision, "PERFORMANCE_HINT": "LATENCY"}
-    return openvino.Core().compile_model(network, "CPU", options)
+    return openvino_core().compile_model(network, "CPU", options)
 
 
 def compile_matrix_product(precision: str) -> openvino.CompiledModel:

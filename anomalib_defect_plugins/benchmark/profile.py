@@ -23,6 +23,7 @@ from anomalib_defect_plugins.benchmark.latency import (
     torch_rows,
 )
 from anomalib_defect_plugins.core.image_io import Size
+from anomalib_defect_plugins.core.openvino_core import openvino_core, signal_stack_restored
 from anomalib_defect_plugins.results.run_spec import MeasureSpec
 
 CALIBRATION_IMAGES = 32
@@ -112,7 +113,7 @@ class GraphExporter:
             return None, "8 bits need nncf; pip install nncf"
         except Exception as error:  # noqa: BLE001 - not every graph can be quantized, and the run goes on
             return None, last_line(error)
-        return openvino.Core().read_model(path), None
+        return openvino_core().read_model(path), None
 
 
 def _export(model: AnomalibModule, image_size: Size, scratch: Path) -> tuple[openvino.Model | None, str | None]:
@@ -127,7 +128,7 @@ def _export_for_size(
     try:
         with contextlib.redirect_stdout(io.StringIO()):  # torch's exporter prints its progress
             path = model.to_openvino(scratch / str(size), input_size=size)
-        return openvino.Core().read_model(path), None
+        return openvino_core().read_model(path), None
     except Exception as error:  # noqa: BLE001 - a model may not be exportable, and the run goes on
         return None, f"cannot be exported: {last_line(error)}"
 
@@ -136,7 +137,7 @@ def _quantize(network: openvino.Model, images: LabelledImages) -> openvino.Model
     """Quantize to 8 bits after training, as anomalib's INT8_PTQ does, calibrated with some of ``images``."""
     import nncf
 
-    with contextlib.redirect_stdout(io.StringIO()):  # nncf prints a progress bar
+    with contextlib.redirect_stdout(io.StringIO()), signal_stack_restored():  # nncf prints a progress bar
         step = math.ceil(len(images) / CALIBRATION_IMAGES)
         calibration = [images[index][0][None].numpy() for index in range(0, len(images), step)]
         return nncf.quantize(network, nncf.Dataset(calibration), subset_size=len(calibration))

@@ -11,6 +11,7 @@ import openvino
 
 from anomalib_defect_plugins.core.errors import ConfigurationError, InvalidInputError
 from anomalib_defect_plugins.core.files import new_folder
+from anomalib_defect_plugins.core.openvino_core import openvino_core
 from anomalib_defect_plugins.deployment.agreement import (
     Agreement,
     Bounds,
@@ -164,7 +165,7 @@ class _Search:
             self.step(f"writing {precision}")
             openvino.save_model(self._graph(precision), path, compress_to_fp16=precision not in {"FP32", "INT8"})
             self.step(f"checking {precision}")
-            graph = predict_graph(openvino.Core().read_model(path), self.data.images)
+            graph = predict_graph(openvino_core().read_model(path), self.data.images)
             agreement = compare(precision, graph, self.torch, self.data.labels)
             yield agreement
             if agreement.keeps(self.settings.bounds):

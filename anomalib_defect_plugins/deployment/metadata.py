@@ -13,10 +13,9 @@ from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import openvino
-
 from anomalib_defect_plugins.benchmark.environment import describe_environment
 from anomalib_defect_plugins.core.files import write_text
+from anomalib_defect_plugins.core.openvino_core import openvino_core
 from anomalib_defect_plugins.deployment.agreement import Agreement
 from anomalib_defect_plugins.inference.bundle import CARD, FORMAT, GRAPH, METADATA, ONNX, hash_graph
 from anomalib_defect_plugins.inference.graph_checks import NORMALIZED_THRESHOLD, read_note
@@ -67,7 +66,7 @@ def replace_thresholds(folder: Path, metadata: dict[str, Any], record: Mapping[s
         metadata: Its metadata before.
         record: Record of the operating point; see ``choose_threshold.Choice``.
     """
-    is_normalized = (read_note(openvino.Core().read_model(folder / GRAPH)) or {}).get("normalized")
+    is_normalized = (read_note(openvino_core().read_model(folder / GRAPH)) or {}).get("normalized")
     own = {kind: record.get(f"{kind}_threshold") for kind in ("image", "pixel")}
     own["image"] = own["pixel"] if own["image"] is None else own["image"]
     if is_normalized:

@@ -9,6 +9,7 @@ import numpy.typing as npt
 import openvino
 
 from anomalib_defect_plugins.core.errors import InvalidInputError
+from anomalib_defect_plugins.core.openvino_core import signal_stack_restored
 from anomalib_defect_plugins.deployment.quiet import quiet
 from anomalib_defect_plugins.generators.procedural import KINDS, draw_defect
 from anomalib_defect_plugins.models.components.checked_export import ignored_scope
@@ -63,7 +64,7 @@ def quantize(network: openvino.Model, images: Sequence[Picture]) -> openvino.Mod
         InvalidInputError: If NNCF is not installed.
     """
     nncf = import_nncf()
-    with quiet():
+    with quiet(), signal_stack_restored():
         return nncf.quantize(
             network,
             nncf.Dataset([image[None] for image in images]),
@@ -93,7 +94,7 @@ def quantize_with_control(
                                       for name in output.names})  # fmt: skip
 
     arrays = [image[None] for image in images]
-    with quiet():
+    with quiet(), signal_stack_restored():
         return nncf.quantize_with_accuracy_control(
             network,
             nncf.Dataset(arrays),

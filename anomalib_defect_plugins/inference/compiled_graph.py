@@ -14,6 +14,7 @@ import numpy.typing as npt
 import openvino
 
 from anomalib_defect_plugins.core.errors import InvalidInputError
+from anomalib_defect_plugins.core.openvino_core import openvino_core
 
 SPARE_REQUESTS = 1
 """Inference requests beyond those that run at once, so that the processor does not wait for Python."""
@@ -38,7 +39,7 @@ class CompiledGraph:
         self, network: openvino.Model, device: str, options: Mapping[str, str], outputs: Sequence[str]
     ) -> None:
         _initialise_openvino()
-        compiled = openvino.Core().compile_model(network, device, dict(options))
+        compiled = openvino_core().compile_model(network, device, dict(options))
         self.outputs = outputs
         self.num_requests = compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS") + SPARE_REQUESTS
         self.free_requests: SimpleQueue[openvino.InferRequest] = SimpleQueue()
@@ -65,7 +66,7 @@ def check_device(device: str) -> None:
     Raises:
         InvalidInputError: If it has none of that kind, or the name is unknown.
     """
-    available = openvino.Core().available_devices
+    available = openvino_core().available_devices
     kinds = {name.partition(".")[0] for name in available}
     wanted = device.partition(":")[2].split(",") if ":" in device else [device]
     missing = [name for name in wanted if name not in {"AUTO", *kinds, *available}]

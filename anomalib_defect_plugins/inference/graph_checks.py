@@ -10,6 +10,7 @@ import openvino
 
 from anomalib_defect_plugins.core.errors import InvalidInputError
 from anomalib_defect_plugins.core.image_io import Size
+from anomalib_defect_plugins.core.openvino_core import openvino_core
 from anomalib_defect_plugins.inference.bundle import find_graph
 
 NOTE = "anomalib_defects_operating_point"
@@ -100,7 +101,7 @@ def threshold_line(model: Path, threshold: float | None) -> str:
     """
     if threshold is not None:
         return f"threshold: {threshold:g}, given (--threshold); its error rates are not known"
-    note = read_note(openvino.Core().read_model(find_graph(model)))
+    note = read_note(openvino_core().read_model(find_graph(model)))
     if not note:
         return "threshold: the model's own; its error rates are not recorded, 'anomalib-defects threshold' states them"
     rates = [f"{name.replace('_', ' ')} {_rate(note[name])}" for name in ("misses", "false_alarms") if note.get(name)]

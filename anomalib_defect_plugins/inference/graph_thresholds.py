@@ -24,6 +24,7 @@ from openvino import opset13 as ops
 
 from anomalib_defect_plugins.core.errors import InvalidInputError
 from anomalib_defect_plugins.core.files import atomic_path
+from anomalib_defect_plugins.core.openvino_core import openvino_core
 from anomalib_defect_plugins.inference.graph_checks import NOTE, is_normalized
 
 if TYPE_CHECKING:
@@ -83,7 +84,7 @@ def write_graph(model: Path, out: Path, thresholds: GraphThresholds, note: Mappi
         msg = f"{out} has another format than {model}; use {out.with_suffix(model.suffix)}"
         raise InvalidInputError(msg)
     write = _write_onnx if model.suffix == ".onnx" else _write_openvino
-    normalized = is_normalized(openvino.Core().read_model(model))
+    normalized = is_normalized(openvino_core().read_model(model))
     text = json.dumps({**note, "normalized": normalized})
     try:
         write(model, out, thresholds, normalized, text)
@@ -93,7 +94,7 @@ def write_graph(model: Path, out: Path, thresholds: GraphThresholds, note: Mappi
 
 
 def _write_openvino(model: Path, out: Path, thresholds: GraphThresholds, normalized: bool, note: str) -> None:
-    network = openvino.Core().read_model(model)
+    network = openvino_core().read_model(model)
     set_graph_thresholds(network, thresholds, normalized)
     network.set_rt_info(note, [NOTE])
     out.parent.mkdir(parents=True, exist_ok=True)

@@ -26,6 +26,7 @@ from anomalib_defect_plugins.core.errors import InvalidInputError
 from anomalib_defect_plugins.core.image_arrays import ImageLike, to_pixels
 from anomalib_defect_plugins.core.image_io import Size, read_bytes, read_image, to_bytes
 from anomalib_defect_plugins.core.image_statistics import image_statistics
+from anomalib_defect_plugins.core.openvino_core import openvino_core
 from anomalib_defect_plugins.core.region_masks import RegionMasks
 from anomalib_defect_plugins.core.value_range import uses_little_range
 from anomalib_defect_plugins.inference.bundle import find_graph
@@ -70,7 +71,7 @@ def compile_full_precision(network: openvino.Model, hint: str) -> openvino.Compi
         network: The graph.
         hint: OpenVINO's performance hint: ``LATENCY`` or ``THROUGHPUT``.
     """
-    return openvino.Core().compile_model(network, CPU, {"PERFORMANCE_HINT": hint, **FULL_PRECISION})
+    return openvino_core().compile_model(network, CPU, {"PERFORMANCE_HINT": hint, **FULL_PRECISION})
 
 
 def read_graph(model: Path) -> openvino.Model:
@@ -82,7 +83,7 @@ def read_graph(model: Path) -> openvino.Model:
     """
     path = find_graph(model)
     try:
-        return openvino.Core().read_model(path)
+        return openvino_core().read_model(path)
     except RuntimeError as error:
         reason = str(error).strip().splitlines()[-1]
         msg = f"{path} cannot be read ({reason}); export the model again"

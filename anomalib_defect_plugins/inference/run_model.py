@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from anomalib_defect_plugins.core.errors import LOAD_ERRORS, InvalidInputError, MissingDataError
 from anomalib_defect_plugins.core.image_io import Size
+from anomalib_defect_plugins.core.openvino_core import openvino_core
 from anomalib_defect_plugins.results.record import RunRecord, setting_title
 
 if TYPE_CHECKING:
@@ -124,13 +125,12 @@ class GraphModel(LoadedModel):
     """
 
     def __init__(self, path: Path, thresholds: Thresholds) -> None:
-        import openvino
 
         from anomalib_defect_plugins.inference.openvino import compile_full_precision
 
         precision = path.parent.name if path.parent.name in PREFERRED_PRECISIONS else "FP32"
         super().__init__(setting_title("openvino", precision), thresholds)
-        network = openvino.Core().read_model(path)
+        network = openvino_core().read_model(path)
         shape = network.inputs[0].partial_shape
         self._size = (shape[2].get_length(), shape[3].get_length()) if shape[2].is_static else None
         self._graph = compile_full_precision(network, "LATENCY")

@@ -13,6 +13,7 @@ import numpy.typing as npt
 from anomalib_defect_plugins.core.checkpoint_keys import MODEL_KEY
 from anomalib_defect_plugins.core.errors import LOAD_ERRORS, InvalidInputError, MissingDataError, UserError
 from anomalib_defect_plugins.core.image_io import Size, read_image, to_bytes
+from anomalib_defect_plugins.core.openvino_core import openvino_core
 from anomalib_defect_plugins.core.regions import region_score
 from anomalib_defect_plugins.inference.bundle import find_graph
 
@@ -138,7 +139,6 @@ class GraphScorer(ImageScorer):
     """
 
     def __init__(self, path: Path, precision: str | None = None) -> None:
-        import openvino
 
         from anomalib_defect_plugins.inference.graph_checks import (
             NORMALIZED_THRESHOLD,
@@ -148,7 +148,7 @@ class GraphScorer(ImageScorer):
             takes_bytes,
         )
 
-        network = openvino.Core().read_model(path)
+        network = openvino_core().read_model(path)
         self._size = check_graph(network, 0.0, 1, None)
         self.takes_bytes = takes_bytes(network)
         self.is_normalized = is_normalized(network)
@@ -160,7 +160,7 @@ class GraphScorer(ImageScorer):
             for kind in ("image", "pixel")
         }
         options = {"INFERENCE_PRECISION_HINT": precision} if precision else {}
-        self.graph = openvino.Core().compile_model(network, "CPU", {"PERFORMANCE_HINT": "LATENCY", **options})
+        self.graph = openvino_core().compile_model(network, "CPU", {"PERFORMANCE_HINT": "LATENCY", **options})
         self.names = {name: output for output in network.outputs for name in output.names}
 
     @property

@@ -8,7 +8,6 @@ from typing import Any, ClassVar, cast
 
 import numpy as np
 import numpy.typing as npt
-import openvino
 import pytest
 import torch
 from anomalib.data import AnomalibDataModule, ImageBatch, InferenceBatch
@@ -19,6 +18,7 @@ from PIL import Image
 from torch import Tensor
 
 from anomalib_defect_plugins.core.errors import ConfigurationError
+from anomalib_defect_plugins.core.openvino_core import openvino_core
 from anomalib_defect_plugins.core.supervision import Supervision
 from anomalib_defect_plugins.inference.openvino import FULL_PRECISION
 from anomalib_defect_plugins.testing.data import folder_datamodule, write_folder_data
@@ -216,7 +216,7 @@ class ModelContract:
     def test_quantised_graph_gives_each_image_a_finite_score_and_map(self, trained: Run, exported: Path) -> None:
         nncf = pytest.importorskip("nncf", reason="8-bit quantisation needs nncf")
         images = trained.images()
-        graph = nncf.quantize(openvino.Core().read_model(exported), nncf.Dataset(images.numpy()[:, None]))
+        graph = nncf.quantize(openvino_core().read_model(exported), nncf.Dataset(images.numpy()[:, None]))
         result = {name: torch.from_numpy(value) for name, value in run_openvino(graph, images).items()}
         _check_output(InferenceBatch(**result), len(images), self.image_size)
 

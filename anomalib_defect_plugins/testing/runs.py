@@ -22,6 +22,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from anomalib_defect_plugins.core.image_io import read_image
+from anomalib_defect_plugins.core.openvino_core import openvino_core
 from anomalib_defect_plugins.inference.openvino import FULL_PRECISION
 
 
@@ -152,7 +153,7 @@ def exported_path(run: Run, export_type: str, subfolder: str = ".", **arguments:
 
 def run_openvino(model: Path | openvino.Model, images: Tensor) -> dict[str, npt.NDArray[np.float32]]:
     """Run an exported graph (a file or one in memory) on images, shape (B, C, H, W), and return its outputs by name."""
-    graph = openvino.Core().compile_model(model, "CPU", FULL_PRECISION)
+    graph = openvino_core().compile_model(model, "CPU", FULL_PRECISION)
     return {output.any_name: value for output, value in graph({0: images.numpy()}).items()}
 
 

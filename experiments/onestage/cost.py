@@ -19,10 +19,10 @@ from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
-import openvino
 import torch
 from anomalib.engine import Engine
 
+from anomalib_defect_plugins.core.openvino_core import openvino_core
 from anomalib_defect_plugins.models.onestage import OneStage
 
 SIZES = {"half": (704, 256), "full": (1408, 512)}
@@ -77,7 +77,7 @@ def export(width: str, size: tuple[int, int], folder: Path) -> Path:
 def graph(path: Path, size: tuple[int, int], threads: int) -> tuple[float, float]:
     """Return seconds and GiB of inference in OpenVINO."""
     config = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": threads}
-    network = openvino.Core().compile_model(path, "CPU", config)
+    network = openvino_core().compile_model(path, "CPU", config)
     image = np.random.default_rng(0).random((1, 3, *size), np.float32)
     return min(seconds(lambda: network({0: image})) for _ in range(2)), peak()
 

@@ -17,7 +17,6 @@ import openvino
 import torch
 from anomalib.deploy import CompressionType, ExportType
 from anomalib.engine import Engine
-from openvino import Core
 
 sys.path.append(str(Path(__file__).parents[1]))
 
@@ -25,6 +24,7 @@ from common import QUIET, data_root, markdown
 from few_masks import compute_metrics
 
 from anomalib_defect_plugins import MagneticTile, OneStage, WithDefects
+from anomalib_defect_plugins.core.openvino_core import openvino_core
 from anomalib_defect_plugins.data.original_masks import OriginalMasks
 from anomalib_defect_plugins.inference.openvino import FULL_PRECISION
 
@@ -37,7 +37,7 @@ def export(model: OneStage, data: WithDefects, precision: str, folder: str) -> o
     if precision == "INT8":
         arguments |= {"compression_type": CompressionType.INT8_PTQ, "datamodule": data}
     path = Engine(accelerator="cpu", logger=False).export(model, ExportType.OPENVINO, **arguments)
-    return Core().compile_model(str(path), "CPU", FULL_PRECISION)
+    return openvino_core().compile_model(str(path), "CPU", FULL_PRECISION)
 
 
 def evaluate(graph: openvino.CompiledModel, data: WithDefects) -> dict[str, float]:

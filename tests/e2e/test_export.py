@@ -4,7 +4,6 @@ from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
-import openvino
 import pytest
 import torch
 from anomalib.data import ImageBatch
@@ -14,6 +13,7 @@ from anomalib.engine import Engine
 from torch import Tensor
 
 from anomalib_defect_plugins import HtpGan, TextureDefects
+from anomalib_defect_plugins.core.openvino_core import openvino_core
 from anomalib_defect_plugins.inference.openvino import FULL_PRECISION
 
 pytestmark = pytest.mark.slow
@@ -84,7 +84,7 @@ def test_compressed_models_are_smaller_and_stay_close(
     images = torch.stack([cast(Tensor, data.test_data[index].image) for index in range(0, 60, 10)])
     with torch.no_grad():
         expected = model(images).anomaly_map.numpy()
-    network = openvino.Core().compile_model(small, "CPU", FULL_PRECISION)
+    network = openvino_core().compile_model(small, "CPU", FULL_PRECISION)
     maps = np.concatenate([network(image[None].numpy())["anomaly_map"] for image in images])
     assert np.abs(maps - expected).mean() < bound
     if compression is CompressionType.FP16:
@@ -95,7 +95,7 @@ def test_twenty_real_images_score_alike_in_openvino(data_root: Path, trained: Tr
     engine, model, _ = trained
     pre_processor, post_processor = cast(Any, model.pre_processor), cast(Any, model.post_processor)
     path = engine.export(model, ExportType.OPENVINO, export_root=tmp_path)
-    network = openvino.Core().compile_model(path, "CPU", FULL_PRECISION)
+    network = openvino_core().compile_model(path, "CPU", FULL_PRECISION)
     for number in range(1, 21):
         file = data_root / "crack_forest" / "image" / f"{number:03}.jpg"
         image = torch.as_tensor(read_image(file, as_tensor=True))[None]

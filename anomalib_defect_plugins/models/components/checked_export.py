@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from anomalib.deploy import CompressionType
 
 from anomalib_defect_plugins.core.errors import ConfigurationError
+from anomalib_defect_plugins.core.openvino_core import signal_stack_restored
 from anomalib_defect_plugins.post_processing import DefectPostProcessor
 
 if TYPE_CHECKING:
@@ -58,7 +59,7 @@ class CheckedExport(_Module):
         if compression_type == CompressionType.INT8_ACQ and "pred_label" not in outputs:
             msg = f"INT8_ACQ compares labels, but {self.name} has no thresholds; validate it, or use INT8_PTQ"
             raise ConfigurationError(msg)
-        with _not_quantising(model):
+        with _not_quantising(model), signal_stack_restored():
             return super()._compress_ov_model(model, compression_type, *args, **kwargs)
 
 

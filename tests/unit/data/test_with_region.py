@@ -4,7 +4,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import openvino
 import pytest
 import torch
 from anomalib.models import Padim
@@ -14,6 +13,7 @@ from tiny_models import make_model
 from tiny_padim import engine, padim
 
 from anomalib_defect_plugins.core.errors import ConfigurationError, InvalidInputError, MissingDataError
+from anomalib_defect_plugins.core.openvino_core import openvino_core
 from anomalib_defect_plugins.data import WithDefects, WithRegion, WithTiles
 from anomalib_defect_plugins.layers.restricted_forward import region_of
 from anomalib_defect_plugins.testing import folder_datamodule, write_folder_data
@@ -142,7 +142,7 @@ def test_the_exported_graph_has_the_region(
         model.eval()
     loaded: Any = type(model).load_from_checkpoint(checkpoint)
     path = engine(tmp_path).export(loaded, "openvino", export_root=tmp_path)
-    graph = openvino.Core().compile_model(str(path), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    graph = openvino_core().compile_model(str(path), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     image = torch.rand(1, 3, HEIGHT, WIDTH, generator=torch.Generator().manual_seed(0))
     other = torch.where(torch.from_numpy(INSIDE), image, 1 - image)
     with torch.no_grad():

@@ -13,6 +13,7 @@ from bright_graph import bright_graph
 from onnx import TensorProto, helper
 
 from anomalib_defect_plugins.core.errors import InvalidInputError
+from anomalib_defect_plugins.core.openvino_core import openvino_core
 from anomalib_defect_plugins.inference.graph_checks import has_threshold, is_normalized, read_note, region_rule
 from anomalib_defect_plugins.inference.graph_thresholds import GraphThresholds, write_graph
 
@@ -60,7 +61,7 @@ def model(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Path]:
 
 
 def infer(path: Path, images: npt.NDArray[np.float32]) -> Outputs:
-    graph = openvino.Core().compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    graph = openvino_core().compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     request = graph.create_infer_request()
     request.infer({0: images})
     return {name: request.get_tensor(name).data.copy() for output in graph.outputs for name in output.names}
@@ -84,7 +85,7 @@ def test_labels_follow_the_new_threshold_and_scores_keep_their_order(model: Path
     order = np.argsort(before["pred_score"])
     assert (np.diff(after["pred_score"][order]) > 0).all()
     assert np.array_equal(after["anomaly_map"], before["anomaly_map"])
-    network = openvino.Core().read_model(model)
+    network = openvino_core().read_model(model)
     assert read_note(network) == {**NOTE, "normalized": True}
     assert has_threshold(network)
     assert is_normalized(network)
@@ -126,10 +127,10 @@ def test_a_graph_without_threshold_gets_one_and_keeps_raw_scores(tmp_path: Path)
     before, after = infer(model, images()), infer(out, images())
     assert np.array_equal(before["pred_score"], after["pred_score"])
     assert (after["pred_label"] == (before["pred_score"] >= 300)).all()
-    network = openvino.Core().read_model(out)
+    network = openvino_core().read_model(out)
     assert has_threshold(network)
     assert not is_normalized(network)
-    assert not has_threshold(openvino.Core().read_model(model))
+    assert not has_threshold(openvino_core().read_model(model))
 
 
 def test_outputs_for_verdicts_are_added_where_the_graph_has_none(tmp_path: Path) -> None:
@@ -144,7 +145,7 @@ def test_outputs_for_verdicts_are_added_where_the_graph_has_none(tmp_path: Path)
 
 def test_the_minimum_area_is_part_of_the_record(model: Path) -> None:
     write_graph(model, model, GraphThresholds(pixel=0.4), {"min_area": 25, "pixel_threshold": 0.4})
-    rule = region_rule(openvino.Core().read_model(model))
+    rule = region_rule(openvino_core().read_model(model))
     assert rule is not None
     assert (rule.threshold, rule.min_area) == (0.5, 25)
 

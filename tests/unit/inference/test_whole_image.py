@@ -139,10 +139,10 @@ def test_wrong_options_end_in_one_line(
 PROGRAM = """
 import resource, sys
 from pathlib import Path
-import openvino
+from anomalib_defect_plugins.core.openvino_core import openvino_core
 from anomalib_defect_plugins.inference.openvino import Inspector, InspectSettings
 settings = InspectSettings(tile=256, overlap=64, maps=Path(sys.argv[3]), batch=4)
-inspector = Inspector(openvino.Core().read_model(sys.argv[1]), settings, (256, 256), 1)
+inspector = Inspector(openvino_core().read_model(sys.argv[1]), settings, (256, 256), 1)
 ((_, row),) = inspector.inspect([(0, sys.argv[2])])
 assert "error" not in row, row
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)

@@ -16,6 +16,7 @@ from anomalib.post_processing import PostProcessor
 from torch import Tensor, nn
 
 from anomalib_defect_plugins.core.errors import ConfigurationError
+from anomalib_defect_plugins.core.openvino_core import openvino_core
 from anomalib_defect_plugins.core.supervision import Supervision
 from anomalib_defect_plugins.inference.graph_checks import has_threshold
 from anomalib_defect_plugins.inference.openvino import FULL_PRECISION
@@ -123,7 +124,7 @@ def graphs(cases: Cases, tmp_path_factory: pytest.TempPathFactory) -> dict[str, 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["model", "full", "half"])
 def test_graphs_give_the_verdicts_of_pytorch(cases: Cases, graphs: dict[str, Path], kind: str) -> None:
-    compiled = openvino.Core().compile_model(graphs[kind], "CPU", FULL_PRECISION)
+    compiled = openvino_core().compile_model(graphs[kind], "CPU", FULL_PRECISION)
     found = list(compiled([MAPS.numpy()]).values())
     with torch.inference_mode():
         expected = cases(MAPS)
@@ -156,9 +157,9 @@ def test_without_thresholds_the_graph_has_no_labels_and_one_line_says_so(
         np.testing.assert_allclose(graph["pred_score"], model.model(IMAGES).pred_score, rtol=1e-4)
     assert graph["pred_score"].max() > 1
     assert model.post_processor.enable_thresholding
-    assert not has_threshold(openvino.Core().read_model(path))
+    assert not has_threshold(openvino_core().read_model(path))
     with pytest.raises(ConfigurationError, match="INT8_ACQ compares labels, but Small has no thresholds; validate"):
-        model._compress_ov_model(openvino.Core().read_model(path), CompressionType.INT8_ACQ)
+        model._compress_ov_model(openvino_core().read_model(path), CompressionType.INT8_ACQ)
 
 
 class Stock(AnomalibModule):
@@ -179,7 +180,7 @@ def test_a_graph_of_a_stock_model_has_a_threshold_only_after_validation(tmp_path
         for field, value in ((f"_{name}_threshold", 3.0), (f"{name}_min", 1.0), (f"{name}_max", 9.0)):
             getattr(model.post_processor, field).fill_(value)
     path = model.to_openvino(tmp_path, input_size=SIZE)
-    assert has_threshold(openvino.Core().read_model(path)) == bool(known)
+    assert has_threshold(openvino_core().read_model(path)) == bool(known)
 
 
 @pytest.mark.slow
