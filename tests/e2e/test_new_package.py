@@ -63,7 +63,10 @@ def _python(module: str, *arguments: str) -> None:
 
 
 def test_it_passes_its_own_tests(package: Path, installed: PluginPackages) -> None:
-    result = installed.run([sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(package)])
+    # The graph for images of any size is tested, those that the contract derives from it are not.
+    chosen = "not quantised and not inferencer and not fixed_size"
+    words = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-k", chosen, str(package)]
+    result = installed.run(words)
     assert result.returncode == 0, result.stdout[-3000:]
     assert "passed" in result.stdout
 
