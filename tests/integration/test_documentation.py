@@ -21,7 +21,8 @@ from anomalib_defect_plugins.plugins import Kind, loaded_plugins
 from anomalib_defect_plugins.plugins.manager import is_own
 
 ROOT = Path(__file__).parents[2]
-PAGES = sorted({*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("anomalib_defect_plugins/models/*/README.md")})
+FOLDERS = ("", "docs/", "demo/", "anomalib_defect_plugins/models/*/", "experiments/*/")
+PAGES = sorted(page for folder in FOLDERS for page in ROOT.glob(f"{folder}*.md"))
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 INDENTED = re.compile(r"^    ((?:[A-Z_]+=\S+ )?(?:python|anomalib) .*)$", re.MULTILINE)
 INLINE = re.compile(r"`(python (?:experiments|tools)/[^`]+)`")
