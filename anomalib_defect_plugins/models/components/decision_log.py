@@ -59,10 +59,15 @@ def describe(counts: list[list[int]], origin: str) -> str:
     return f"{good} good and {defective} defective images; {', '.join(rates)}; threshold from {origin}"
 
 
+def has_image_threshold(pl_module: LightningModule) -> bool:
+    """Whether a model has a threshold of image scores."""
+    threshold = getattr(getattr(pl_module, "post_processor", None), "image_threshold", None)
+    return threshold is not None and bool(torch.isfinite(torch.as_tensor(threshold)).all())
+
+
 def _origin(trainer: Trainer, pl_module: LightningModule) -> str:
-    post_processor = getattr(pl_module, "post_processor", None)
-    threshold = getattr(post_processor, "image_threshold", None)
-    if threshold is None or not torch.isfinite(torch.as_tensor(threshold)).all():
+    if not has_image_threshold(pl_module):
         return "none"
+    post_processor = getattr(pl_module, "post_processor", None)
     mode = getattr(getattr(trainer, "datamodule", None), "val_split_mode", None)
     return origin_of(None if mode is None else str(getattr(mode, "value", mode)), post_processor)
