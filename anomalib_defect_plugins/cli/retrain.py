@@ -31,7 +31,7 @@ def _run(options: argparse.Namespace) -> int:
 
     outcome = retrain(options.model, options.corrections, options.frozen, options.out, options.data)
     if outcome.left_out:
-        sys.stdout.write(f"left out: {outcome.left_out} images of the frozen set\n")
+        sys.stdout.write(f"left out: {counted(outcome.left_out, 'image')} of the frozen set\n")
     sys.stdout.write(f"present:   {outcome.present}\ncandidate: {outcome.candidate}\n")
     verdict = "promoted" if outcome.is_promoted else "not promoted, more errors than the present model"
     sys.stdout.write(f"{verdict}: {outcome.folder}\n")

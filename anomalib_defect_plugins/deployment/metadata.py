@@ -17,6 +17,7 @@ import openvino
 
 from anomalib_defect_plugins.benchmark.environment import describe_environment
 from anomalib_defect_plugins.core.files import write_text
+from anomalib_defect_plugins.core.text import counted
 from anomalib_defect_plugins.deployment.agreement import Agreement
 from anomalib_defect_plugins.inference.bundle import CARD, FORMAT, GRAPH, METADATA, ONNX, hash_graph
 from anomalib_defect_plugins.inference.graph_checks import NORMALIZED_THRESHOLD, read_note
@@ -72,9 +73,7 @@ def replace_thresholds(folder: Path, metadata: dict[str, Any], record: Mapping[s
     own["image"] = own["pixel"] if own["image"] is None else own["image"]
     if is_normalized:
         own = dict.fromkeys(own, NORMALIZED_THRESHOLD)
-    origin = (
-        f"anomalib-defects threshold, {record['rule']}, on {record['good']} good and {record['bad']} defective images"
-    )
+    origin = f"anomalib-defects threshold, {record['rule']}, on {record['good']} good and {counted(record['bad'], 'defective image')}"
     metadata = {
         **metadata,
         "hash": hash_graph(folder / GRAPH),

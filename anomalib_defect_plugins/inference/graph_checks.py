@@ -10,6 +10,7 @@ import openvino
 
 from anomalib_defect_plugins.core.errors import InvalidInputError
 from anomalib_defect_plugins.core.image_io import Size
+from anomalib_defect_plugins.core.text import counted
 from anomalib_defect_plugins.inference.bundle import find_graph
 
 NOTE = "anomalib_defects_operating_point"
@@ -105,7 +106,7 @@ def threshold_line(model: Path, threshold: float | None) -> str:
         return "threshold: the model's own; its error rates are not recorded, 'anomalib-defects threshold' states them"
     rates = [f"{name.replace('_', ' ')} {_rate(note[name])}" for name in ("misses", "false_alarms") if note.get(name)]
     return (
-        f"threshold: {note['rule']}, from {note['good']} good and {note['bad']} defective images "
+        f"threshold: {note['rule']}, from {note['good']} good and {counted(note['bad'], 'defective image')} "
         f"({note['threshold_origin']}); {', '.join(rates)}"
     )
 

@@ -26,6 +26,8 @@ PAGES = sorted(page for folder in FOLDERS for page in ROOT.glob(f"{folder}*.md")
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 INDENTED = re.compile(r"^    ((?:[A-Z_]+=\S+ )?(?:python|anomalib) .*)$", re.MULTILINE)
 INLINE = re.compile(r"`(python (?:experiments|tools)/[^`]+)`")
+CELL = re.compile(r"^\|.*?`(anomalib(?:-defects)? [\w-]+ [^`]+)`", re.MULTILINE)
+OPENING = re.MULTILINE | re.DOTALL
 VARIABLE = re.compile(r"[A-Z_]+=.*")
 LINK = re.compile(r"\]\(([^)\s]+)\)")
 
@@ -47,7 +49,7 @@ def _lines() -> Iterator[tuple[str, str]]:
     yield from _blocks("sh")
     for page in PAGES:
         prose = FENCE.sub("", page.read_text(encoding="utf-8"))
-        for line in (*INDENTED.findall(prose), *INLINE.findall(prose)):
+        for line in (*INDENTED.findall(prose), *INLINE.findall(prose), *CELL.findall(prose)):
             yield _name(page), " ".join(line.split())
 
 
@@ -166,6 +168,16 @@ def test_links_within_the_project_have_a_target(page: Path) -> None:
             target = page.parent / path if path else page
             assert target.exists(), link
             assert not anchor or anchor in _anchors(target), link
+
+
+@pytest.mark.parametrize(
+    "page", [page for page in PAGES if page.parents[1].name != "experiments" and page.parent != ROOT], ids=_name
+)
+def test_a_page_opens_with_its_use_and_one_command(page: Path) -> None:
+    opening = re.search(r"^# .+\n\nUse this when (.*?)\n\n```sh\n(.*?)^```$", page.read_text(encoding="utf-8"), OPENING)
+    assert opening
+    assert "\n\n" not in opening[1]
+    assert len(opening[2].replace("\\\n", "").splitlines()) == 1
 
 
 def _anchors(page: Path) -> set[str]:

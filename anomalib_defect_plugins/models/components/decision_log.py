@@ -8,6 +8,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
 from anomalib_defect_plugins.core.operating_points import clopper_pearson, widened
+from anomalib_defect_plugins.core.text import counted
 from anomalib_defect_plugins.report.tested_images import SAW_TEST_LABELS, origin_of
 
 logger = logging.getLogger(__name__)
@@ -56,7 +57,7 @@ def describe(counts: list[list[int]], origin: str) -> str:
             exact = clopper_pearson(count, total)
             rate = widened(exact) if origin == SAW_TEST_LABELS else exact
             rates.append(f"{name} {count} of {total} ({100 * rate.low:.3g} to {100 * rate.high:.3g} %)")
-    return f"{good} good and {defective} defective images; {', '.join(rates)}; threshold from {origin}"
+    return f"{good} good and {counted(defective, 'defective image')}; {', '.join(rates)}; threshold from {origin}"
 
 
 def has_image_threshold(pl_module: LightningModule) -> bool:

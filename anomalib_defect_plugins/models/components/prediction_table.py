@@ -20,9 +20,9 @@ COLUMNS = ("path", "score", "pred_label")
 class PredictionTable(Callback):
     """Writes ``predictions.csv`` after a prediction. It must come after the post-processor.
 
-    The columns are ``path``; ``score``, normalised if the model has a threshold, which is 0.5 then; and ``pred_label``, 1
-    for a defective image and 0 for a normal one, empty without a threshold. Each process has a file of its own if there
-    are several: ``predictions-0.csv`` and so on.
+    The columns are ``path``; ``score``, normalised if the model has a threshold, which is 0.5 then; and ``pred_label``,
+    1 for a defective image and 0 for a normal one, empty without a threshold. Each process has a file of its own if
+    there are several: ``predictions-0.csv`` and so on.
     """
 
     def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
