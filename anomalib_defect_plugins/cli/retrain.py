@@ -4,6 +4,8 @@ import argparse
 import sys
 from pathlib import Path
 
+from anomalib_defect_plugins.core.text import counted
+
 
 def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Add the subcommand."""

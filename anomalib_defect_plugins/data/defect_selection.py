@@ -88,9 +88,8 @@ def _select_of_each_type(order: DataFrame, per_type: int, source: str) -> list[s
     selected: dict[str, None] = {}
     for defect_type, paths in sorted(images.items(), key=lambda item: (len(item[1]), item[0])):
         if len(paths) < per_type:
-            msg = (
-                f"per_type is {per_type}, but {source} has only {counted(len(paths), 'image')} of type {defect_type!r}"
-            )
+            found = counted(len(paths), "image")
+            msg = f"per_type is {per_type}, but {source} has only {found} of type {defect_type!r}"
             raise InvalidInputError(msg)
         rest = [path for path in paths if path not in selected]
         missing = per_type - (len(paths) - len(rest))

@@ -154,7 +154,8 @@ class WithDefects(WrappingDataModule):
         """Return the paths of the normal training images beyond the first ``normal`` ones."""
         normal = sorted(training - _defective_paths(datasets))
         if len(normal) < cast(int, self.normal):
-            msg = f"normal is {self.normal}, but the training split of {self.base.name} has {counted(len(normal), 'normal image')}"
+            found = counted(len(normal), "normal image")
+            msg = f"normal is {self.normal}, but the training split of {self.base.name} has {found}"
             raise InvalidInputError(msg)
         return set(normal[self.normal :])
 

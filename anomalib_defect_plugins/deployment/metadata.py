@@ -73,7 +73,8 @@ def replace_thresholds(folder: Path, metadata: dict[str, Any], record: Mapping[s
     own["image"] = own["pixel"] if own["image"] is None else own["image"]
     if is_normalized:
         own = dict.fromkeys(own, NORMALIZED_THRESHOLD)
-    origin = f"anomalib-defects threshold, {record['rule']}, on {record['good']} good and {counted(record['bad'], 'defective image')}"
+    images = f"{record['good']} good and {counted(record['bad'], 'defective image')}"
+    origin = f"anomalib-defects threshold, {record['rule']}, on {images}"
     metadata = {
         **metadata,
         "hash": hash_graph(folder / GRAPH),

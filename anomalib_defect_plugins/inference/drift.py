@@ -114,7 +114,8 @@ def read_reference(path: Path) -> pd.DataFrame:
 
 def _check_size(reference: pd.DataFrame) -> None:
     if len(reference) < MIN_REFERENCE:
-        msg = f"the reference table has {counted(len(reference), 'image')}; use one of at least {MIN_REFERENCE} (--reference)"
+        images = counted(len(reference), "image")
+        msg = f"the reference table has {images}; use one of at least {MIN_REFERENCE} (--reference)"
         raise InvalidInputError(msg)
 
 

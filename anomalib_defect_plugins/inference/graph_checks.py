@@ -42,7 +42,7 @@ def check_graph(network: openvino.Model, threshold: float | None, batch: int, ma
         msg = "the model does not take images (N, 3, H, W); use the model.xml that 'anomalib export' has written"
         raise InvalidInputError(msg)
     if shape[0].is_static and shape[0].get_length() != batch:
-        msg = f"the model takes {shape[0]} images at once, not {batch}; use --batch {shape[0]}"
+        msg = f"the model takes {counted(shape[0].get_length(), 'image')} at once, not {batch}; use --batch {shape[0]}"
         raise InvalidInputError(msg)
     _check_outputs(network, threshold, maps)
     height, width = (shape[1], shape[2]) if in_bytes else (shape[2], shape[3])

@@ -167,8 +167,9 @@ def _real_defects(datamodule: AnomalibDataModule) -> list[tuple[AnomalibDataset,
     ]
     defective = [image for image in images if image[0].samples.label_index.iloc[image[1]] == LabelName.ABNORMAL]
     if len(defective) < MIN_REAL_IMAGES:
-        msg = f"{datamodule.name} has {counted(len(defective), 'defective image')}, too few to compare with; use data with "
-        raise InvalidInputError(msg + f"{MIN_REAL_IMAGES} or more")
+        found = counted(len(defective), "defective image")
+        msg = f"{datamodule.name} has {found}, too few to compare with; use data with {MIN_REAL_IMAGES} or more"
+        raise InvalidInputError(msg)
     return defective
 
 

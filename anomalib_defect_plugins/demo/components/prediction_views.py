@@ -88,7 +88,8 @@ def _alt_text(prediction: PhotoPrediction, result: ThresholdResult) -> str:
     """Describe an image. The page does not escape the text, so it must not contain the file name."""
     height, width = prediction.photo.size
     label = pred_label(result.is_defective)
-    return f"image of {width} by {height} pixels, {label}, {counted(len(result.regions), 'region')} at or above the threshold"
+    regions = counted(len(result.regions), "region")
+    return f"image of {width} by {height} pixels, {label}, {regions} at or above the threshold"
 
 
 def render_prediction(predictions: PredictionSet, prediction: PhotoPrediction, threshold: float) -> str:

@@ -65,9 +65,8 @@ def _find(dataset: AnomalibDataset, reference: int | str, name: str) -> int:
         return matches[0]
     example = Path(normal.image_path.iloc[0]).name
     if is_index and not matches:
-        msg = (
-            f"reference is {reference}, but {name} has {counted(len(normal), 'normal training image')}, counted from 0"
-        )
+        images = counted(len(normal), "normal training image")
+        msg = f"reference is {reference}, but {name} has {images}, counted from 0"
         raise InvalidInputError(msg + f" (or pass a file name, such as {example!r})")
     count = f"{len(matches)} of the" if matches else "none of the"
     msg = f"reference is {reference!r}, but {count} {len(normal)} normal training images of {name} match it"
