@@ -56,9 +56,11 @@ mutate: $(INSTALLED)
 test-lowest: $(INSTALLED)
 	.ci/test-lowest
 
-# API reference from the docstrings: build/docs/index.html.
+# The documentation site, build/docs/index.html; fails at a broken link.
 docs: $(INSTALLED)
-	$(BIN)/python docs/reference.py
+	$(BIN)/python -m pip install --quiet --group docs
+	$(BIN)/python docs/pages.py
+	$(BIN)/zensical build --clean --strict
 
 # Build wheel and source distribution in dist/ and check them for upload.
 dist: $(INSTALLED)

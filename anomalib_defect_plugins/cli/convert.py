@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from anomalib_defect_plugins.core.errors import InvalidInputError
+from anomalib_defect_plugins.core.text import counted
 
 
 def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -48,7 +49,7 @@ def _run(options: argparse.Namespace) -> int:
     source = open_source(options.source, options.images)
     counts = (to_coco if is_coco else to_folder)(source, options.out, _progress)
     types = ", ".join(f"{count} {name}" for name, count in sorted(counts.items()))
-    sys.stdout.write(f"{counts.total()} images ({types})\n{options.out}\n")
+    sys.stdout.write(f"{counted(counts.total(), 'image')} ({types})\n{options.out}\n")
     return 0
 
 
@@ -59,7 +60,7 @@ def _convert_table(options: argparse.Namespace, is_coco: bool) -> int:
         msg = "a table of 'anomalib-defects inspect' is converted to COCO: pass --maps DIR and --out FILE.json"
         raise InvalidInputError(msg)
     number = write_regions(options.source, options.maps, options.out, options.images, options.region_threshold)
-    sys.stdout.write(f"{number} regions\n{options.out}\n")
+    sys.stdout.write(f"{counted(number, 'region')}\n{options.out}\n")
     return 0
 
 

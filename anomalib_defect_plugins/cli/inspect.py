@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from anomalib_defect_plugins.core.errors import InvalidInputError
+from anomalib_defect_plugins.core.text import counted
 from anomalib_defect_plugins.inference.inspect_folder import RUNNERS, inspect_images
 
 
@@ -109,7 +110,7 @@ def _run(options: argparse.Namespace) -> int:
     counts = inspect_images(options.model, options.images, options.out, settings, options.runner, options.address)
     rate = counts["inspected"] / (time.perf_counter() - start)
     earlier = counts["images"] - counts["inspected"]
-    summary = f"{counts['images']} images, {counts['defective']} defective{_share(counts)}, "
+    summary = f"{counted(counts['images'], 'image')}, {counts['defective']} defective{_share(counts)}, "
     summary += f"{counts['error']} with an error"
     note = f" ({earlier} of them earlier)" if earlier else ""
     sys.stdout.write(f"{summary}{note}; {rate:.1f} images per second\ntable: {options.out}\n")
@@ -118,7 +119,7 @@ def _run(options: argparse.Namespace) -> int:
 
         root = options.images if options.images.is_dir() else None
         number = write_regions(options.out, maps, options.regions, root)
-        sys.stdout.write(f"{number} regions: {options.regions}\n")
+        sys.stdout.write(f"{counted(number, 'region')}: {options.regions}\n")
     sys.stdout.write(f"{threshold_line(options.model, options.threshold)}\n")
     if reference is not None:
         sys.stdout.write(f"{report_drift(reference, options.out)}\n")

@@ -4,6 +4,8 @@ import argparse
 import sys
 from pathlib import Path
 
+from anomalib_defect_plugins.core.text import counted
+
 
 def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Add the subcommand."""
@@ -31,7 +33,7 @@ def _run(options: argparse.Namespace) -> int:
 
     outcome = retrain(options.model, options.corrections, options.frozen, options.out, options.data)
     if outcome.left_out:
-        sys.stdout.write(f"left out: {outcome.left_out} images of the frozen set\n")
+        sys.stdout.write(f"left out: {counted(outcome.left_out, 'image')} of the frozen set\n")
     sys.stdout.write(f"present:   {outcome.present}\ncandidate: {outcome.candidate}\n")
     verdict = "promoted" if outcome.is_promoted else "not promoted, more errors than the present model"
     sys.stdout.write(f"{verdict}: {outcome.folder}\n")

@@ -7,6 +7,7 @@ from pandas import DataFrame
 
 from anomalib_defect_plugins.core.checks import check_positive
 from anomalib_defect_plugins.core.errors import InvalidInputError
+from anomalib_defect_plugins.core.text import counted
 from anomalib_defect_plugins.data.dataclasses import split_types
 from anomalib_defect_plugins.data.sample_table import shuffled
 
@@ -72,7 +73,7 @@ def _count(real: Amount, available: int, source: str, name: str) -> int:
             raise InvalidInputError(msg)
         return round(real * available)
     if not isinstance(real, int) or not 0 <= real <= available:
-        msg = f"{name} is {real}, but {source} has {available} defective images; choose 0 to {available}"
+        msg = f"{name} is {real}, but {source} has {counted(available, 'defective image')}; choose 0 to {available}"
         raise InvalidInputError(msg)
     return real
 
@@ -87,7 +88,8 @@ def _select_of_each_type(order: DataFrame, per_type: int, source: str) -> list[s
     selected: dict[str, None] = {}
     for defect_type, paths in sorted(images.items(), key=lambda item: (len(item[1]), item[0])):
         if len(paths) < per_type:
-            msg = f"per_type is {per_type}, but {source} has only {len(paths)} images of type {defect_type!r}"
+            found = counted(len(paths), "image")
+            msg = f"per_type is {per_type}, but {source} has only {found} of type {defect_type!r}"
             raise InvalidInputError(msg)
         rest = [path for path in paths if path not in selected]
         missing = per_type - (len(paths) - len(rest))

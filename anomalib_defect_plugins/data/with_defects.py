@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader, WeightedRandomSampler
 from anomalib_defect_plugins.core.checks import check_fraction, check_positive
 from anomalib_defect_plugins.core.defect_generator import DefectGenerator
 from anomalib_defect_plugins.core.errors import ConfigurationError, InvalidInputError
+from anomalib_defect_plugins.core.text import counted
 from anomalib_defect_plugins.data.dataclasses import DefectBatch, DefectItem
 from anomalib_defect_plugins.data.defect_selection import Amount, select
 from anomalib_defect_plugins.data.split_file import read_split, write_split
@@ -153,7 +154,8 @@ class WithDefects(WrappingDataModule):
         """Return the paths of the normal training images beyond the first ``normal`` ones."""
         normal = sorted(training - _defective_paths(datasets))
         if len(normal) < cast(int, self.normal):
-            msg = f"normal is {self.normal}, but the training split of {self.base.name} has {len(normal)} normal images"
+            found = counted(len(normal), "normal image")
+            msg = f"normal is {self.normal}, but the training split of {self.base.name} has {found}"
             raise InvalidInputError(msg)
         return set(normal[self.normal :])
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from anomalib_defect_plugins.benchmark.environment import describe_environment
 from anomalib_defect_plugins.core.files import write_text
 from anomalib_defect_plugins.core.openvino_core import openvino_core
+from anomalib_defect_plugins.core.text import counted
 from anomalib_defect_plugins.deployment.agreement import Agreement
 from anomalib_defect_plugins.inference.bundle import CARD, FORMAT, GRAPH, METADATA, ONNX, hash_graph
 from anomalib_defect_plugins.inference.graph_checks import NORMALIZED_THRESHOLD, read_note
@@ -71,9 +72,8 @@ def replace_thresholds(folder: Path, metadata: dict[str, Any], record: Mapping[s
     own["image"] = own["pixel"] if own["image"] is None else own["image"]
     if is_normalized:
         own = dict.fromkeys(own, NORMALIZED_THRESHOLD)
-    origin = (
-        f"anomalib-defects threshold, {record['rule']}, on {record['good']} good and {record['bad']} defective images"
-    )
+    images = f"{record['good']} good and {counted(record['bad'], 'defective image')}"
+    origin = f"anomalib-defects threshold, {record['rule']}, on {images}"
     metadata = {
         **metadata,
         "hash": hash_graph(folder / GRAPH),

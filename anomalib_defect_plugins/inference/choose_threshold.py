@@ -28,6 +28,7 @@ from anomalib_defect_plugins.core.operating_points import (
     upper_limit,
     widened,
 )
+from anomalib_defect_plugins.core.text import counted
 from anomalib_defect_plugins.inference.graph_thresholds import GraphThresholds, write_graph
 from anomalib_defect_plugins.inference.labelled_images import LabelledImage
 from anomalib_defect_plugins.inference.scoring import CheckpointScorer, ImageScorer, load_scorer
@@ -179,7 +180,7 @@ def shortfall(choice: Choice) -> str | None:
         return None
     best = upper_limit(0, rate.total, point.confidence)
     return (
-        f"{rate.total} {kind} images cannot promise fewer than {percent(best)} {errors}; "
+        f"{counted(rate.total, f'{kind} image')} cannot promise fewer than {percent(best)} {errors}; "
         f"{images_needed(share, point.confidence)} would be needed for {percent(share)}"
     )
 
@@ -288,7 +289,7 @@ def write_model(
             "its verdicts are as before: use RegionPostProcessor for verdicts that follow from the masks"
         )
     count = _check_verdicts(out, scorer, choice, precision)
-    return f"{out}: decides as stated on the {count} images closest to the threshold"
+    return f"{out}: decides as stated on the {counted(count, 'image')} closest to the threshold"
 
 
 def graph_thresholds(choice: Choice) -> GraphThresholds:

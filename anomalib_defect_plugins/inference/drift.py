@@ -23,6 +23,7 @@ from scipy.special import ndtri
 from anomalib_defect_plugins.core.errors import InvalidInputError, MissingDataError
 from anomalib_defect_plugins.core.files import write_bytes
 from anomalib_defect_plugins.core.image_statistics import COLUMNS
+from anomalib_defect_plugins.core.text import counted
 from anomalib_defect_plugins.report.control_chart import draw_control_charts
 from anomalib_defect_plugins.report.operating_point import render_png
 
@@ -113,7 +114,8 @@ def read_reference(path: Path) -> pd.DataFrame:
 
 def _check_size(reference: pd.DataFrame) -> None:
     if len(reference) < MIN_REFERENCE:
-        msg = f"the reference table has {len(reference)} images; use one of at least {MIN_REFERENCE} (--reference)"
+        images = counted(len(reference), "image")
+        msg = f"the reference table has {images}; use one of at least {MIN_REFERENCE} (--reference)"
         raise InvalidInputError(msg)
 
 
@@ -128,7 +130,7 @@ def drift_line(charts: Mapping[str, Chart], table: pd.DataFrame, images: int) ->
     paths = _complete(table).path.tolist()
     alerts = sorted((chart.alert, name) for name, chart in charts.items() if chart.alert is not None)
     if not alerts:
-        return f"drift: none found in {len(paths)} images, compared with {images} reference images"
+        return f"drift: none found in {counted(len(paths), 'image')}, compared with {images} reference images"
     first, _ = alerts[0]
     parts = [
         f"{name} {'higher' if charts[name].is_higher else 'lower'} (from image {index + 1})" for index, name in alerts

@@ -11,6 +11,7 @@ import openvino
 from anomalib_defect_plugins.core.errors import InvalidInputError
 from anomalib_defect_plugins.core.image_io import Size
 from anomalib_defect_plugins.core.openvino_core import openvino_core
+from anomalib_defect_plugins.core.text import counted
 from anomalib_defect_plugins.inference.bundle import find_graph
 
 NOTE = "anomalib_defects_operating_point"
@@ -42,7 +43,7 @@ def check_graph(network: openvino.Model, threshold: float | None, batch: int, ma
         msg = "the model does not take images (N, 3, H, W); use the model.xml that 'anomalib export' has written"
         raise InvalidInputError(msg)
     if shape[0].is_static and shape[0].get_length() != batch:
-        msg = f"the model takes {shape[0]} images at once, not {batch}; use --batch {shape[0]}"
+        msg = f"the model takes {counted(shape[0].get_length(), 'image')} at once, not {batch}; use --batch {shape[0]}"
         raise InvalidInputError(msg)
     _check_outputs(network, threshold, maps)
     height, width = (shape[1], shape[2]) if in_bytes else (shape[2], shape[3])
@@ -106,7 +107,7 @@ def threshold_line(model: Path, threshold: float | None) -> str:
         return "threshold: the model's own; its error rates are not recorded, 'anomalib-defects threshold' states them"
     rates = [f"{name.replace('_', ' ')} {_rate(note[name])}" for name in ("misses", "false_alarms") if note.get(name)]
     return (
-        f"threshold: {note['rule']}, from {note['good']} good and {note['bad']} defective images "
+        f"threshold: {note['rule']}, from {note['good']} good and {counted(note['bad'], 'defective image')} "
         f"({note['threshold_origin']}); {', '.join(rates)}"
     )
 

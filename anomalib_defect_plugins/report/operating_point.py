@@ -6,6 +6,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from anomalib_defect_plugins.core.operating_points import Costs, OperatingPoint, Scores, error_counts
+from anomalib_defect_plugins.core.text import counted
 from anomalib_defect_plugins.report.plot_style import INK, MUTED, PALETTE, plot_style
 
 BINS = 60
@@ -29,7 +30,7 @@ def draw_histogram(good: Scores, bad: Scores, point: OperatingPoint, units: str,
         bins = np.linspace(everything.min(), everything.max(), BINS + 1) if np.ptp(everything) else BINS
         for scores, name, colour in ((good, "good", PALETTE[0]), (bad, "defective", PALETTE[3])):
             if len(scores):
-                axes[0].hist(scores, bins, color=colour, alpha=0.6, label=f"{len(scores)} {name} images")
+                axes[0].hist(scores, bins, color=colour, alpha=0.6, label=counted(len(scores), f"{name} image"))
         axes[0].set_ylabel("images")
         if costs is not None:
             thresholds, misses, false_alarms = error_counts(good, bad)

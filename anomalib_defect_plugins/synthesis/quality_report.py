@@ -21,6 +21,7 @@ from torchvision.transforms.v2.functional import resize
 from anomalib_defect_plugins.core.errors import InvalidInputError
 from anomalib_defect_plugins.core.files import write_text
 from anomalib_defect_plugins.core.image_io import Size
+from anomalib_defect_plugins.core.text import counted
 from anomalib_defect_plugins.data.contact_sheet import Thumbnail, contact_sheet, make_thumbnail, save_sheet
 from anomalib_defect_plugins.data.dataclasses import split_types
 from anomalib_defect_plugins.data.summary import datasets_of, list_images
@@ -166,8 +167,9 @@ def _real_defects(datamodule: AnomalibDataModule) -> list[tuple[AnomalibDataset,
     ]
     defective = [image for image in images if image[0].samples.label_index.iloc[image[1]] == LabelName.ABNORMAL]
     if len(defective) < MIN_REAL_IMAGES:
-        msg = f"{datamodule.name} has {len(defective)} defective images, too few to compare with; use data with "
-        raise InvalidInputError(msg + f"{MIN_REAL_IMAGES} or more")
+        found = counted(len(defective), "defective image")
+        msg = f"{datamodule.name} has {found}, too few to compare with; use data with {MIN_REAL_IMAGES} or more"
+        raise InvalidInputError(msg)
     return defective
 
 

@@ -1,4 +1,4 @@
-"""Measure time and memory of OneStage, and print the table of the README.
+"""Measure time and memory of OneStage, and print the table of the README beside it.
 
     python experiments/onestage/cost.py --widths small paper
 

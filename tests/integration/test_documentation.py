@@ -1,7 +1,7 @@
 """Commands, examples and links in the documentation are valid.
 
 Commands are parsed by their programs but not run. Python examples run; examples that need a checkpoint or graph file
-only run their imports.
+only run their imports. ``test_python_page.py`` runs those of ``docs/python.md``.
 """
 
 import ast
@@ -21,10 +21,13 @@ from anomalib_defect_plugins.plugins import Kind, loaded_plugins
 from anomalib_defect_plugins.plugins.manager import is_own
 
 ROOT = Path(__file__).parents[2]
-PAGES = sorted({*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("anomalib_defect_plugins/models/*/README.md")})
+FOLDERS = ("", "docs/", "demo/", "anomalib_defect_plugins/models/*/", "experiments/*/")
+PAGES = sorted(page for folder in FOLDERS for page in ROOT.glob(f"{folder}*.md"))
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 INDENTED = re.compile(r"^    ((?:[A-Z_]+=\S+ )?(?:python|anomalib) .*)$", re.MULTILINE)
 INLINE = re.compile(r"`(python (?:experiments|tools)/[^`]+)`")
+CELL = re.compile(r"^\|.*?`(anomalib(?:-defects)? [\w-]+ [^`]+)`", re.MULTILINE)
+OPENING = re.MULTILINE | re.DOTALL
 VARIABLE = re.compile(r"[A-Z_]+=.*")
 LINK = re.compile(r"\]\(([^)\s]+)\)")
 
@@ -46,7 +49,7 @@ def _lines() -> Iterator[tuple[str, str]]:
     yield from _blocks("sh")
     for page in PAGES:
         prose = FENCE.sub("", page.read_text(encoding="utf-8"))
-        for line in (*INDENTED.findall(prose), *INLINE.findall(prose)):
+        for line in (*INDENTED.findall(prose), *INLINE.findall(prose), *CELL.findall(prose)):
             yield _name(page), " ".join(line.split())
 
 
@@ -63,8 +66,9 @@ def _commands() -> list[tuple[str, ...]]:
     return [pytest.param(words, id=f"{page}: {' '.join(words)}") for words, page in commands.items()]
 
 
-def _parameters(language: str) -> list[str]:
-    return [pytest.param(text, id=f"{page}: {text.splitlines()[0]}") for page, text in _blocks(language)]
+def _parameters(language: str, without: str = "") -> list[str]:
+    blocks = ((page, text) for page, text in _blocks(language) if page != without)
+    return [pytest.param(text, id=f"{page}: {text.splitlines()[0]}") for page, text in blocks]
 
 
 class Parser(AnomalibCLI):
@@ -141,7 +145,7 @@ def _check_other(program: str, arguments: list[str]) -> None:
         assert find_spec(arguments[1] if program == "python" else program), f"this project does not install {program}"
 
 
-@pytest.mark.parametrize("text", _parameters("python"))
+@pytest.mark.parametrize("text", _parameters("python", without="docs/python.md"))
 def test_an_example_runs(text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     tree = ast.parse(text)
@@ -164,6 +168,16 @@ def test_links_within_the_project_have_a_target(page: Path) -> None:
             target = page.parent / path if path else page
             assert target.exists(), link
             assert not anchor or anchor in _anchors(target), link
+
+
+@pytest.mark.parametrize(
+    "page", [page for page in PAGES if page.parents[1].name != "experiments" and page.parent != ROOT], ids=_name
+)
+def test_a_page_opens_with_its_use_and_one_command(page: Path) -> None:
+    opening = re.search(r"^# .+\n\nUse this when (.*?)\n\n```sh\n(.*?)^```$", page.read_text(encoding="utf-8"), OPENING)
+    assert opening
+    assert "\n\n" not in opening[1]
+    assert len(opening[2].replace("\\\n", "").splitlines()) == 1
 
 
 def _anchors(page: Path) -> set[str]:

@@ -9,6 +9,7 @@ import numpy as np
 
 from anomalib_defect_plugins.core.errors import InvalidInputError
 from anomalib_defect_plugins.core.regions import enlarge_mask
+from anomalib_defect_plugins.core.text import counted
 from anomalib_defect_plugins.demo.components.listeners import QUEUED, Updates
 from anomalib_defect_plugins.demo.components.mask_painter import mask_painter
 from anomalib_defect_plugins.demo.components.served_files import download_file
@@ -84,7 +85,8 @@ class CorrectionPanel:
             raise InvalidInputError(msg)
         mask = encode_png(enlarge_mask(region, prediction.photo.size).astype(np.uint8) * 255)
         self.mark(_require(predictions), index, threshold, "bad", user, mask)
-        return f"<p role='status'>Kept: {len(self.log.latest())} images are corrected.</p>"
+        corrected = counted(len(self.log.latest()), "corrected image")
+        return f"<p role='status'>Kept: {corrected}.</p>"
 
     def mark(
         self,

@@ -5,6 +5,7 @@ from typing import Any
 
 import matplotlib as mpl
 
+from anomalib_defect_plugins.core.text import counted
 from anomalib_defect_plugins.demo.resources import render_template
 from anomalib_defect_plugins.demo.services.defect_table import pred_label
 from anomalib_defect_plugins.demo.services.predictions import (
@@ -87,7 +88,8 @@ def _alt_text(prediction: PhotoPrediction, result: ThresholdResult) -> str:
     """Describe an image. The page does not escape the text, so it must not contain the file name."""
     height, width = prediction.photo.size
     label = pred_label(result.is_defective)
-    return f"image of {width} by {height} pixels, {label}, {len(result.regions)} regions at or above the threshold"
+    regions = counted(len(result.regions), "region")
+    return f"image of {width} by {height} pixels, {label}, {regions} at or above the threshold"
 
 
 def render_prediction(predictions: PredictionSet, prediction: PhotoPrediction, threshold: float) -> str:

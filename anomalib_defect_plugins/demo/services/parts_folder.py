@@ -10,6 +10,7 @@ from pathlib import Path, PurePosixPath
 from anomalib_defect_plugins.core.errors import InvalidInputError
 from anomalib_defect_plugins.core.files import new_folder
 from anomalib_defect_plugins.core.image_limits import FORMATS
+from anomalib_defect_plugins.core.text import counted
 from anomalib_defect_plugins.data import DefectFolder
 from anomalib_defect_plugins.data.dataclasses import GOOD
 from anomalib_defect_plugins.data.folder_reader import MASKS
@@ -66,7 +67,7 @@ class PartsSummary:
 
     def __str__(self) -> str:
         """Describe the images: ``12 good parts, 10 defective ones, 10 of them marked``."""
-        return f"{self.good} good parts, {self.bad} defective ones, {self.marked} of them marked"
+        return f"{counted(self.good, 'good part')}, {self.bad} defective ones, {self.marked} of them marked"
 
 
 def write_parts(root: Path, name: object, images: PartImages) -> Path:
@@ -170,7 +171,7 @@ def _check_archive(files: Sequence[zipfile.ZipInfo]) -> None:
             raise InvalidInputError(msg)
     size = sum(file.file_size for file in files)
     if len(files) > MAX_FILES or size > MAX_UNPACKED_BYTES:
-        msg = f"the ZIP file has {len(files)} images of {size / 2**20:.0f} MB, more than {MAX_FILES} or "
+        msg = f"the ZIP file has {counted(len(files), 'image')} of {size / 2**20:.0f} MB, more than {MAX_FILES} or "
         raise InvalidInputError(msg + f"{MAX_UNPACKED_BYTES / 2**20:.0f} MB; use fewer, or 'anomalib train'")
 
 

@@ -1,7 +1,7 @@
 """Augmentation of training images, and of their masks.
 
-Without it, a network trained on forty photographs marks what differs in others, such as light or tilt (measured in the
-READMEs of the models that use it). The papers do not mention any.
+Without it, a network trained on forty photographs marks what differs in others, such as light or tilt (measured in
+the experiments of the models that use it). The papers do not mention any.
 """
 
 from typing import cast

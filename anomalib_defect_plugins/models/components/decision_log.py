@@ -8,6 +8,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
 from anomalib_defect_plugins.core.operating_points import clopper_pearson, widened
+from anomalib_defect_plugins.core.text import counted
 from anomalib_defect_plugins.report.tested_images import SAW_TEST_LABELS, origin_of
 
 logger = logging.getLogger(__name__)
@@ -56,13 +57,18 @@ def describe(counts: list[list[int]], origin: str) -> str:
             exact = clopper_pearson(count, total)
             rate = widened(exact) if origin == SAW_TEST_LABELS else exact
             rates.append(f"{name} {count} of {total} ({100 * rate.low:.3g} to {100 * rate.high:.3g} %)")
-    return f"{good} good and {defective} defective images; {', '.join(rates)}; threshold from {origin}"
+    return f"{good} good and {counted(defective, 'defective image')}; {', '.join(rates)}; threshold from {origin}"
+
+
+def has_image_threshold(pl_module: LightningModule) -> bool:
+    """Whether a model has a threshold of image scores."""
+    threshold = getattr(getattr(pl_module, "post_processor", None), "image_threshold", None)
+    return threshold is not None and bool(torch.isfinite(torch.as_tensor(threshold)).all())
 
 
 def _origin(trainer: Trainer, pl_module: LightningModule) -> str:
-    post_processor = getattr(pl_module, "post_processor", None)
-    threshold = getattr(post_processor, "image_threshold", None)
-    if threshold is None or not torch.isfinite(torch.as_tensor(threshold)).all():
+    if not has_image_threshold(pl_module):
         return "none"
+    post_processor = getattr(pl_module, "post_processor", None)
     mode = getattr(getattr(trainer, "datamodule", None), "val_split_mode", None)
     return origin_of(None if mode is None else str(getattr(mode, "value", mode)), post_processor)

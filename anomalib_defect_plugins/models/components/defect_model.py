@@ -30,6 +30,7 @@ from anomalib_defect_plugins.models.components.checks import (
 from anomalib_defect_plugins.models.components.decision_log import DecisionLog
 from anomalib_defect_plugins.models.components.image_size import ImageSize
 from anomalib_defect_plugins.models.components.mixed_sizes import MixedSizes
+from anomalib_defect_plugins.models.components.prediction_table import PredictionTable
 from anomalib_defect_plugins.models.components.progress_log import ProgressLog
 from anomalib_defect_plugins.models.components.resumed_optimizers import ResumedOptimizers
 from anomalib_defect_plugins.models.components.shared_trainer import SharedTrainer
@@ -104,12 +105,13 @@ class DefectModel(CheckpointErrors, SharedTrainer, TrainerOptions, CheckedExport
         return LearningType.ONE_CLASS
 
     def configure_callbacks(self) -> Sequence[Callback]:
-        """Return anomalib's callbacks, the end of training, the checkpoint to resume from, and the log of progress."""
+        """Return anomalib's callbacks, the end of training, the checkpoint to resume from, and the logs."""
         callbacks = list(cast(Sequence[Callback], super().configure_callbacks()))
         if isinstance(self.evaluator, DefectEvaluator):
             callbacks.insert(0, self.evaluator.ranking)
         resuming = (ResumePoint(self.resume_interval), ResumedOptimizers())
-        return [*callbacks, CheckedReading(), TrainingEnd(), *resuming, MixedSizes(), DecisionLog(), ProgressLog()]
+        logs = (DecisionLog(), PredictionTable(), ProgressLog())
+        return [*callbacks, CheckedReading(), TrainingEnd(), *resuming, MixedSizes(), *logs]
 
     def setup(self, stage: str) -> None:
         """Set the image size, then check the masks, and the validation and test files before training starts."""

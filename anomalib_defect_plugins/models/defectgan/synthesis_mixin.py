@@ -8,6 +8,7 @@ from torch import Tensor
 from anomalib_defect_plugins.core.errors import InvalidInputError
 from anomalib_defect_plugins.core.image_io import Size
 from anomalib_defect_plugins.core.rng import device_rng
+from anomalib_defect_plugins.core.text import counted
 from anomalib_defect_plugins.models.defectgan.synthesis import (
     MAX_SHARE,
     affected_region,
@@ -52,7 +53,7 @@ class SynthesisMixin(_Module):
             InvalidInputError: If the shape of the control map does not match the images and categories.
         """
         if control.ndim not in {2, 4} or control.shape[:2] != (len(images), len(self.categories)):
-            msg = f"a control map for {len(images)} images and {len(self.categories)} categories is "
+            msg = f"a control map for {counted(len(images), 'image')} and {len(self.categories)} categories is "
             raise InvalidInputError(msg + f"(B, K) or (B, K, H, W), not {tuple(control.shape)}")
         control = everywhere(control) if control.ndim == 2 else control
         noise = None if rng is None else device_rng(rng, self.device)

@@ -11,6 +11,7 @@ from pandas import DataFrame
 from torch import Tensor
 
 from anomalib_defect_plugins.core.errors import ConfigurationError, InvalidInputError
+from anomalib_defect_plugins.core.text import counted
 from anomalib_defect_plugins.data.dataset import reading
 
 
@@ -64,7 +65,8 @@ def _find(dataset: AnomalibDataset, reference: int | str, name: str) -> int:
         return matches[0]
     example = Path(normal.image_path.iloc[0]).name
     if is_index and not matches:
-        msg = f"reference is {reference}, but {name} has {len(normal)} normal training images, counted from 0"
+        images = counted(len(normal), "normal training image")
+        msg = f"reference is {reference}, but {name} has {images}, counted from 0"
         raise InvalidInputError(msg + f" (or pass a file name, such as {example!r})")
     count = f"{len(matches)} of the" if matches else "none of the"
     msg = f"reference is {reference!r}, but {count} {len(normal)} normal training images of {name} match it"

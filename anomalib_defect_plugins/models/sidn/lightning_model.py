@@ -67,11 +67,11 @@ class Sidn(FittedDensity, DefectModel, IterativeTraining, AnomalibModule):
         center_separation: Whether the centres of the two branches are separated (L_td; without: method B).
         gsrm: Whether to use the global semantic relation module (without: method C; with all: method D).
         norm: Normalisation layers, ``group``, ``instance`` or ``batch``; the paper does not specify them. Batch norm
-            is faster after export, but its statistics fit only the training images (measured in the README).
+            is faster after export, but its statistics fit only the training images (measured in experiments/sidn).
         defect_content: Generator of the artificial defects: a registered name, an instance, a mapping with
             ``class_path`` and ``init_args``, or several of them, each of which draws a part of the defects. ``noise``
-            is the paper's; it teaches the network to detect noise, not what differs from its surroundings (measured in
-            the README).
+            is the paper's; it teaches the network to detect noise, not what differs from its surroundings (measured
+            in experiments/sidn).
         defect_share: Share of the images of a batch that defects are drawn on, in (0, 1]. A network that never sees a
             defect-free image marks the most unusual part of every image.
         iterations: Training steps; the paper does not specify them.

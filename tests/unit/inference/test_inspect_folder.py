@@ -205,7 +205,7 @@ def test_images_up_to_the_limit_are_inspected_without_a_warning(
             InspectSettings(maps=Path("maps")),
             "no output anomaly_map; leave --maps and --pictures out",
         ),
-        (bright_graph(batch=1), InspectSettings(batch=4), "takes 1 images at once, not 4; use --batch 1"),
+        (bright_graph(batch=1), InspectSettings(batch=4), "takes 1 image at once, not 4; use --batch 1"),
     ],
 )
 def test_a_model_that_does_not_fit_the_settings_is_rejected(

@@ -276,7 +276,7 @@ def test_restoration_is_a_control_map_of_zeros(noisy):
 
 @pytest.mark.parametrize("shape", [(1, 3), (2, 2), (1, 2, 8)])
 def test_a_control_map_of_another_shape_is_refused(noisy, shape):
-    with pytest.raises(InvalidInputError, match="a control map for 1 images and 2 categories is"):
+    with pytest.raises(InvalidInputError, match="a control map for 1 image and 2 categories is"):
         noisy.synthesize(torch.rand(1, 3, 32, 36), torch.zeros(shape))
 
 
