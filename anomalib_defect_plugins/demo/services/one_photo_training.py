@@ -122,6 +122,7 @@ class Training:
         model_name: Name of the model.
         model: The trained model; ``None`` until it is trained.
         checkpoint: Its checkpoint, which is deleted with the training; ``None`` until it is trained.
+        photo: The photo as a PNG file, likewise.
         arguments: Arguments of the model.
         sizes: Size of each scale.
 
@@ -143,6 +144,7 @@ class Training:
         self._state, self._error = "waiting", ""
         self._started = self._ended = 0.0
         self.checkpoint: Path | None = None
+        self.photo: Path | None = None
         self._folder = tempfile.TemporaryDirectory(prefix="anomalib-defects-model-")
         self._stop = threading.Event()
         self._lock = threading.Lock()
@@ -199,15 +201,15 @@ class Training:
         self._state = state
 
     def _train(self, net: DefectModel, pixels: npt.NDArray[np.uint8]) -> LoadedModel:
+        photo = Path(self._folder.name, GOOD, "photo.png")
+        photo.parent.mkdir()
+        Image.fromarray(pixels).save(photo)
         with tempfile.TemporaryDirectory(prefix="anomalib-defects-photo-") as folder:
-            path = Path(folder, GOOD, "photo.png")
-            path.parent.mkdir()
-            Image.fromarray(pixels).save(path)
-            data = DefectFolder(folder, mask_dir=None, val_split_mode="none", num_workers=0)
+            data = DefectFolder(self._folder.name, mask_dir=None, val_split_mode="none", num_workers=0)
             callbacks: list[Callback] = [_ReportProgress(self)]
             trainer = Trainer(default_root_dir=folder, callbacks=callbacks, **TRAINER, **net.trainer_arguments)
             trainer.fit(net, datamodule=data)
-            self.checkpoint = Path(self._folder.name, CHECKPOINT)
+            self.checkpoint, self.photo = Path(self._folder.name, CHECKPOINT), photo
             trainer.save_checkpoint(self.checkpoint, weights_only=True)
         net.trainer = None  # it refers to data and losses
         return TorchModel(net.cpu().eval().requires_grad_(False), Thresholds(0.5, 0.5))

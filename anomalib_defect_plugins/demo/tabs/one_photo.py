@@ -193,11 +193,7 @@ class OnePhotoTab:
     @show_user_errors
     def keep(self, training: Training | None, name: str) -> str:
         """Keep the trained model as a run of the results, where the Inspect tab finds it."""
-        if training is None or training.checkpoint is None:
-            msg = "the trained model is no longer available; train again"
-            raise InvalidInputError(msg)
-        arguments = (training.model_name, training.arguments, training.name)
-        folder = keep_model(self.store.root, name, training.checkpoint, *arguments)
+        folder = keep_model(self.store.root, name, training)
         return f"<p role='status'>Kept in the results as {folder.name}; select it on the tab Inspect.</p>"
 
     def load_example(self) -> str:
