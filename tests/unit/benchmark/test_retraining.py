@@ -98,6 +98,7 @@ def test_faults_of_the_run_are_one_line(tmp_path: Path) -> None:
 
 
 RECIPE = """
+name: plates
 models:
   - class_path: OneStage
     supervision: masks
