@@ -39,6 +39,9 @@ IMAGE_METRICS = {
 }
 MASK_METRICS = {"IoU": DefectIoU(), "MeanIoU": MeanIoU(), "Accuracy": PixelAccuracy()}
 
+RANKINGS = ("AUROC", "AUPR", "AUPRO")
+"""Logged metrics that torchmetrics returns as 0 where there are no defects, or no normal images."""
+
 GROUND_TRUTH = "ground_truth.bin"
 """Scratch file."""
 
@@ -123,6 +126,11 @@ class Evaluation:
         """
         names = {"image": [*IMAGE_METRICS], "pixel": ["F1Score", *MASK_METRICS]}
         meaningless = {f"{kind}_{name}" for kind in self._recorder.without_threshold for name in names[kind]}
+        labels = {image.label for image in self.predictions}
+        if True not in labels:
+            meaningless |= {f"{kind}_{name}" for kind in names for name in (*names[kind], *RANKINGS)}
+        elif False not in labels:
+            meaningless |= {f"image_{name}" for name in RANKINGS}
         metrics = {name: value for name, value in (logged or {}).items() if name not in meaningless}
         metrics |= {**self._image_metrics(), **self._curve_metrics(), **self._mask_metrics()}
         return {name: float(value) for name, value in metrics.items() if math.isfinite(value)}

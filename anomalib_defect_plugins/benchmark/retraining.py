@@ -29,8 +29,6 @@ CANDIDATE = ".candidate"
 DATA = ".parts"
 """Folder of merged images beside the results folders; hidden, since it holds no results."""
 
-CONFIGURATION = "retrain.yaml"
-
 
 @dataclass(frozen=True)
 class FrozenErrors:
@@ -213,8 +211,7 @@ def _train(record: RunRecord, data: Path, folder: Path) -> RunRecord:
         "seeds": [run.seed],
         "measure": run.measure.to_dict(),
     }
-    folder.mkdir(parents=True)
-    config = folder / CONFIGURATION
+    config = data.with_name(f"{data.name}.yaml")  # a results folder may hold nothing else
     write_text(config, yaml.safe_dump(content, sort_keys=False))
     benchmark = read_benchmark(config)
     settings = ExecutionSettings(folder, str(config), torch.get_num_threads())

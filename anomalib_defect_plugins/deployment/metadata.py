@@ -155,10 +155,13 @@ def _thresholds(model: "AnomalibModule") -> dict[str, Any]:
 
 
 def _data(datamodule: "AnomalibDataModule") -> dict[str, Any]:
-    """Return the name, category and options of a data module, and what its splits contain."""
+    """Return the name, category and options of a data module, and what its splits contain; there may be no ``val``."""
     splits, types = {}, set()
     for split in ("train", "val", "test"):
-        samples = getattr(datamodule, f"{split}_data").samples
+        data = getattr(datamodule, f"{split}_data", None)
+        if data is None:
+            continue
+        samples = data.samples
         listed = "\n".join(sorted("/".join(Path(path).parts[-3:]) for path in samples.image_path))
         splits[split] = {
             "images": len(samples),

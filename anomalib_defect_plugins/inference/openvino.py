@@ -29,7 +29,7 @@ from anomalib_defect_plugins.core.image_statistics import image_statistics
 from anomalib_defect_plugins.core.openvino_core import openvino_core
 from anomalib_defect_plugins.core.region_masks import RegionMasks
 from anomalib_defect_plugins.core.value_range import uses_little_range
-from anomalib_defect_plugins.inference.bundle import find_graph
+from anomalib_defect_plugins.inference.bundle import find_graph, read_metadata
 from anomalib_defect_plugins.inference.compiled_graph import CPU
 from anomalib_defect_plugins.inference.pictures import (
     MAP,
@@ -79,9 +79,10 @@ def read_graph(model: Path) -> openvino.Model:
 
     Raises:
         MissingDataError: If it does not exist.
-        InvalidInputError: If it cannot be read.
+        InvalidInputError: If it cannot be read, or its metadata are damaged or those of another graph.
     """
     path = find_graph(model)
+    read_metadata(model)
     try:
         return openvino_core().read_model(path)
     except RuntimeError as error:

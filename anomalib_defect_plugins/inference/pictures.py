@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from anomalib_defect_plugins.core.image_files import IMAGE_SUFFIXES
 from anomalib_defect_plugins.core.regions import enlarge_mask, ring
 
 MAP, MASK, OVERLAY = "map", "mask", "overlay"
@@ -35,10 +36,12 @@ def picture_path(path: str, root: Path | None) -> Path:
         root: Folder that contains all images; by default the folders are left out.
 
     Returns:
-        The path below ``root`` as a PNG file; that of any other format keeps its suffix too, such as ``a.jpg.png``.
+        The path below ``root`` as a PNG file. That of any other format keeps its suffix too, such as ``a.jpg.png``; so
+        an image of that name becomes ``a.jpg.png.png``.
     """
     relative = Path(os.path.relpath(path, root) if root else os.path.basename(path))  # noqa: PTH119 - may end with "/"
-    return relative if relative.suffix == ".png" else relative.with_name(f"{relative.name}.png")
+    is_unique = relative.suffix == ".png" and Path(relative.stem).suffix.lower() not in IMAGE_SUFFIXES
+    return relative if is_unique else relative.with_name(f"{relative.name}.png")
 
 
 def write_map(anomaly_map: npt.NDArray[np.float32], path: Path, is_raw: bool) -> None:

@@ -1,5 +1,7 @@
 """Sentences that the Markdown report, the HTML report and the demo share."""
 
+from collections.abc import Iterable
+
 from anomalib_defect_plugins.report.labels import COSTS, SAW_LABELS, SHARED, and_list, metric_title
 from anomalib_defect_plugins.report.plots import PLOTTED_COSTS, Panel, pareto_panels
 from anomalib_defect_plugins.report.summary import Summary
@@ -79,10 +81,14 @@ def summary_note(summary: Summary) -> str:
 
 def with_images(note: str, summary: Summary) -> str:
     """Extend a note on metrics by the images behind them, and by the mark of thresholds that saw their labels."""
-    sentences = [note, tested_images(summary)]
-    if any(row.saw_labels(name) for row in summary.rows for name in summary.metrics):
-        sentences.append(f"{SAW_LABELS}: at a threshold that was chosen on the labels of the test images, too high.")
-    return " ".join(filter(None, sentences))
+    return " ".join(filter(None, [note, tested_images(summary), seen_labels(summary, summary.metrics)]))
+
+
+def seen_labels(summary: Summary, metrics: Iterable[str]) -> str:
+    """Explain the mark of thresholds that saw the labels of the test images, if any of the metrics has it."""
+    if not any(row.saw_labels(name) for name in metrics for row in summary.rows):
+        return ""
+    return f"{SAW_LABELS}: at a threshold that was chosen on the labels of the test images, too high."
 
 
 def tested_images(summary: Summary) -> str:

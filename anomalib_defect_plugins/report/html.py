@@ -86,6 +86,7 @@ def write_page(summary: Summary) -> str:
             fronts=captions.pareto_fronts(summary),
             plots={name: plot for name, plot in plots.items() if plot is not None},
             heat_maps=[heat_map(name, summary) for name in primary_metrics(summary.metrics)],
+            heat_note=captions.seen_labels(summary, primary_metrics(summary.metrics)),
             models=[_section(name, f"model-{number}", summary) for number, name in enumerate(summary.models, start=1)],
         )
     )

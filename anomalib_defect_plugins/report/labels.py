@@ -91,6 +91,11 @@ def three_significant(value: float) -> str:
     return f"{value:.1e}"
 
 
+def marked(text: str, saw_labels: bool) -> str:
+    """Mark the text of a metric whose threshold was chosen on the labels of the test images."""
+    return f"{text} {SAW_LABELS}" if saw_labels else text
+
+
 def with_spread(value: MeanSpread | None, write: Callable[[float], str] = three_digits) -> str:
     """Format mean and spread to the same decimal: ``0.912 ± 0.004``; without the spread for one seed."""
     if value is None:

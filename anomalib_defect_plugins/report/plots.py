@@ -21,6 +21,7 @@ from anomalib_defect_plugins.report.labels import (
     SHARED,
     and_list,
     cost_title,
+    marked,
     metric_title,
     primary_metrics,
     three_digits,
@@ -251,7 +252,12 @@ def draw_categories(summary: Summary, narrow: bool = False) -> Figure | None:
         figure = Figure(figsize=(size[0], size[1] * len(metrics)), layout="constrained")
         for axis, name in zip(figure.subplots(len(metrics), squeeze=False).flatten(), metrics, strict=True):
             values = [summary.by_data(*pair, name) for pair in summary.pairs]
-            _draw_heat_map(axis, np.array([[row.get(item, math.nan) for item in summary.data] for row in values]))
+            seen = [summary.data_with_seen_labels(*pair, name) for pair in summary.pairs]
+            planes = (
+                [[row.get(item, math.nan) for item in summary.data] for row in values],
+                [[item in saw for item in summary.data] for saw in seen],
+            )
+            _draw_heat_map(axis, *map(np.array, planes))
             axis.set_xticks(range(len(data)), data, rotation=40, ha="left", rotation_mode="anchor")
             axis.set_yticks(range(len(titles)), titles)
             axis.set_title(_shorten(metric_title(name)))
@@ -263,14 +269,14 @@ def pair_title(pair: tuple[str, str], summary: Summary) -> str:
     return " · ".join(pair if len(summary.supervisions) > 1 else pair[:1])
 
 
-def _draw_heat_map(axis: Axes, values: npt.NDArray[np.float64]) -> None:
+def _draw_heat_map(axis: Axes, values: npt.NDArray[np.float64], saw_labels: npt.NDArray[np.bool_]) -> None:
     low = lowest_tenth(values.flatten())
     axis.grid(visible=False)
     axis.spines[:].set_visible(False)
     axis.imshow(values, cmap=HEAT_MAP_COLOURS, vmin=low, vmax=1, aspect="auto")
     axis.tick_params(length=0, top=False, bottom=False, labeltop=True, labelbottom=False)
     for (line, column), value in np.ndenumerate(values):
-        text = MISSING if math.isnan(value) else three_digits(value)
+        text = MISSING if math.isnan(value) else marked(three_digits(value), bool(saw_labels[line, column]))
         axis.text(column, line, text, ha="center", va="center", fontsize=8.5, color=_text_colour(value, low))
 
 

@@ -235,7 +235,11 @@ class Summary:
 
     def saw_labels(self, model: str, supervision: str, name: str) -> bool:
         """Whether a metric depends on a threshold that saw the labels of the test images, on any data set."""
-        return any(row.saw_labels(name) for row in self.rows_of(model, supervision))
+        return bool(self.data_with_seen_labels(model, supervision, name))
+
+    def data_with_seen_labels(self, model: str, supervision: str, name: str) -> set[str]:
+        """Return the data sets on which a metric depends on a threshold that saw the labels of the test images."""
+        return {row.data for row in self.rows_of(model, supervision) if row.saw_labels(name)}
 
 
 def _winners(

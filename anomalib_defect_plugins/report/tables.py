@@ -8,11 +8,11 @@ from anomalib_defect_plugins.report.labels import (
     COSTS,
     LEVELS,
     MISSING,
-    SAW_LABELS,
     SHARED,
     cost_title,
     in_units,
     level_of,
+    marked,
     metric_title,
     primary_metrics,
     three_digits,
@@ -131,7 +131,7 @@ def metric_cell(summary: Summary, row: SummaryRow, name: str) -> Cell:
 
 
 def _marked(cell: Cell, saw_labels: bool) -> Cell:
-    return replace(cell, text=f"{cell.text} {SAW_LABELS}") if saw_labels and cell.value is not None else cell
+    return replace(cell, text=marked(cell.text, saw_labels and cell.value is not None))
 
 
 def is_at_chance(row: SummaryRow) -> bool:

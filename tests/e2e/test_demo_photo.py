@@ -64,9 +64,12 @@ def test_model_trained_on_one_photo_finds_defects_on_others(browser: Any, demo: 
         assert problems == []
 
 
-def test_training_can_be_stopped(browser: Any, demo: Any) -> None:
+def test_training_is_found_again_after_a_reload_and_can_be_stopped(browser: Any, demo: Any) -> None:
     with open_page(browser, demo.url) as (page, problems):
         start_training(page, "Standard")
+        wait_for_status(page, "Training")
+        page.reload()
+        open_tab(page, "One photo")
         wait_for_status(page, "Training")
         page.get_by_role("button", name="Stop", exact=True).locator("visible=true").click()
         wait_for_status(page, "Stopped")
@@ -112,9 +115,14 @@ def wait_until(condition: Callable[[], bool], timeout_s: float = 120) -> None:
         time.sleep(0.05)
 
 
-def test_closing_the_tab_stops_its_training_and_frees_its_memory(browser: Any, tmp_path: Path) -> None:
+def test_closing_the_tab_stops_its_training_and_frees_its_memory(
+    browser: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     pytest.importorskip("gradio", reason="gradio is not installed")
     from anomalib_defect_plugins.demo.app import build
+    from anomalib_defect_plugins.demo.services import one_photo_training
+
+    monkeypatch.setattr(one_photo_training, "GRACE_S", 0.5)
 
     page = build(tmp_path)
     _, address, _ = page.queue().launch(prevent_thread_lock=True, quiet=True, ssr_mode=False, server_port=None)

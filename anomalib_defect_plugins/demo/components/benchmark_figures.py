@@ -109,7 +109,7 @@ def render_table(selection: Selection) -> str:
         "benchmark_table.html",
         selection,
         table=benchmark_table(selection),
-        note=f"{captions.METRICS} {setting}",
+        note=" ".join(filter(None, [captions.METRICS, captions.seen_labels(selection, selection.metrics), setting])),
         failed=tables.failed_table(selection.whole),
         remarks=tables.remarks(selection.whole),
     )
@@ -134,8 +134,9 @@ def render_pareto_plot(selection: Selection) -> str:
 
 def render_heat_maps(selection: Selection) -> str:
     """Render the primary metrics of each model on each data set as heat maps."""
-    heat_maps = [heat_map(name, selection) for name in primary_metrics(selection.metrics)]
-    return _render("heat_maps.html", selection, heat_maps=heat_maps)
+    names = primary_metrics(selection.metrics)
+    note = captions.seen_labels(selection, names)
+    return _render("heat_maps.html", selection, heat_maps=[heat_map(name, selection) for name in names], note=note)
 
 
 def _render(template: str, selection: Selection, **values: Any) -> str:

@@ -17,6 +17,7 @@ from anomalib_defect_plugins.demo.resources import render_template
 from anomalib_defect_plugins.demo.services.predictions import jpeg_uri
 from anomalib_defect_plugins.demo.services.results_store import ResultsStore, RunInfo
 from anomalib_defect_plugins.report.labels import three_significant
+from anomalib_defect_plugins.report.tested_images import SAW_TEST_LABELS, threshold_origin
 from anomalib_defect_plugins.results.image_table import last_parts
 
 IMAGE_SIDE, THUMBNAIL_SIDE = 384, 88
@@ -190,6 +191,7 @@ def _side(pair: RunPair, run: RunInfo, row: dict[str, Any], side: str) -> dict[s
         "score": three_significant(score),
         "score_percent": scale.percent(score),
         "threshold": None if scale.threshold is None else three_significant(scale.threshold),
+        "saw_labels": threshold_origin(run.record) == SAW_TEST_LABELS,
         "threshold_percent": None if scale.threshold is None else scale.percent(scale.threshold),
         "outcome": _outcome(row, side),
     }

@@ -4,7 +4,7 @@ import logging
 import tempfile
 import threading
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,6 +45,9 @@ PREVIEW_SIDE = 96
 
 MAX_WAITING = 16
 """Maximum number of unfinished trainings."""
+
+GRACE_S = 120.0
+"""Seconds after which a training that no page shows is stopped and forgotten; a page that is loaded again finds it."""
 
 STEP_OVERHEAD = 3300
 """Cost of a step that does not depend on the image size, in pixels."""
@@ -112,12 +115,14 @@ class Training:
     Args:
         photo: Photo of the surface without a defect.
         settings: Settings.
+        seed: Seed; equal photos and seeds result in equal models.
 
     Attributes:
         name: Name of the photo.
         model_name: Name of the model.
         model: The trained model; ``None`` until it is trained.
         checkpoint: Its checkpoint, which is deleted with the training; ``None`` until it is trained.
+        photo: The photo as a PNG file, likewise.
         arguments: Arguments of the model.
         sizes: Size of each scale.
 
@@ -125,10 +130,10 @@ class Training:
         InvalidInputError: If the photo has no texture, or no one-shot model is registered.
     """
 
-    def __init__(self, photo: Photo, settings: TrainingSettings) -> None:
+    def __init__(self, photo: Photo, settings: TrainingSettings, seed: int = 0) -> None:
         self.name = photo.name
         self.model: LoadedModel | None = None
-        net = _create_model(photo.pixels, settings)
+        net = _create_model(photo.pixels, settings, seed)
         self.model_name = type(net).__name__
         self.arguments = _arguments(photo.pixels, settings)
         self.sizes = list(cast(Sequence[Size], net.model.sizes))
@@ -139,6 +144,7 @@ class Training:
         self._state, self._error = "waiting", ""
         self._started = self._ended = 0.0
         self.checkpoint: Path | None = None
+        self.photo: Path | None = None
         self._folder = tempfile.TemporaryDirectory(prefix="anomalib-defects-model-")
         self._stop = threading.Event()
         self._lock = threading.Lock()
@@ -195,15 +201,15 @@ class Training:
         self._state = state
 
     def _train(self, net: DefectModel, pixels: npt.NDArray[np.uint8]) -> LoadedModel:
+        photo = Path(self._folder.name, GOOD, "photo.png")
+        photo.parent.mkdir()
+        Image.fromarray(pixels).save(photo)
         with tempfile.TemporaryDirectory(prefix="anomalib-defects-photo-") as folder:
-            path = Path(folder, GOOD, "photo.png")
-            path.parent.mkdir()
-            Image.fromarray(pixels).save(path)
-            data = DefectFolder(folder, mask_dir=None, val_split_mode="none", num_workers=0)
+            data = DefectFolder(self._folder.name, mask_dir=None, val_split_mode="none", num_workers=0)
             callbacks: list[Callback] = [_ReportProgress(self)]
             trainer = Trainer(default_root_dir=folder, callbacks=callbacks, **TRAINER, **net.trainer_arguments)
             trainer.fit(net, datamodule=data)
-            self.checkpoint = Path(self._folder.name, CHECKPOINT)
+            self.checkpoint, self.photo = Path(self._folder.name, CHECKPOINT), photo
             trainer.save_checkpoint(self.checkpoint, weights_only=True)
         net.trainer = None  # it refers to data and losses
         return TorchModel(net.cpu().eval().requires_grad_(False), Thresholds(0.5, 0.5))
@@ -228,15 +234,22 @@ class _ReportProgress(Callback):
 
 
 class TrainingQueue:
-    """Runs trainings one after another, in the order of submission."""
+    """Runs trainings one after another, in the order of submission, and knows the latest one of each user."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._trainings: deque[Training] = deque()
         self._worker: threading.Thread | None = None
+        self._latest: dict[str, Training] = {}
+        self._pages: Counter[Training] = Counter()
+        self._timers: dict[Training, threading.Timer] = {}
 
-    def submit(self, training: Training) -> None:
-        """Run a training when those before it have ended.
+    def submit(self, training: Training, owner: str = "") -> None:
+        """Run a training when those before it have ended. The page of its user shows it.
+
+        Args:
+            training: The training.
+            owner: Token of the user; without one, the training is not found again.
 
         Raises:
             InvalidInputError: If ``MAX_WAITING`` trainings are unfinished.
@@ -246,10 +259,42 @@ class TrainingQueue:
                 msg = f"{MAX_WAITING} other trainings are waiting already; come back in some minutes"
                 raise InvalidInputError(msg)
             self._trainings.append(training)
+            self._pages[training] = 1
+            if owner:
+                self._latest[owner] = training
             if self._worker is None:
                 # A daemon, so that the server can stop during a training.
                 self._worker = threading.Thread(target=self._work, name="one-photo", daemon=True)
                 self._worker.start()
+
+    def find(self, owner: str) -> Training | None:
+        """Return the latest training of a user, for another page that shows it from now on."""
+        with self._lock:
+            training = self._latest.get(owner)
+            if training is not None:
+                self._pages[training] += 1
+                if training in self._timers:
+                    self._timers.pop(training).cancel()
+        return training
+
+    def leave(self, training: Training) -> None:
+        """Note that a page has been closed. A training that no page shows is stopped and forgotten some time later."""
+        with self._lock:
+            self._pages[training] -= 1
+            if self._pages[training]:
+                return
+            timer = self._timers[training] = threading.Timer(GRACE_S, self._forget, [training])
+        timer.daemon = True
+        timer.start()
+
+    def _forget(self, training: Training) -> None:
+        with self._lock:
+            if self._pages[training]:  # a page has found it just now
+                return
+            del self._pages[training]
+            self._timers.pop(training, None)
+            self._latest = {owner: other for owner, other in self._latest.items() if other is not training}
+        training.stop()
 
     def count_ahead(self, training: Training) -> int:
         """Return the number of unfinished trainings before this one."""
@@ -283,15 +328,15 @@ def one_shot_model() -> type[DefectModel]:
     raise InvalidInputError(msg)
 
 
-def _create_model(pixels: npt.NDArray[np.uint8], settings: TrainingSettings) -> DefectModel:
+def _create_model(pixels: npt.NDArray[np.uint8], settings: TrainingSettings, seed: int) -> DefectModel:
     if _to_tensor(pixels).std() < MIN_STD:
         msg = "the photo is of one tone, so there is nothing to learn from it; use one that shows the surface"
         raise InvalidInputError(msg)
     create: Callable[..., DefectModel] = one_shot_model()
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
+        torch.manual_seed(seed)
         net = create(**_arguments(pixels, settings), evaluator=False, visualizer=False)
-    net.seed.fill_(0)  # equal photos result in equal models
+    net.seed.fill_(seed)
     return net
 
 

@@ -2,10 +2,12 @@
 
 import base64
 import io
+import json
 import secrets
 import shutil
+import subprocess
+import sys
 import zipfile
-from collections.abc import Mapping
 from datetime import datetime, timezone
 from pathlib import Path
 
@@ -16,25 +18,30 @@ from PIL import Image
 from anomalib_defect_plugins.core.errors import InvalidInputError, MissingDataError
 from anomalib_defect_plugins.core.files import new_folder
 from anomalib_defect_plugins.core.regions import enlarge_mask, outline
+from anomalib_defect_plugins.data.dataclasses import GOOD
 from anomalib_defect_plugins.demo.resources import render_template
 from anomalib_defect_plugins.demo.services.defect_table import pred_label, write_table
-from anomalib_defect_plugins.demo.services.parts_folder import NAME
+from anomalib_defect_plugins.demo.services.one_photo_training import Training
+from anomalib_defect_plugins.demo.services.parts_folder import NAME, PARTS
 from anomalib_defect_plugins.demo.services.predictions import OUTLINE_COLOUR, PhotoPrediction, PredictionSet, jpeg_uri
 from anomalib_defect_plugins.demo.services.uploads import encode_png
-from anomalib_defect_plugins.inference.run_model import CHECKPOINT, model_files
+from anomalib_defect_plugins.inference.run_model import CHECKPOINT
 from anomalib_defect_plugins.results.folder import RUNS
-from anomalib_defect_plugins.results.record import FILE, RunRecord, write_record
-from anomalib_defect_plugins.results.run_spec import ComponentSpec, MeasureSpec, RunSpec
+from anomalib_defect_plugins.results.record import RunRecord, write_record
+from anomalib_defect_plugins.results.run_spec import ComponentSpec, MeasureSpec, RunSpec, resolve_variables
 
 WORST = 20
 """Images in the report, those with the highest scores."""
 
+ERROR = "error: "
+"""Start of the last line of a command that fails."""
+
 REPORT, TABLE, MASKS = "report.html", "defects.csv", "masks"
 
-README = """The graph takes images, shape (1, 3, H, W), RGB in [0, 1]; it returns score, map and verdict.
+CHECKED_IMAGES = 40
+"""Maximum test images on which a bundle is compared with PyTorch."""
 
-anomalib-defects inspect openvino/{precision}/model.xml IMAGES --out table.parquet
-"""
+EXPORT_TIMEOUT_S = 600
 
 
 def pack_report(predictions: PredictionSet, threshold: float) -> str:
@@ -100,62 +107,92 @@ def draw_overlay(predictions: PredictionSet, prediction: PhotoPrediction, thresh
 
 
 def pack_model(record: RunRecord) -> str:
-    """Pack the model of a run into a ZIP file that the server offers.
+    """Export the model of a run to a bundle, which is compared with PyTorch on test images, and pack it.
 
     Args:
         record: The run.
 
     Returns:
-        Path of the file.
+        Path of a ZIP file that the server offers.
 
     Raises:
-        MissingDataError: If the run has kept no model.
+        MissingDataError: If the run has kept no checkpoint.
+        InvalidInputError: If the model cannot be exported, such as without the images of the run.
     """
-    files = [path for path in model_files(record.folder) if path.is_file()]
-    if not files:
-        msg = f"the run of {record.run.model.name} kept no model; run the benchmark with 'keep: {{model: true}}'"
+    name, checkpoint = record.run.model.name, record.folder / CHECKPOINT
+    if not checkpoint.is_file():
+        msg = f"the run of {name} kept no checkpoint; run the benchmark with 'keep: {{model: true}}'"
         raise MissingDataError(msg)
-    path = _new_file(f"{record.run.model.name}.zip")
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
-        for file in [*files, *(graph.with_suffix(".bin") for graph in files if graph.suffix == ".xml")]:
-            archive.write(file, file.relative_to(record.folder).as_posix())
-        archive.write(record.folder / FILE, FILE)
-        if files[0].suffix == ".xml":
-            archive.writestr("README.txt", README.format(precision=files[0].parent.name))
+    path = _new_file(f"{name}.zip")
+    bundle = path.with_name("bundle")
+    try:
+        _export(record.run, checkpoint, bundle)
+        shutil.make_archive(str(path.with_suffix("")), "zip", bundle)
+    finally:
+        shutil.rmtree(bundle, ignore_errors=True)
     return str(path)
 
 
-def keep_model(
-    root: Path, name: object, checkpoint: Path, class_path: str, arguments: Mapping[str, object], photo: str
-) -> Path:
-    """Keep a model that was trained on one photo as a run of the results.
+def _export(run: RunSpec, checkpoint: Path, out: Path) -> None:
+    """Run ``anomalib-defects export`` in a process of its own: an export changes the state of PyTorch for all threads.
+
+    Raises:
+        InvalidInputError: If it fails, with its reason.
+    """
+    data = resolve_variables(run.datamodule, run.seed)
+    values = {key: value if isinstance(value, str) else json.dumps(value) for key, value in data["init_args"].items()}
+    command = [sys.executable, "-m", "anomalib_defect_plugins.cli", "export", f"--ckpt={checkpoint}", f"--out={out}"]
+    command += [f"--model={run.model.class_path}", f"--images={CHECKED_IMAGES}"]
+    command += [f"--data={data['class_path'].rpartition('.')[2]}", *(f"--data.{key}={values[key]}" for key in values)]
+    try:
+        process = subprocess.run(  # noqa: S603 - no argument comes from a user
+            command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=EXPORT_TIMEOUT_S, check=False
+        )
+    except subprocess.TimeoutExpired as error:
+        msg = f"the export took longer than {EXPORT_TIMEOUT_S} s; use 'anomalib-defects export' on the server"
+        raise InvalidInputError(msg) from error
+    if process.returncode:
+        (*_, reason) = ["", *process.stderr.splitlines()]
+        msg = f"the model cannot be exported: {reason.removeprefix(ERROR) or f'exit status {process.returncode}'}"
+        raise InvalidInputError(msg)
+
+
+def keep_model(root: Path, name: object, training: Training | None) -> Path:
+    """Keep a model that was trained on one photo as a run of the results, with the photo, which exports are checked on.
 
     Args:
         root: Results folder.
         name: Name of the model and of its results folder.
-        checkpoint: The checkpoint, which is copied.
-        class_path: Class of the model.
-        arguments: Its arguments.
-        photo: Name of the photo.
+        training: The training.
 
     Returns:
         The new results folder.
 
     Raises:
-        InvalidInputError: If the name is invalid or taken.
+        InvalidInputError: If the name is invalid or taken, or there is no trained model.
     """
+    if training is None or training.checkpoint is None or training.photo is None:
+        msg = "the trained model is no longer available; train again"
+        raise InvalidInputError(msg)
     if not isinstance(name, str) or not NAME.fullmatch(name):
         msg = f"{str(name)[:60]!r} cannot be the name of the model; use letters, digits, '-' and '_'"
         raise InvalidInputError(msg)
-    if (root / name).exists():
+    parts = root.absolute() / PARTS / name
+    if (root / name).exists() or parts.exists():
         msg = f"there is a model {name} already; choose another name"
         raise InvalidInputError(msg)
-    data, supervision = ComponentSpec(photo, "DefectFolder"), ComponentSpec("one photo", None)
-    run = RunSpec(ComponentSpec(name, class_path, arguments), data, supervision, 0, {}, MeasureSpec())
+    with new_folder(parts) as partial:
+        for split in ("train", "test"):
+            (partial / split / GOOD).mkdir(parents=True)
+            shutil.copy(training.photo, partial / split / GOOD)
+    settings = {"root": str(parts), "mask_dir": None, "val_split_mode": "none", "num_workers": 0}
+    data, supervision = ComponentSpec(training.name, "DefectFolder", settings), ComponentSpec("one photo", None)
+    model = ComponentSpec(name, training.model_name, training.arguments)
+    run = RunSpec(model, data, supervision, 0, {}, MeasureSpec())
     with new_folder(root / name) as partial:
         folder = partial / RUNS / run.key
         folder.mkdir(parents=True)
-        shutil.copyfile(checkpoint, folder / CHECKPOINT)
+        shutil.copyfile(training.checkpoint, folder / CHECKPOINT)
         thresholds = {"image": 0.5, "pixel": 0.5}
         write_record(folder, RunRecord(folder, run, None, {}, "anomalib-defects demo", thresholds=thresholds))
     return root / name

@@ -65,7 +65,8 @@ class InspectTab:
             self.load_first_examples, self.model, self.photos, **UNQUEUED
         )
         self.model.focus(self.refresh_models, None, self.model, **UNQUEUED)
-        download.click(self.download_model, self.model, file, **QUEUED)
+        exporting = {"concurrency_id": "exports", "concurrency_limit": 1}
+        download.click(self.download_model, self.model, file, **QUEUED, **exporting)
         examples.click(self.load_examples, self.model, self.photos, **QUEUED)
         gr.on(
             [self.photos.change, self.model.input],
@@ -119,11 +120,12 @@ class InspectTab:
 
     @show_user_errors
     def download_model(self, key: str | None) -> dict[str, str]:
-        """Return the files of the selected model."""
+        """Return a bundle of the selected model."""
         key = _require_model(key)
         if key == KEY:
             msg = "the example model is a part of this package; train one of your own to take away"
             raise InvalidInputError(msg)
+        gr.Info("Exporting the model and comparing it with PyTorch on its test images takes up to a minute.")
         return download_file(pack_model(self.store.run(key).record))
 
     @show_user_errors

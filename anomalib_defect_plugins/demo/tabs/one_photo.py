@@ -56,11 +56,10 @@ def add_tab(store: ResultsStore, tab: gr.Tab, user: gr.BrowserState) -> None:
 
     Args:
         store: Store of the results, which a kept model becomes a part of.
-        tab: The tab; unused.
+        tab: The tab; selecting it shows the user's training.
         user: Token of the user.
     """
-    del tab
-    OnePhotoTab(store, user)
+    OnePhotoTab(store, tab, user)
 
 
 class OnePhotoTab:
@@ -68,16 +67,17 @@ class OnePhotoTab:
 
     Args:
         store: Store of the results.
+        tab: The tab.
         user: Token of the user.
 
     Attributes:
         queue: The trainings of all users.
     """
 
-    def __init__(self, store: ResultsStore, user: gr.BrowserState) -> None:
+    def __init__(self, store: ResultsStore, tab: gr.Tab, user: gr.BrowserState) -> None:
         self.store = store
         self.queue = TrainingQueue()
-        self.training = gr.State(None, time_to_live=STATE_TTL_S, delete_callback=_stop)
+        self.training = gr.State(None, time_to_live=STATE_TTL_S, delete_callback=self._leave)
         with gr.Row(equal_height=False):
             with gr.Column(scale=2, min_width=280):
                 photo = gr.File(file_types=["image"], label="Photo of the defect-free surface", height=150)
@@ -114,11 +114,12 @@ class OnePhotoTab:
         example.click(self.load_example, None, photo, **QUEUED)
         defective_examples.click(self.load_defective_examples, None, self.photos, **QUEUED)
         keep.click(self.keep, [self.training, self.name], self.kept, **QUEUED)
-        self._connect(photo, preset)
+        self._connect(photo, preset, user)
+        tab.select(self.open, [self.training, user], self.outputs, **UNQUEUED)
 
-    def _connect(self, photo: gr.File, preset: gr.Radio) -> None:
+    def _connect(self, photo: gr.File, preset: gr.Radio, user: gr.BrowserState) -> None:
         outputs = [*self.outputs, self.photos, *self.viewer.outputs]
-        self.train_button.click(self.start, [photo, preset, self.training], outputs, **QUEUED)
+        self.train_button.click(self.start, [photo, preset, self.training, user], outputs, **QUEUED)
         self.stop_button.click(self.stop, self.training, self.outputs, **QUEUED)
         self.timer.tick(self.poll, self.training, self.outputs, **UNQUEUED)
         self.photos.change(
@@ -132,16 +133,25 @@ class OnePhotoTab:
             concurrency_limit=2,
         )
 
+    def open(self, training: Training | None, user: str) -> Updates:
+        """Show the user's training, which a page that is loaded again finds."""
+        return self._show(training or self.queue.find(user))
+
+    def _leave(self, training: Training | None) -> None:
+        if training is not None:
+            self.queue.leave(training)
+
     @show_user_errors
-    def start(self, path: str | None, preset: str, previous: Training | None) -> Updates:
+    def start(self, path: str | None, preset: str, previous: Training | None, user: str) -> Updates:
         """Queue a training, and stop the user's previous one."""
         if not path:
             msg = "there is no photo yet; upload one of the defect-free surface, or use the example photo"
             raise InvalidInputError(msg)
         check_one_of("training preset", preset, PRESETS)
         training = Training(read_upload(path), PRESETS[preset])
-        self.queue.submit(training)
+        self.queue.submit(training, user)
         _stop(previous)
+        self._leave(previous)
         return {**self._show(training), self.photos: None, **self.viewer.hide()}
 
     @show_user_errors
@@ -183,11 +193,7 @@ class OnePhotoTab:
     @show_user_errors
     def keep(self, training: Training | None, name: str) -> str:
         """Keep the trained model as a run of the results, where the Inspect tab finds it."""
-        if training is None or training.checkpoint is None:
-            msg = "the trained model is no longer available; train again"
-            raise InvalidInputError(msg)
-        arguments = (training.model_name, training.arguments, training.name)
-        folder = keep_model(self.store.root, name, training.checkpoint, *arguments)
+        folder = keep_model(self.store.root, name, training)
         return f"<p role='status'>Kept in the results as {folder.name}; select it on the tab Inspect.</p>"
 
     def load_example(self) -> str:

@@ -158,7 +158,16 @@ def test_without_masks_or_maps_there_are_only_image_metrics(tmp_path: Path) -> N
 
 def test_normal_images_alone_have_no_metrics(tmp_path: Path) -> None:
     tensors = {name: value[:3] for name, value in make_images(tmp_path).items()}
-    assert evaluate(tmp_path, tensors).metrics() == {}
+    logged = {"image_AUROC": 0.0, "image_F1Score": 0.0, "pixel_AUROC": 0.0, "pixel_F1Score": 0.0}  # by torchmetrics
+    assert evaluate(tmp_path, tensors).metrics({**logged, "loss": 0.1}) == {"loss": 0.1}
+
+
+def test_there_is_no_ranking_of_defective_images_alone(tmp_path: Path) -> None:
+    tensors = {name: value[3:] for name, value in make_images(tmp_path).items()}
+    metrics = evaluate(tmp_path, tensors).metrics({"image_AUROC": 0.0, "image_F1Score": 0.0})
+    assert "image_AUROC" not in metrics
+    assert metrics["image_F1Score"] > 0
+    assert metrics["pixel_AUROC"] > 0
 
 
 def test_maps_are_scaled_over_the_test_set_and_masks_are_kept_where_there_is_a_defect(tmp_path: Path) -> None:

@@ -7,7 +7,8 @@ import pytest
 from PIL import Image
 
 from anomalib_defect_plugins.benchmark import retraining
-from anomalib_defect_plugins.benchmark.retraining import FrozenErrors, merge, retrain
+from anomalib_defect_plugins.benchmark.retraining import FrozenErrors, find_run, merge, retrain
+from anomalib_defect_plugins.cli import main
 from anomalib_defect_plugins.core.errors import InvalidInputError, MissingDataError
 
 
@@ -94,3 +95,56 @@ def test_faults_of_the_run_are_one_line(tmp_path: Path) -> None:
     (tmp_path / "new").mkdir()
     with pytest.raises(InvalidInputError, match="exists already"):
         retrain(tmp_path, tmp_path, tmp_path, tmp_path / "new")
+
+
+RECIPE = """
+name: plates
+models:
+  - class_path: OneStage
+    supervision: masks
+    init_args: {image_size: [64, 64], backbone: null, width: small, iterations: 4}
+trainer: {accelerator: cpu}
+data:
+  - class_path: DefectFolder
+    init_args: {root: ROOT, train_batch_size: 2}
+supervision:
+  - {name: masks, class_path: WithDefects, init_args: {real: 0.5}}
+measure: {latency: false}
+"""
+
+
+def plates(folder: Path, good: int, bad: int, seed: int) -> Path:
+    """Write images of noise, some with a white square, and masks of these."""
+    rng = np.random.default_rng(seed)
+    for number in range(good + bad):
+        pixels, mask = rng.integers(90, 130, (64, 64, 3), np.uint8), np.zeros((64, 64), np.uint8)
+        if number >= good:
+            pixels[20:40, 20:40], mask[20:40, 20:40] = 255, 255
+        kind = "good" if number < good else "defect"
+        files = {folder / kind: pixels} | ({folder / "masks" / kind: mask} if number >= good else {})
+        for parent, values in files.items():
+            parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(values).save(parent / f"{seed}-{number}.png")
+    return folder
+
+
+@pytest.mark.slow
+def test_a_candidate_is_trained_with_the_same_recipe_on_old_and_corrected_images(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data, corrections = plates(tmp_path / "data", 6, 4, seed=0), plates(tmp_path / "corrections", 2, 1, seed=1)
+    frozen = plates(tmp_path / "frozen", 3, 2, seed=2)
+    image(corrections / "good/known.png", 0).write_bytes((frozen / "good/2-0.png").read_bytes())
+    (tmp_path / "recipe.yaml").write_text(RECIPE.replace("ROOT", str(data)))
+    assert main(["benchmark", "--config", str(tmp_path / "recipe.yaml"), "--out", str(tmp_path / "old")]) == 0
+    options = ["--corrections", str(corrections), "--frozen", str(frozen), "--out", str(tmp_path / "new")]
+    status = main(["retrain", str(tmp_path / "old"), *options])
+    output = capsys.readouterr().out
+    assert "left out: 1 images of the frozen set" in output
+    assert output.count(" of 2, false alarms ") == 2
+    assert (status == 0) == ("\npromoted: " in output) == (tmp_path / "new").exists()
+    old, new = find_run(tmp_path / "old"), find_run(tmp_path / ("new" if status == 0 else "new.candidate"))
+    assert (old.run.model, old.run.supervision) == (new.run.model, new.run.supervision)
+    merged = names(Path(new.run.data.init_args["root"]))
+    assert merged == sorted([*names(data), *(name for name in names(corrections) if "known" not in name)])
+    assert new.split["train"] + new.split["test"] == 6 + 4 + 2 + 1

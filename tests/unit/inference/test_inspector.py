@@ -121,6 +121,8 @@ def test_the_device_auto_is_taken() -> None:
         ("/data/a/b.jpg", "/data", "a/b.jpg.png"),
         ("/data/a/b", "/data", "a/b.png"),
         ("/data/a/b.PNG", None, "b.PNG.png"),
+        ("/data/a/b.jpg.png", "/data", "a/b.jpg.png.png"),
+        ("/data/a/b.v2.png", "/data", "a/b.v2.png"),
     ],
 )
 def test_pictures_are_named_after_images_without_collisions(path: str, root: str | None, expected: str) -> None:
@@ -164,6 +166,8 @@ def test_metadata_of_another_graph_is_refused(tmp_path: Path) -> None:
     (tmp_path / "metadata.json").write_text("{")
     with pytest.raises(InvalidInputError, match=r"metadata\.json is damaged"):
         read_metadata(tmp_path)
+    with pytest.raises(InvalidInputError, match=r"metadata\.json is damaged"):  # as inspect and watch read it
+        Inspector.load(tmp_path)
     (tmp_path / "model.bin").unlink()
     with pytest.raises(MissingDataError, match=r"model\.bin not found; 'anomalib-defects export' writes"):
         Inspector.load(tmp_path)

@@ -10,6 +10,7 @@ import pytest
 from results_folder import make_content, make_run, write_run, write_table
 
 from anomalib_defect_plugins.report import captions, tables, write_report
+from anomalib_defect_plugins.report.heat_map import heat_map
 from anomalib_defect_plugins.report.operating_table import operating_table
 from anomalib_defect_plugins.report.plots import draw_cost_curves
 from anomalib_defect_plugins.report.summary import Summary, summarize
@@ -73,6 +74,8 @@ def test_a_metric_whose_threshold_saw_test_labels_is_marked_and_no_winner_beside
         "b": ["0.900", "0.800 §"],
         "c": ["0.900", "0.800 §"],
     }
+    cells = {model: row[0].text for _, model, row in heat_map("image_F1Score", summary).rows}
+    assert cells == {"a": "0.900 ‡", "b": "0.900", "c": "0.900"}
     assert {row.model: threshold_origin(row.records[0]) for row in summary.rows} == {
         "a": "test labels ‡",
         "b": "validation images",

@@ -13,6 +13,7 @@ pytest.importorskip("gradio", reason="gradio is not installed")
 import gradio as gr
 
 from anomalib_defect_plugins.core.errors import InvalidInputError
+from anomalib_defect_plugins.demo.services import one_photo_training
 from anomalib_defect_plugins.demo.services.durations import minutes
 from anomalib_defect_plugins.demo.services.example_images import brick, defective_brick
 from anomalib_defect_plugins.demo.services.one_photo_training import (
@@ -103,6 +104,22 @@ def test_a_second_training_waits_until_the_first_is_stopped() -> None:
     assert queue.count_ahead(third) == 0
 
 
+def test_a_page_that_is_loaded_again_finds_its_training(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(one_photo_training, "GRACE_S", 0.3)
+    queue, training = TrainingQueue(), Training(photo(), ENDLESS)
+    queue.submit(training, "me")
+    assert queue.find("stranger") is queue.find("") is None
+    queue.leave(training)
+    assert queue.find("me") is training  # after a reload
+    assert queue.find("me") is training  # on a second page
+    queue.leave(training)
+    time.sleep(0.6)
+    assert not training.progress().is_over
+    queue.leave(training)
+    wait_for(lambda: training.progress().state == "stopped")
+    assert queue.find("me") is None
+
+
 def test_a_full_queue_refuses_a_training() -> None:
     queue, trainings = TrainingQueue(), [Training(photo(), ENDLESS) for _ in range(MAX_WAITING + 2)]
     for training in trainings[:MAX_WAITING]:
@@ -151,12 +168,12 @@ def test_the_default_preset_is_the_last_one_and_the_examples_have_its_size() -> 
 
 
 def test_the_tab_reports_missing_input(tmp_path: Path) -> None:
-    with gr.Blocks():
-        tab = OnePhotoTab(ResultsStore(tmp_path), gr.BrowserState(""))
+    with gr.Blocks(), gr.Tab() as page:
+        tab = OnePhotoTab(ResultsStore(tmp_path), page, gr.BrowserState(""))
     with pytest.raises(gr.Error, match="there is no photo yet"):
-        tab.start(None, next(iter(PRESETS)), None)
+        tab.start(None, next(iter(PRESETS)), None, "me")
     with pytest.raises(gr.Error, match="training preset is 'x'"):
-        tab.start("photo.png", "x", None)
+        tab.start("photo.png", "x", None, "me")
     with pytest.raises(gr.Error, match="train again"):
         next(tab.predict(["photo.png"], None))
 

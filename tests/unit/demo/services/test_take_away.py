@@ -1,7 +1,10 @@
 """Reports, models to take away, and models of one photo to keep."""
 
+import subprocess
 import zipfile
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,6 +13,7 @@ from PIL import Image
 pytest.importorskip("gradio", reason="gradio is not installed")
 
 from anomalib_defect_plugins.core.errors import InvalidInputError, MissingDataError
+from anomalib_defect_plugins.demo.services.one_photo_training import Training, TrainingSettings
 from anomalib_defect_plugins.demo.services.predictions import (
     DisplayedPhoto,
     PhotoPrediction,
@@ -26,6 +30,9 @@ from anomalib_defect_plugins.demo.services.take_away import (
     pack_report,
     render_report,
 )
+from anomalib_defect_plugins.demo.services.uploads import Photo
+from anomalib_defect_plugins.inference.bundle import read_metadata
+from anomalib_defect_plugins.inference.openvino import Inspector
 from anomalib_defect_plugins.inference.run_model import Thresholds
 
 SIZE = (40, 60)
@@ -65,22 +72,38 @@ def test_the_overlay_keeps_the_colours_of_the_photo_and_outlines_the_defect() ->
     assert tuple(pixels[5, 10]) == (0, 200, 255)
 
 
-def test_a_kept_model_is_a_run_of_the_results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.slow
+def test_a_kept_model_is_a_run_of_the_results_and_is_taken_away_as_a_bundle(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path / "served"))
-    (tmp_path / "model.ckpt").write_bytes(b"weights")
-    keep_model(tmp_path / "results", "brick", tmp_path / "model.ckpt", "SomeModel", {"image_size": (64, 64)}, "b.png")
+    pixels = np.random.default_rng(0).integers(0, 256, (70, 80, 3), np.uint8)
+    training = Training(Photo("b_mask.png", pixels, (70, 80)), TrainingSettings(64, 2, 2))
+    with pytest.raises(InvalidInputError, match="train again"):
+        keep_model(tmp_path / "results", "brick", training)
+    training.run()
+    keep_model(tmp_path / "results", "brick", training)
     (run,) = ResultsStore(tmp_path / "results").runs()
-    assert (run.model, run.data, run.has_model, run.threshold) == ("brick", "b.png", True, 0.5)
+    assert (run.model, run.data, run.has_model, run.threshold) == ("brick", "b_mask.png", True, 0.5)
     with zipfile.ZipFile(pack_model(run.record)) as archive:
-        assert sorted(archive.namelist()) == ["model.ckpt", "run.json"]
-        assert archive.read("model.ckpt") == b"weights"
+        archive.extractall(tmp_path / "bundle")
+    metadata = read_metadata(tmp_path / "bundle")
+    assert (metadata["check"]["images"], metadata["check"]["changed_verdicts"]) == (1, 0)
+    assert training.model is not None
+    score = training.model(pixels).score
+    assert Inspector.load(tmp_path / "bundle")(pixels).score == pytest.approx(score, abs=1e-3)
+    failed = subprocess.CompletedProcess((), 1, stderr="warning: x\nerror: the folder brick is missing\n")
+    monkeypatch.setattr(subprocess, "run", lambda *_, **__: failed)
+    with pytest.raises(InvalidInputError, match="cannot be exported: the folder brick is missing"):
+        pack_model(run.record)
     (run.record.folder / "model.ckpt").unlink()
-    with pytest.raises(MissingDataError, match="kept no model"):
+    with pytest.raises(MissingDataError, match="kept no checkpoint"):
         pack_model(run.record)
 
 
 @pytest.mark.parametrize(("name", "message"), [("../x", "cannot be the name"), ("taken", "already")])
 def test_invalid_and_taken_names_are_refused(tmp_path: Path, name: str, message: str) -> None:
     (tmp_path / "taken").mkdir()
+    training: Any = SimpleNamespace(checkpoint=tmp_path / "model.ckpt", photo=tmp_path / "photo.png")
     with pytest.raises(InvalidInputError, match=message):
-        keep_model(tmp_path, name, tmp_path / "model.ckpt", "M", {}, "b.png")
+        keep_model(tmp_path, name, training)

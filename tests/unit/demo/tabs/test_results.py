@@ -15,6 +15,7 @@ pytest.importorskip("gradio", reason="gradio is not installed")
 
 import gradio as gr
 
+from anomalib_defect_plugins.demo.components.run_comparison import RunPair, render_comparison
 from anomalib_defect_plugins.demo.services import results_store
 from anomalib_defect_plugins.demo.services.benchmark_process import BenchmarkProcess
 from anomalib_defect_plugins.demo.services.results_store import ResultsStore
@@ -78,6 +79,17 @@ def test_new_runs_are_offered_for_comparison_without_a_reload(tmp_path: Path) ->
     write_results(tmp_path / "more", Layout(models=("Sidn",), seeds=(0,), images=2))
     choices = comparison.refresh(data)[comparison.b]["choices"]
     assert any("Sidn" in label for label, _ in choices)
+
+
+def test_a_threshold_that_saw_test_labels_is_marked_beside_one_that_did_not(tmp_path: Path) -> None:
+    store = ResultsStore(write_results(tmp_path / "made", Layout(data=("brick",), seeds=(0,), images=2)).parent)
+    a, b = store.runs()
+    split = {**a.record.split, "validation": "same_as_test"}
+    saw, saw_not = (replace(run, record=replace(run.record, split=split)) for run, split in ((a, split), (b, {})))
+    page = render_comparison(RunPair(store, saw, saw_not))
+    assert page.count("threshold 0.500 ‡") == page.count("mask ‡") == 1
+    assert "chosen on the labels of the test images" in page
+    assert "‡" not in render_comparison(RunPair(store, saw_not, saw_not))
 
 
 def test_only_who_started_the_benchmark_can_stop_it(tmp_path: Path) -> None:
