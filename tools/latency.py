@@ -99,7 +99,7 @@ MODELS: dict[str, Callable[[Path | None], AnomalibModule]] = {
     "htpgan-branches": lambda _: eight_branches(),
     "htpgan": lambda _: HtpGan(post_processor=False),
     "onestage-small": lambda _: OneStage(width="small", backbone=None, post_processor=False),
-    "isugan": lambda _: IsuGan(post_processor=False),
+    "isugan": lambda _: IsuGan(pre_trained=False, post_processor=False),
     "defectgan": lambda _: DefectGan(post_processor=False),
     "sidn": lambda path: (
         Sidn(pre_trained=False, post_processor=False)

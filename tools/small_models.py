@@ -34,7 +34,7 @@ MODELS: dict[str, tuple[Callable[..., AnomalibModule], dict[str, Any], dict[str,
     "onestage": (OneStage, {"width": "small", "backbone": None, "score": "mean", "iterations": 15}, {"real": 8}),
     "isugan": (
         IsuGan,
-        {"width": 4, "residual_blocks": 1, "batch_size": 8, "pool_size": 6, "iterations": 15},
+        {"backbone": None, "width": 4, "residual_blocks": 1, "batch_size": 8, "pool_size": 6, "iterations": 15},
         {"real": 8, "masks": False},
     ),
     "defectgan": (

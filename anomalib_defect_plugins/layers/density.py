@@ -185,3 +185,29 @@ class TextureDensity(nn.Module):
         """
         distances = self.density(self.describe(maps))[:, None] / self.density.scale
         return functional.interpolate(distances, list(size), mode="bilinear")
+
+
+class TwoScaleDensity(nn.Module):
+    """Distances to normal features at strides 8 and 16, for small defects, and at 16 and 32, for large ones.
+
+    Args:
+        channels: Channels of an encoder's maps at strides 8, 16 and 32.
+    """
+
+    def __init__(self, channels: Sequence[int]) -> None:
+        super().__init__()
+        self.fine = TextureDensity(channels[:2], 0, NearestCenter, pool=True)
+        self.coarse = TextureDensity(channels[1:], 0, NearestCenter)
+
+    def densities(self) -> list[GaussianDensity | NearestCenter]:
+        """Return the two densities."""
+        return [self.fine.density, self.coarse.density]
+
+    def describe(self, maps: Sequence[Tensor]) -> list[Tensor]:
+        """Compute the features of each density, (B, H/8, W/8, C) and (B, H/16, W/16, C), of maps at these strides."""
+        return [self.fine.describe(maps[:2]), self.coarse.describe(maps[1:])]
+
+    def forward(self, maps: Sequence[Tensor], size: Sequence[int]) -> Tensor:
+        """Compute the sum of both distances, shape (B, 1, H, W), of the maps at strides 8, 16 and 32."""
+        distance: Tensor = self.fine(maps[:2], size) + self.coarse(maps[1:], size)
+        return distance

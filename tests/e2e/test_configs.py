@@ -33,7 +33,13 @@ SHORT: dict[str, dict[str, str]] = {
     "htpgan": {"iterations_per_scale": "1", "num_scales": "2", "image_size": "[64,64]"},
     "sidn": {"iterations": "2", "channels": "4", "pre_trained": "false", "image_size": "[64,64]"},
     "cutpaste": {"iterations": "2", "image_size": "[64,64]", "pre_trained": "false"},
-    "isugan": {"iterations": "2", "width": "8", "residual_blocks": "1", "image_size": "[64,64]"},
+    "isugan": {
+        "iterations": "2",
+        "pre_trained": "false",
+        "width": "8",
+        "residual_blocks": "1",
+        "image_size": "[64,64]",
+    },
     "onestage": {"iterations": "2", "width": "small", "pre_trained": "false", "image_size": "[64,64]"},
 }
 """Arguments for small models and short training, by method folder."""

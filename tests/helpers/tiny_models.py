@@ -41,7 +41,14 @@ SETTINGS: dict[str, dict[str, Any]] = {
         "iterations": 4,
     },
     "htpgan": {"image_size": (32, 32), "num_scales": 2, "min_size": 16, "width": 2, "iterations_per_scale": 4},
-    "isugan": {"image_size": (32, 32), "width": 4, "residual_blocks": 0, "iterations": 4, "batch_size": 2},
+    "isugan": {
+        "image_size": (32, 32),
+        "backbone": None,
+        "width": 4,
+        "residual_blocks": 0,
+        "iterations": 4,
+        "batch_size": 2,
+    },
     "onestage": {"image_size": (32, 32), "backbone": "test_efficientnet", "iterations": 4},
     "sidn": {"image_size": (32, 32), "backbone": None, "channels": 2, "clusters": 2, "iterations": 4},
 }

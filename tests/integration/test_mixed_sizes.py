@@ -39,7 +39,7 @@ PLAIN: dict[str, Any] = {"image_size": (SIDE, SIDE), "evaluator": False, "visual
 
 MODELS: dict[str, Callable[..., AnomalibModule]] = {
     "HtpGan": partial(HtpGan, num_scales=2, min_size=16, width=2, iterations_per_scale=2, **PLAIN),
-    "IsuGan": partial(IsuGan, width=4, residual_blocks=1, involution=False, iterations=2, **PLAIN),
+    "IsuGan": partial(IsuGan, backbone=None, width=4, residual_blocks=1, involution=False, iterations=2, **PLAIN),
     "OneStage": partial(OneStage, width="small", iterations=2, **PLAIN),
     "Sidn": partial(Sidn, backbone=None, channels=4, clusters=3, iterations=2, **PLAIN),
     "DefectGan": partial(DefectGan, channels=4, residual_blocks=1, batch_size=2, iterations=2, **PLAIN),

@@ -28,8 +28,15 @@ def test_a_model_with_batches_of_its_own_trains_with_spawned_workers(tmp_path):
     write_folder_data(tmp_path / "data", image_size=(40, 48), normal=4, normal_test=2, defective=3)
     folder = folder_datamodule(tmp_path / "data")
     folder.num_workers = 1
-    settings = {"width": 4, "residual_blocks": 1, "involution": False, "iterations": 2, "batch_size": 1}
+    settings = {
+        "backbone": None,
+        "width": 4,
+        "residual_blocks": 1,
+        "involution": False,
+        "iterations": 2,
+        "batch_size": 1,
+    }
     run = fit(
-        IsuGan((24, 32), **settings), WithDefects(folder, real=1, masks=False), tmp_path / "results", NO_VALIDATION
+        IsuGan((32, 32), **settings), WithDefects(folder, real=1, masks=False), tmp_path / "results", NO_VALIDATION
     )
     assert run.model.global_step >= 2

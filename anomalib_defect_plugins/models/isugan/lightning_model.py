@@ -6,6 +6,7 @@ https://doi.org/10.1038/s41598-022-15855-7.
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any, cast
 
@@ -32,20 +33,22 @@ from anomalib_defect_plugins.generators.mixed import build_generator, generator_
 from anomalib_defect_plugins.models.components.checks import datamodule_of
 from anomalib_defect_plugins.models.components.custom_train_loader import CustomTrainLoader
 from anomalib_defect_plugins.models.components.defect_model import DefectModel
+from anomalib_defect_plugins.models.components.fitted_density import FittedDensity
 from anomalib_defect_plugins.models.components.iterative_training import IterativeTraining
 from anomalib_defect_plugins.models.components.unpaired_loader import flip, paired_loader
 from anomalib_defect_plugins.models.isugan.dataclasses import RepairedBatch, add_repaired
 from anomalib_defect_plugins.models.isugan.image_pool import ImagePool
 from anomalib_defect_plugins.models.isugan.loss import adversarial_loss, difference, discriminator_loss
-from anomalib_defect_plugins.models.isugan.post_processing import ImageOtsuPostProcessor
+from anomalib_defect_plugins.models.isugan.post_processing import ImageOtsuPostProcessor, OtsuOfImagePostProcessor
 from anomalib_defect_plugins.models.isugan.torch_model import Generator, IsuGanModel, make_discriminator
 from anomalib_defect_plugins.models.isugan.visualizer import RepairVisualizer
-from anomalib_defect_plugins.post_processing import UnitPostProcessor
+from anomalib_defect_plugins.post_processing import DefectPostProcessor, UnitPostProcessor
 
-MASK_THRESHOLDS: dict[str, Callable[[], PostProcessor]] = {
-    "otsu": ImageOtsuPostProcessor,
-    "adaptive": UnitPostProcessor,
+MASK_THRESHOLDS: dict[str, tuple[Callable[[], PostProcessor], Callable[[], PostProcessor]]] = {
+    "otsu": (ImageOtsuPostProcessor, OtsuOfImagePostProcessor),
+    "adaptive": (UnitPostProcessor, DefectPostProcessor),
 }
+"""Post-processors of maps in [0, 1], and of distances."""
 
 POOLS = "isugan_image_pools"
 """Key of the images of the pools in a checkpoint."""
@@ -58,7 +61,7 @@ class Accuracy(AnomalibMetric, BinaryAccuracy):  # type: ignore[misc]
     """Share of correct image labels, eq. 12."""
 
 
-class IsuGan(CustomTrainLoader, DefectModel, IterativeTraining, AnomalibModule):
+class IsuGan(CustomTrainLoader, FittedDensity, DefectModel, IterativeTraining, AnomalibModule):
     """ISU-GAN: learns to repair defects from unpaired images without masks, and detects them by what a repair changes.
 
     The model builds its own batches from the training images of the data module: ``batch_size`` normal images and the
@@ -74,6 +77,13 @@ class IsuGan(CustomTrainLoader, DefectModel, IterativeTraining, AnomalibModule):
         skip: Whether generators have skip connections.
         involution: Whether generators have involutions.
         squeeze_excitation: Whether generators have SE blocks; without all three they are the plain ones of Table 3.
+        backbone: Name of a convolutional timm model that sees what a repair changes, frozen; ``None`` selects the
+            paper's SSIM.
+        pre_trained: Whether to load timm's weights into the backbone, which are downloaded once; or a file with them.
+        repair_weight: Weight of the Mahalanobis distance of the change of the backbone's features by a repair, from the
+            changes in the normal training images, which is fitted after the last step; 0 disables it.
+        density_weight: Weight of the distances of the features of an image to those of the normal training images,
+            which needs no repair; 0 disables them.
         layers: Whether generators compose their output of the image and a foreground by a map, instead of painting all
             of it; not in the paper.
         iterations: Number of training steps. The paper's 100 epochs of 100 normal images are 10,000.
@@ -106,7 +116,7 @@ class IsuGan(CustomTrainLoader, DefectModel, IterativeTraining, AnomalibModule):
 
     supervision = Supervision.IMAGE_LABELS
     paper = "https://doi.org/10.1038/s41598-022-15855-7"
-    former_arguments = MappingProxyType({"layers": False, "paired_weight": 0.0, "cycle_noise": 0.0})
+    former_arguments = MappingProxyType({"backbone": None, "layers": False, "paired_weight": 0.0, "cycle_noise": 0.0})
     grey = True
     default_image_size = (128, 128)
     size_multiple = 8  # of the generators
@@ -118,6 +128,10 @@ class IsuGan(CustomTrainLoader, DefectModel, IterativeTraining, AnomalibModule):
         self,
         image_size: tuple[int, int] | None = None,
         grey: bool = True,
+        backbone: str | None = "mobilenetv2_100",
+        pre_trained: bool | str | Path = True,
+        repair_weight: float = 0.0,
+        density_weight: float = 1.0,
         width: int = 16,
         residual_blocks: int = 3,
         skip: bool = True,
@@ -131,11 +145,11 @@ class IsuGan(CustomTrainLoader, DefectModel, IterativeTraining, AnomalibModule):
         cycle_weight: float = 10.0,
         identity_weight: float = 5.0,
         paired_weight: float = 0.0,
-        paired_content: DefectGenerator | str | Sequence[DefectGenerator | str] = "perturb",
+        paired_content: DefectGenerator | str | Sequence[DefectGenerator | str] = ("perturb", "shading"),
         cycle_noise: float = 0.0,
         pool_size: int = 50,
         window_size: int = 9,
-        score_share: float = 0.001,
+        score_share: float = 0.01,
         mask_threshold: str = "otsu",
         pre_processor: PreProcessor | bool = True,
         post_processor: PostProcessor | bool = True,
@@ -143,9 +157,11 @@ class IsuGan(CustomTrainLoader, DefectModel, IterativeTraining, AnomalibModule):
         visualizer: Visualizer | bool = True,
     ) -> None:
         check_positive(iterations=iterations, batch_size=batch_size, learning_rate=learning_rate)
-        check_not_negative(
-            residual_blocks=residual_blocks, pool_size=pool_size, paired_weight=paired_weight, cycle_noise=cycle_noise
-        )
+        check_not_negative(residual_blocks=residual_blocks, pool_size=pool_size, cycle_noise=cycle_noise)
+        check_not_negative(paired_weight=paired_weight, repair_weight=repair_weight, density_weight=density_weight)
+        if backbone and not repair_weight and not density_weight:
+            msg = "repair_weight and density_weight are 0: set one of them, or backbone to null"
+            raise InvalidInputError(msg)
         check_fraction("ssim_share", ssim_share, zero=True, one=True)
         check_fraction("score_share", score_share, one=True)
         _check_networks(self.min_side if image_size is None else min(image_size), width, window_size)
@@ -153,13 +169,15 @@ class IsuGan(CustomTrainLoader, DefectModel, IterativeTraining, AnomalibModule):
         super().__init__(
             image_size,
             pre_processor,
-            MASK_THRESHOLDS[mask_threshold]() if post_processor is True else post_processor,
+            MASK_THRESHOLDS[mask_threshold][backbone is not None]() if post_processor is True else post_processor,
             evaluator,
             visualizer,
             grey,
         )
         shape = (width, residual_blocks, skip, involution, squeeze_excitation, layers)
-        self.model = IsuGanModel(grey, *shape, window_size=window_size, score_share=score_share)
+        self.model = IsuGanModel(
+            grey, *shape, window_size, score_share, backbone, pre_trained, repair_weight, density_weight
+        )
         # These three are used in training only: checkpoints contain them, but the exported graph is self.model.
         self.g_p2n = Generator(self.model.channels, *shape)
         self.d_p = make_discriminator(self.model.channels, width)
@@ -195,7 +213,8 @@ class IsuGan(CustomTrainLoader, DefectModel, IterativeTraining, AnomalibModule):
 
         A step thus has one backward pass that reaches every weight, as distributed training and mixed precision expect.
         """
-        optimizer = Adam(self.parameters(), lr=self.learning_rate, betas=(0.5, 0.999))
+        trained = [weight for weight in self.parameters() if weight.requires_grad]  # not the backbone
+        optimizer = Adam(trained, lr=self.learning_rate, betas=(0.5, 0.999))
         scheduler = LambdaLR(optimizer, lambda step: min(1.0, 2 * (1 - step / self.iterations)))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
@@ -259,13 +278,17 @@ class IsuGan(CustomTrainLoader, DefectModel, IterativeTraining, AnomalibModule):
     def paired_loss(self, p: Tensor, rng: torch.Generator) -> Tensor:
         """Compute the mean absolute difference between normal images and the repair of synthetic defects on them.
 
+        The means over defects and over normal pixels are added. Defects are a few per cent of an image, so a mean over
+        all pixels hardly rewards a repair: it taught the generator to keep the image.
+
         Args:
             p: Normal images, shape (B, C, H, W), float in [-1, 1].
             rng: CPU generator for the defects.
         """
-        defective, _ = self.paired_content(((p + 1) / 2).clamp(0, 1).float(), rng)
-        repaired: Tensor = self.model.generator(2 * defective - 1)
-        return (repaired - p).abs().mean()
+        defective, mask = self.paired_content(((p + 1) / 2).clamp(0, 1).float(), rng)
+        error = (cast(Tensor, self.model.generator(2 * defective - 1)) - p).abs().mean(1, keepdim=True)
+        parts = [(error * part).sum() / part.sum().clamp(min=1) for part in (mask, ~mask)]
+        return parts[0] + parts[1]
 
     def _with_noise(self, images: Tensor, rng: torch.Generator) -> Tensor:
         if not self.cycle_noise:

@@ -10,7 +10,7 @@ import torch
 from anomalib.data import Batch, InferenceBatch
 from torch import Tensor
 
-from anomalib_defect_plugins.post_processing import UnitPostProcessor
+from anomalib_defect_plugins.post_processing import DefectPostProcessor, UnitPostProcessor
 
 
 def otsu_threshold(values: Tensor) -> Tensor:
@@ -47,8 +47,8 @@ def otsu_mask(anomaly_map: Tensor, defective: Tensor) -> Tensor:
     return (anomaly_map > otsu_threshold(anomaly_map.flatten(1)).reshape(ones)) & defective.bool().reshape(ones)
 
 
-class ImageOtsuPostProcessor(UnitPostProcessor):
-    """anomalib's thresholds for images and scores in [0, 1], and Otsu masks in defective images."""
+class OtsuOfImagePostProcessor(DefectPostProcessor):
+    """anomalib's thresholds for images, and Otsu masks in defective images."""
 
     def forward(self, predictions: InferenceBatch) -> InferenceBatch:
         """Post-process predictions, as in anomalib."""
@@ -63,3 +63,7 @@ class ImageOtsuPostProcessor(UnitPostProcessor):
         super().post_process_batch(batch)
         if batch.pred_label is not None and anomaly_map is not None:
             batch.pred_mask = otsu_mask(anomaly_map, batch.pred_label)
+
+
+class ImageOtsuPostProcessor(OtsuOfImagePostProcessor, UnitPostProcessor):
+    """The same for maps and scores in [0, 1]."""

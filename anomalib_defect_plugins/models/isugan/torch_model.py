@@ -5,7 +5,9 @@ https://doi.org/10.1038/s41598-022-15855-7. The generator is Fig. 2; each block 
 leaves open.
 """
 
+from collections.abc import Sequence
 from itertools import pairwise
+from pathlib import Path
 from typing import TypeVar, cast
 
 import torch
@@ -14,7 +16,10 @@ from timm.layers.squeeze_excite import SqueezeExcite
 from torch import Tensor, nn
 from torch.nn import functional
 
-from anomalib_defect_plugins.layers import Involution, NarrowTransposed, top_mean
+from anomalib_defect_plugins.layers import Encoder, Involution, NarrowTransposed, maps_at, top_mean
+from anomalib_defect_plugins.layers.density import GaussianDensity, TextureDensity, TwoScaleDensity
+from anomalib_defect_plugins.layers.nearest_center import NearestCenter
+from anomalib_defect_plugins.models.components.fitted_density import DensityNetwork
 from anomalib_defect_plugins.models.isugan.similarity import anomaly_map_of
 
 SE_REDUCTION = 16
@@ -22,6 +27,9 @@ SE_REDUCTION = 16
 
 MAP_BIAS = -3.0
 """Logit of the map of layers at the start of training: 5 % of each pixel is painted."""
+
+STRIDES = (4, 8, 16, 32)
+"""Strides of the encoder's maps: repairs are compared at the first three, and densities fitted to the last three."""
 
 Conv = TypeVar("Conv", bound=nn.Conv2d | nn.ConvTranspose2d)
 
@@ -175,8 +183,12 @@ def make_discriminator(channels: int = 1, width: int = 64) -> nn.Sequential:
     return nn.Sequential(*blocks, initialised(nn.Conv2d(widths[-1], 1, 4, 1, 1)))
 
 
-class IsuGanModel(nn.Module):
-    """Inspection: repair an image with G_n2p and compare it with the repaired one by SSIM.
+class IsuGanModel(DensityNetwork):
+    """Inspection: repair an image with G_n2p and compare it with the repaired one.
+
+    Without a backbone they are compared by SSIM, as in the paper. With one, the map is the sum of two distances to the
+    normal training images: of the changes that repairs make to the backbone's features, and of the features themselves,
+    which needs no repair.
 
     Args:
         grey: Whether the network uses only the first channel of the images, or all three.
@@ -188,6 +200,14 @@ class IsuGanModel(nn.Module):
         layers: As in :class:`Generator`.
         window_size: Side of the SSIM window in pixels, odd.
         score_share: Fraction of highest pixels whose mean is the image score, in (0, 1].
+        backbone: Name of a convolutional timm model, which stays frozen; ``None`` selects SSIM.
+        pre_trained: Whether to load timm's weights into the backbone, or a file with them.
+        repair_weight: Weight of the Mahalanobis distance of the difference that a repair makes.
+        density_weight: Weight of the distances of the image's features to normal ones.
+
+    Raises:
+        InvalidInputError: If timm has no such model, or it has no feature map at one of the strides.
+        MissingDataError: If the weights do not exist or cannot be downloaded.
     """
 
     def __init__(
@@ -201,12 +221,22 @@ class IsuGanModel(nn.Module):
         layers: bool = False,
         window_size: int = 9,
         score_share: float = 0.001,
+        backbone: str | None = None,
+        pre_trained: bool | str | Path = True,
+        repair_weight: float = 1.0,
+        density_weight: float = 1.0,
     ) -> None:
         super().__init__()
         self.channels = 1 if grey else 3
         self.generator = Generator(self.channels, width, residual_blocks, skip, involution, squeeze_excitation, layers)
         self.window_size = window_size
         self.score_share = score_share
+        self.encoder = None if backbone is None else Encoder(backbone, pre_trained, maps_at(backbone, STRIDES), True)
+        widths = [] if self.encoder is None else [feature_map.channels for feature_map in self.encoder.maps]
+        self.repair_density = TextureDensity(widths[:3], at=0) if widths and repair_weight else None
+        self.density = TwoScaleDensity(widths[1:]) if widths and density_weight else None
+        self.repair_weight = repair_weight
+        self.density_weight = density_weight
 
     def repair(self, image: Tensor) -> Tensor:
         """Repair images (B, 3, H, W) to G_n2p(x), (B, 1 or 3, H, W), both in [0, 1]."""
@@ -216,10 +246,50 @@ class IsuGanModel(nn.Module):
     def inspect(self, image: Tensor) -> tuple[Tensor, InferenceBatch]:
         """Return the repaired images and the output of :meth:`forward`."""
         repaired = self.repair(image)
-        anomaly_map = anomaly_map_of(image[:, : self.channels], repaired, self.window_size)
+        if self.encoder is None:
+            anomaly_map = anomaly_map_of(image[:, : self.channels], repaired, self.window_size)
+        else:
+            anomaly_map = torch.stack(list(self.distances(image, repaired).values())).sum(0)
         score = top_mean(anomaly_map, self.score_share)
         return repaired, InferenceBatch(pred_score=score, anomaly_map=anomaly_map)
 
+    def distances(self, image: Tensor, repaired: Tensor) -> dict[str, Tensor]:
+        """Compute the weighted parts of the anomaly map with a backbone, shape (B, 1, H, W) each.
+
+        Args:
+            image: Images, shape (B, 3, H, W), float in [0, 1].
+            repaired: Repaired images, as in :meth:`repair`.
+        """
+        maps, size = self._maps(image[:, : self.channels]), image.shape[-2:]
+        parts = {}
+        if self.repair_density is not None:
+            parts["repair"] = self.repair_weight * self.repair_density(self._changes(maps, repaired), size)
+        if self.density is not None:
+            parts["density"] = self.density_weight * self.density(maps[1:], size)
+        return parts
+
     def forward(self, image: Tensor) -> InferenceBatch:
-        """Inspect images (B, 3, H, W) in [0, 1]: anomaly maps (B, 1, H, W) and scores (B,), both in [0, 1]."""
+        """Inspect images (B, 3, H, W) in [0, 1]: anomaly maps (B, 1, H, W) and scores (B,); in [0, 1] with SSIM."""
         return self.inspect(image)[1]
+
+    def densities(self) -> list[GaussianDensity | NearestCenter]:
+        """Return the density of the differences that repairs make, and those of the features of images."""
+        repairs = [] if self.repair_density is None else [self.repair_density.density]
+        return repairs if self.density is None else [*repairs, *self.density.densities()]
+
+    def normal_features(self, image: Tensor) -> list[Tensor]:
+        """Compute the features (B, h, w, C) that the densities are fitted to."""
+        if self.encoder is None:
+            return []
+        maps = self._maps(image[:, : self.channels])
+        features: list[Tensor] = []
+        if self.repair_density is not None:
+            features.append(self.repair_density.describe(self._changes(maps, self.repair(image))))
+        return features if self.density is None else [*features, *self.density.describe(maps[1:])]
+
+    def _maps(self, image: Tensor) -> list[Tensor]:
+        return cast(list[Tensor], cast(Encoder, self.encoder)(image))
+
+    def _changes(self, maps: Sequence[Tensor], repaired: Tensor) -> list[Tensor]:
+        """Return by how much the maps of images differ from those of the repaired ones, at the first three strides."""
+        return [one - other for one, other in zip(maps[:3], self._maps(repaired)[:3], strict=True)]

@@ -15,9 +15,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from anomalib_defect_plugins.layers import NORMS, Encoder, MedianFilter, NarrowTransposed, maps_at, spread, top_mean
-from anomalib_defect_plugins.layers.density import TextureDensity
+from anomalib_defect_plugins.layers.density import GaussianDensity, TwoScaleDensity
 from anomalib_defect_plugins.layers.nearest_center import NearestCenter
 from anomalib_defect_plugins.models.components.fitted_density import DensityNetwork
+from anomalib_defect_plugins.models.components.renamed_weights import rename_weights
 
 STRIDES = (4, 8, 16, 32)
 """Strides of the encoder's maps: the first three are added to the features after each halving of the FSEM."""
@@ -255,13 +256,13 @@ class SidnModel(DensityNetwork):
         widths = [] if self.encoder is None else [one.channels for one in self.encoder.maps]
         self.texture = Branch(channels, clusters, gsrm, norm, widths[:3], skips, standardize, PRIOR)
         self.defect = Branch(channels, clusters, gsrm, norm, widths[:3], skips, standardize, -PRIOR)
-        # One of strides 8 and 16 at 8, and one of 16 and 32 at 16, which sees large, shallow defects.
-        self.fine_density = TextureDensity(widths[1:3], 0, NearestCenter, pool=True) if density_weight else None
-        self.coarse_density = TextureDensity(widths[2:], 0, NearestCenter) if density_weight else None
+        self.density = TwoScaleDensity(widths[1:]) if density_weight else None
         self.density_weight = density_weight
         self.fusion_weight = fusion_weight
         self.median = MedianFilter(median_size)
         self.score_share = score_share
+        rename_weights(self, "fine_density.", "density.fine.")
+        rename_weights(self, "coarse_density.", "density.coarse.")
 
     def extract(self, image: Tensor) -> tuple[Tensor, list[Tensor]]:
         """Compute Z (B, 2C, H/2, W/2) and the encoder's maps, if there is one, of images (B, C, H, W), in [0, 1]."""
@@ -282,25 +283,22 @@ class SidnModel(DensityNetwork):
         defect_logits, defect_features = self.defect(z, maps)
         if self.training:
             return SidnOutput(texture_logits, defect_logits, texture_features, defect_features)
-        if self.fine_density is None or self.coarse_density is None:
+        if self.density is None:
             anomaly_map = self.median(fuse(texture_logits.sigmoid(), defect_logits.sigmoid(), self.fusion_weight))
             return InferenceBatch(pred_score=top_mean(anomaly_map, self.score_share), anomaly_map=anomaly_map)
         odds = (1 - self.fusion_weight) * -texture_logits + self.fusion_weight * defect_logits
-        distance = self.fine_density(maps[1:3], image.shape[-2:]) + self.coarse_density(maps[2:], image.shape[-2:])
+        distance = self.density(maps[1:], image.shape[-2:])
         anomaly_map = self.median(odds + self.density_weight * distance)
         # Images differ in their mean distance, defective or not, and less in how much it varies within an image.
         return InferenceBatch(pred_score=spread(distance), anomaly_map=anomaly_map)
 
-    def densities(self) -> list[NearestCenter]:
+    def densities(self) -> list[GaussianDensity | NearestCenter]:
         """Return the two densities of the texture branch, if it has them."""
-        both = (self.fine_density, self.coarse_density)
-        return [cast(NearestCenter, one.density) for one in both if one is not None]
+        return [] if self.density is None else self.density.densities()
 
     def normal_features(self, image: Tensor) -> list[Tensor]:
         """Compute the features, (B, H/8, W/8, C) and (B, H/16, W/16, C), that the densities are fitted to."""
-        maps = [] if self.encoder is None else self.encoder(image)
-        parts = ((self.fine_density, maps[1:3]), (self.coarse_density, maps[2:]))
-        return [density.describe(part) for density, part in parts if density is not None]
+        return [] if self.density is None or self.encoder is None else self.density.describe(self.encoder(image)[1:])
 
 
 def fuse(texture: Tensor, defect: Tensor, weight: float) -> Tensor:

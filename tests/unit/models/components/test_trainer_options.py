@@ -42,7 +42,10 @@ MODELS: dict[str, tuple[type[AnomalibModule], dict[str, Any]]] = {
     "CutPaste": (CutPaste, {"image_size": (64, 64), "backbone": "test_resnet.r160_in1k", "pre_trained": False}),
     "DefectGan": (DefectGan, {"image_size": (32, 32), "channels": 4, "residual_blocks": 1, "critic_updates": 2}),
     "HtpGan": (HtpGan, {"image_size": (24, 32), "num_scales": 2, "min_size": 16, "width": 2}),
-    "IsuGan": (IsuGan, {"image_size": (24, 32), "width": 4, "residual_blocks": 1, "involution": False}),
+    "IsuGan": (
+        IsuGan,
+        {"image_size": (32, 32), "backbone": None, "width": 4, "residual_blocks": 1, "involution": False},
+    ),
     "OneStage": (OneStage, {"image_size": (32, 32), "width": "small"}),
     "Sidn": (Sidn, {"image_size": (32, 32), "backbone": None, "channels": 4, "clusters": 3}),
 }

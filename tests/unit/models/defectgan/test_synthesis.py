@@ -45,7 +45,8 @@ def test_a_file_that_is_not_a_checkpoint_or_truncated_is_refused(tmp_path, check
 
 
 def test_a_checkpoint_of_another_model_is_refused(tmp_path, folder):
-    other = IsuGan((24, 32), width=4, residual_blocks=0, involution=False, iterations=1, visualizer=False)
+    settings = {"backbone": None, "width": 4, "residual_blocks": 0, "involution": False, "iterations": 1}
+    other = IsuGan((32, 32), visualizer=False, **settings)
     fit(other, WithDefects(folder, real=2, masks=False), tmp_path, {})
     with pytest.raises(InvalidInputError, match="is not a checkpoint of DefectGan"):
         DefectGan.load_for_synthesis(next(tmp_path.rglob("last.ckpt")))

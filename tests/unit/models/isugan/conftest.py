@@ -30,7 +30,15 @@ def tiny() -> Callable[..., IsuGan]:
     """Factory of minimal models, which takes further arguments of the model."""
 
     def create(**arguments: Any) -> IsuGan:
-        defaults: dict[str, Any] = {"image_size": (24, 32), "width": 4, "residual_blocks": 1, "involution": False}
+        defaults: dict[str, Any] = {
+            "image_size": (24, 32),
+            "backbone": None,
+            "layers": False,
+            "paired_weight": 0.0,
+            "width": 4,
+            "residual_blocks": 1,
+            "involution": False,
+        }
         defaults |= {"iterations": 4, "evaluator": False, "visualizer": False}
         return IsuGan(**defaults | arguments)
 

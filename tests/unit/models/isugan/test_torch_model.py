@@ -6,7 +6,7 @@ from anomalib.data import InferenceBatch
 from timm.layers.squeeze_excite import SqueezeExcite
 from torch import nn
 
-from anomalib_defect_plugins.layers import Involution
+from anomalib_defect_plugins.layers import Involution, top_mean
 from anomalib_defect_plugins.models.isugan import torch_model
 from anomalib_defect_plugins.models.isugan.torch_model import Generator, IsuGanModel, Skip, make_discriminator
 
@@ -163,3 +163,63 @@ def test_layers_keep_the_image_where_their_map_is_0():
     assert torch.equal(generator(image), image)
     nn.init.constant_(bias[-1:], 100)
     assert not torch.allclose(generator(image), image, atol=0.1)
+
+
+@pytest.fixture(scope="module")
+def encoded() -> IsuGanModel:
+    torch.manual_seed(0)
+    model = IsuGanModel(
+        width=4,
+        residual_blocks=1,
+        involution=False,
+        backbone="test_resnet.r160_in1k",
+        pre_trained=False,
+        repair_weight=2.0,
+        density_weight=3.0,
+    ).eval()
+    moments = model.new_moments()
+    model.observe(torch.rand(4, 3, 42, 51), moments)
+    model.fit(moments)
+    return model
+
+
+@torch.no_grad()
+def test_with_a_backbone_the_map_is_the_weighted_sum_of_both_distances(encoded):
+    image = torch.rand(2, 3, 42, 51)
+    maps, repaired_maps = encoded.encoder(image[:, :1]), encoded.encoder(encoded.repair(image))
+    changes = [one - other for one, other in zip(maps, repaired_maps, strict=True)][:3]
+    expected = 2 * encoded.repair_density(changes, (42, 51)) + 3 * encoded.density(maps[1:], (42, 51))
+    output = encoded(image)
+    assert output.anomaly_map.shape == (2, 1, 42, 51)
+    assert torch.allclose(output.anomaly_map, expected, rtol=1e-4)
+    assert torch.allclose(output.pred_score, top_mean(expected, 0.001), rtol=1e-4)
+
+
+@torch.no_grad()
+def test_the_density_of_repairs_sees_what_a_repair_changes_and_not_the_image(encoded, monkeypatch):
+    image = torch.rand(1, 1, 64, 64).expand(2, 3, 64, 64)
+    repaired = image[:, :1].clone()
+    repaired[1, :, 8:16, 40:48] = 1 - repaired[1, :, 8:16, 40:48]
+    distances = encoded.distances(image, repaired)
+    assert torch.allclose(*distances["density"], rtol=1e-4)
+    change = (distances["repair"][1] - distances["repair"][0])[0]
+    assert change[4:20, 36:52].mean() > 5 * change[40:, :16].abs().mean()
+    assert distances["repair"][0].std() < 1e-4  # the same at all positions
+
+
+def test_a_part_without_weight_is_left_out():
+    settings = {"width": 4, "residual_blocks": 0, "backbone": "test_resnet.r160_in1k", "pre_trained": False}
+    image = torch.rand(1, 3, 32, 32)
+    for absent, count in (("repair", 2), ("density", 1)):
+        model = IsuGanModel(**settings, **{f"{absent}_weight": 0.0}).eval()
+        assert absent not in model.distances(image, model.repair(image))
+        assert len(model.densities()) == len(model.normal_features(image)) == count
+
+
+def test_the_backbone_is_not_trained(encoded):
+    encoded.train()
+    trained = [name for name, weight in encoded.named_parameters() if weight.requires_grad]
+    assert trained
+    assert all(name.startswith("generator.") for name in trained)
+    assert not encoded.encoder.training
+    encoded.eval()

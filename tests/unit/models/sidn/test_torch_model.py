@@ -124,10 +124,20 @@ def test_the_map_is_the_fused_log_odds_and_the_weighted_distance(encoded):
     with torch.inference_mode():
         z, maps = model.extract(images)
         odds = (model.defect(z, maps)[0] - model.texture(z, maps)[0]) / 2
-        distance = model.fine_density(maps[1:3], (64, 64)) + model.coarse_density(maps[2:], (64, 64))
+        distance = model.density(maps[1:], (64, 64))
         result = model(images)
     assert torch.allclose(result.anomaly_map, model.median(odds + 2 * distance), atol=1e-5)
     assert torch.allclose(result.pred_score, spread(distance), atol=1e-5)
+
+
+def test_weights_load_under_the_former_names_of_the_densities(encoded):
+    state = encoded.state_dict()
+    former = {
+        name.replace("density.fine.", "fine_density.").replace("density.coarse.", "coarse_density."): value
+        for name, value in state.items()
+    }
+    assert former.keys() != state.keys()
+    encoded.load_state_dict(former)
 
 
 def test_centres_have_the_length_of_the_features_in_the_relation_module():
