@@ -17,6 +17,7 @@ from starlette.middleware import Middleware
 from anomalib_defect_plugins.core.errors import InvalidInputError
 from anomalib_defect_plugins.core.image_limits import MAX_BYTES
 from anomalib_defect_plugins.demo.components.listeners import UNQUEUED
+from anomalib_defect_plugins.demo.resources import asset
 from anomalib_defect_plugins.demo.server.request_guard import RequestGuard
 from anomalib_defect_plugins.demo.server.session_cleanup import delete_state_on_unload
 from anomalib_defect_plugins.demo.services.example_model import warm_up
@@ -61,7 +62,7 @@ def build(results: Path) -> gr.Blocks:
     with page:
         user = gr.BrowserState("", storage_key=STORAGE_KEY, secret=STORAGE_KEY)
         page.load(lambda token: token or secrets.token_hex(16), user, user, **UNQUEUED)
-        gr.HTML(HEADER, elem_classes="demo-header")
+        gr.HTML(HEADER, elem_classes="demo-header", js_on_load=asset("upload_button.js"))
         # Without results, a new user starts with the example model.
         with gr.Tabs(selected="Results" if store.runs() else "Inspect"):
             for title, module in TABS.items():

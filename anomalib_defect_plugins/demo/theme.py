@@ -23,12 +23,8 @@ MONO = ("ui-monospace", "SF Mono", "Menlo", "Consolas", "DejaVu Sans Mono", "mon
 MIN_DESKTOP_WIDTH = 720
 """Page width in CSS pixels from which the desktop layout is used."""
 
-HEAD = (
-    f'<link rel="icon" href="data:,"><style>.report {{ {REPORT_STYLE} }}\n{asset("style.css")}</style>'
-    f"<script>{asset('upload_button.js')}</script>"
-)
-"""An empty icon, so that browsers do not request one; the report's style, nested in ``.report``; the demo's style; a
-script that corrects upload buttons."""
+HEAD = f'<link rel="icon" href="data:,"><style>.report {{ {REPORT_STYLE} }}\n{asset("style.css")}</style>'
+"""An empty icon, so that browsers do not request one; the report's style, nested in ``.report``; the demo's style."""
 
 
 def make_theme() -> gr.themes.Base:

@@ -65,8 +65,7 @@ class InspectTab:
             self.load_first_examples, self.model, self.photos, **UNQUEUED
         )
         self.model.focus(self.refresh_models, None, self.model, **UNQUEUED)
-        exporting = {"concurrency_id": "exports", "concurrency_limit": 1}
-        download.click(self.download_model, self.model, file, **QUEUED, **exporting)
+        download.click(self.download_model, self.model, file, **QUEUED, concurrency_id="exports", concurrency_limit=1)
         examples.click(self.load_examples, self.model, self.photos, **QUEUED)
         gr.on(
             [self.photos.change, self.model.input],
