@@ -13,6 +13,8 @@ MESSAGES = (
     r"`isinstance\(treespec, LeafSpec\)` is deprecated",
     r"Found \d+ module\(s\) in eval mode at the start of training",  # batch norm of a pretrained encoder
     r".*does not have many workers which may be a bottleneck",
+    r"This DataLoader will create \d+ worker processes in total",
+    r"Total length of `\w+` across ranks is zero",  # one photo, without test images
 )
 """Regular expressions of the beginnings of the warnings."""
 
