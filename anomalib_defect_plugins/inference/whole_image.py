@@ -224,8 +224,8 @@ class BandBlend:
     def __init__(self, height: int, width: int, part: slice, side: int, overlap: int) -> None:
         self.height, self.width, self.overlap = height, width, overlap
         self.left = part.start
-        shape = min(side, height), part.stop - part.start
-        self.values, self.weights = (np.zeros(shape, np.float32) for _ in range(2))
+        self.values: Floats = np.zeros((min(side, height), part.stop - part.start), np.float32)
+        self.weights: Floats = np.zeros_like(self.values)
 
     def add(self, boxes: list[Box], maps: npt.NDArray[Any], size: Size) -> None:
         """Add the maps of tiles of one row, which starts at the first row that was not taken.
