@@ -25,6 +25,9 @@ Rows = npt.NDArray[np.float32]
 CHUNK = 1 << 16
 """Bytes that are read at once."""
 
+PIXELS_AT_ONCE = 1 << 18
+"""Pixels that are decoded or written at once, if they are at least a row."""
+
 EIGHT_BITS, NOT_INTERLACED = 8, 0
 
 CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
@@ -38,11 +41,13 @@ class RowImage(NamedTuple):
         width: Width in pixels.
         height: Height in pixels.
         read: Function that returns the next rows; it takes their number.
+        restart: Function that goes back to the first row.
     """
 
     width: int
     height: int
     read: Callable[[int], Rows]
+    restart: Callable[[], None]
 
 
 def open_rows(path: Path) -> RowImage:
@@ -59,10 +64,16 @@ def open_rows(path: Path) -> RowImage:
             check_one_page(image)
             if image.format == "PNG" and not has_metadata(path) and (rows := _png_rows(path)):
                 return rows
-            upright = turn_upright(image)
-            return RowImage(*upright.size, _Cropped(upright))
+            cropped = _Cropped(turn_upright(image))
+            return RowImage(*cropped.image.size, cropped, cropped.restart)
     pixels, width, height = read_image(path)
-    return RowImage(width, height, _Sliced(pixels))
+    sliced = _Sliced(pixels)
+    return RowImage(width, height, sliced, sliced.restart)
+
+
+def rows_at_once(width: int) -> int:
+    """Return the number of rows of an image that are decoded or written at once: fewer if it is wider."""
+    return max(1, PIXELS_AT_ONCE // width)
 
 
 class _Sliced:
@@ -76,6 +87,10 @@ class _Sliced:
         self.top += number
         return self.pixels[:, self.top - number : self.top]
 
+    def restart(self) -> None:
+        """Go back to the first row."""
+        self.top = 0
+
 
 class _Cropped:
     """Rows of an image that Pillow has decoded."""
@@ -88,6 +103,10 @@ class _Cropped:
         top, self.top = self.top, self.top + number
         return colours_of(self.image.crop((0, top, self.image.width, self.top)))
 
+    def restart(self) -> None:
+        """Go back to the first row."""
+        self.top = 0
+
 
 def _png_rows(path: Path) -> RowImage | None:
     """Open a PNG file of 8 bits; ``None`` if it is interlaced or has another depth."""
@@ -98,7 +117,8 @@ def _png_rows(path: Path) -> RowImage | None:
     width, height, depth, kind, _, _, interlace = struct.unpack(">IIBBBBB", header)
     if depth != EIGHT_BITS or interlace != NOT_INTERLACED or kind not in CHANNELS:
         return None
-    return RowImage(width, height, _PngRows(path, header, width * CHANNELS[kind] + 1))
+    rows = _PngRows(path, header, width * CHANNELS[kind] + 1)
+    return RowImage(width, height, rows, rows.restart)
 
 
 class _PngRows:
@@ -114,11 +134,16 @@ class _PngRows:
     """
 
     def __init__(self, path: Path, header: bytes, stride: int) -> None:
+        self.path = path
         self.header = header
         self.stride = stride
+        self.restart()
+
+    def restart(self) -> None:
+        """Go back to the first row."""
         self.palette: list[tuple[bytes, bytes]] = []
         self.above = b""
-        self.data = self._inflate(path)
+        self.data = self._inflate(self.path)
         self.buffer = bytearray()
 
     def __call__(self, number: int) -> Rows:

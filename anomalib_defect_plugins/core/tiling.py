@@ -5,6 +5,7 @@ the last one ends with the image.
 """
 
 from collections.abc import Iterator
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -71,6 +72,24 @@ def starts(length: int, size: int, overlap: int) -> list[int]:
         return [0]
     number = -(-(length - overlap) // (size - overlap))
     return [index * (length - size) // (number - 1) for index in range(number)]
+
+
+def strips(length: int, size: int, overlap: int, limit: int) -> Iterator[tuple[slice, list[int]]]:
+    """Divide one side of an image into strips, so that a large image can be inspected one strip after the other.
+
+    Args:
+        length: Length of the side.
+        size: Side of a tile.
+        overlap: Lowest number of pixels that neighbouring tiles share.
+        limit: Lowest length of a strip, except the last one.
+
+    Yields:
+        The pixels of a strip, and the first pixels of all tiles that cover any of them.
+    """
+    firsts, borders = starts(length, size, overlap), [0]
+    borders.extend(first for first in firsts if first >= borders[-1] + limit)
+    for start, stop in pairwise([*borders, length]):
+        yield slice(start, stop), [first for first in firsts if first < stop and first + size > start]
 
 
 def grid(height: int, width: int, size: int, overlap: int) -> Iterator[Box]:

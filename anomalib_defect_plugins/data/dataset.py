@@ -15,6 +15,7 @@ from torchvision.tv_tensors import Image as ImageTensor
 from torchvision.tv_tensors import Mask
 
 from anomalib_defect_plugins.core.errors import InvalidInputError, MissingDataError, UserError
+from anomalib_defect_plugins.core.faults import Faults
 from anomalib_defect_plugins.core.image_io import check_image, read_image
 from anomalib_defect_plugins.core.mask_io import check_background, read_mask
 from anomalib_defect_plugins.data.dataclasses import DefectBatch, DefectItem
@@ -142,8 +143,8 @@ def check_not_empty(mask: Mask, what: str, advice: str) -> Mask:
     return mask
 
 
-def check_samples(dataset: AnomalibDataset) -> None:
-    """Check every image and mask of any anomalib data set.
+def check_samples(*datasets: AnomalibDataset) -> None:
+    """Check every image and mask of any anomalib data sets, and name all that are unusable in one message.
 
     The check does as little as finds a truncated or damaged file: it verifies the checksums of a PNG and decodes a JPEG
     at an eighth of its size. Masks of a :class:`CheckedDataset` are loaded by the data set, which may refuse their
@@ -153,13 +154,21 @@ def check_samples(dataset: AnomalibDataset) -> None:
         MissingDataError: If a file does not exist.
         InvalidInputError: If an image or a mask is damaged, or their sizes differ.
     """
+    faults = Faults(", ".join(dict.fromkeys(dataset.name for dataset in datasets)))
+    for dataset in datasets:
+        for sample in dataset.samples.itertuples():
+            with faults.collect():
+                _check_sample(dataset, sample)
+    faults.raise_all()
+
+
+def _check_sample(dataset: AnomalibDataset, sample: Any) -> None:
+    size = _check_image(sample.image_path)
     with_masks = dataset.samples.attrs.get("task") != TaskType.CLASSIFICATION
-    for sample in dataset.samples.itertuples():
-        size = _check_image(sample.image_path)
-        if with_masks and sample.label_index == LabelName.ABNORMAL:
-            mask_size = _check_mask(dataset, getattr(sample, "mask_path", None))
-            if mask_size is not None:
-                check_size(sample.mask_path, mask_size, sample.image_path, size)
+    if with_masks and sample.label_index == LabelName.ABNORMAL:
+        mask_size = _check_mask(dataset, getattr(sample, "mask_path", None))
+        if mask_size is not None:
+            check_size(sample.mask_path, mask_size, sample.image_path, size)
 
 
 def _check_image(path: str) -> tuple[int, int]:

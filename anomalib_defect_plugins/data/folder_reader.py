@@ -11,9 +11,10 @@ from anomalib.data.utils import Split
 from anomalib_defect_plugins.core.errors import InvalidInputError, MissingDataError
 from anomalib_defect_plugins.core.faults import Faults
 from anomalib_defect_plugins.core.image_files import IMAGE_SUFFIXES, image_files, unread_files, warn_of_unread
-from anomalib_defect_plugins.core.mask_io import read_mask
+from anomalib_defect_plugins.core.image_io import check_image
+from anomalib_defect_plugins.core.mask_io import check_background, read_mask
 from anomalib_defect_plugins.data.dataclasses import GOOD
-from anomalib_defect_plugins.data.dataset import reading
+from anomalib_defect_plugins.data.dataset import check_size, reading
 from anomalib_defect_plugins.data.folder_layout import (
     MASK_FOLDER,
     NORMAL_FOLDER,
@@ -117,6 +118,8 @@ class FolderReader:
         self._check_unmarked(mask for image, mask in masks.items() if image.parent in normal)
         if mask_folder is not None:
             masks = self._match(mask_folder, parts, images)
+        if self.faults:
+            self._add_damaged(images, masks)
         self.faults.raise_all()
         samples = list(_samples(parts, images, {} if self.mask_dir is None else masks))
         if not samples:
@@ -243,6 +246,18 @@ class FolderReader:
         ignored |= {masks / Path(name).name for name in self.defect_dirs or ()} - of_defects.keys()
         self._check_unmarked(mask for part in parts if part.normal for mask in _images_in(masks, part.normal.name))
         return match_folder(masks, of_defects, ignored, self.faults)
+
+    def _add_damaged(self, images: dict[Path, list[Path]], masks: dict[Path, Path]) -> None:
+        """Add unusable files to the faults, which are otherwise found later, so that all are named at once."""
+        for path in chain.from_iterable(images.values()):
+            with self.faults.collect():
+                with reading("image", str(path)):
+                    size = check_image(path)
+                if path in masks and self.mask_dir is not None:
+                    with reading("mask", str(masks[path])):
+                        marks = read_mask(masks[path])
+                        check_background(marks, f"mask {masks[path]}")
+                    check_size(str(masks[path]), marks.shape[::-1], str(path), size)
 
     def _check_unmarked(self, masks: Iterable[Path]) -> None:
         """Check that masks of normal images mark nothing."""

@@ -17,6 +17,7 @@ from rich.text import Text
 from torch import Tensor
 
 from anomalib_defect_plugins.core.errors import InvalidInputError, UserError
+from anomalib_defect_plugins.core.faults import Faults
 from anomalib_defect_plugins.data.contact_sheet import Thumbnail, contact_sheet, make_thumbnail, row_label, save_sheet
 from anomalib_defect_plugins.data.dataclasses import GOOD
 from anomalib_defect_plugins.data.stock_datasets import checked
@@ -127,19 +128,22 @@ def read_images(
         mask or on a normal image), and the thumbnails by row.
 
     Raises:
-        UserError: If an image or mask cannot be read.
+        UserError: If images or masks cannot be read; names all of them.
     """
+    faults = Faults(next(iter(datasets.values())).name)
     for dataset in datasets.values():
         dataset.augmentations = None
     measured, thumbnails, shown = [], {}, set(shown)
     console = Console(stderr=True)
     options: dict[str, Any] = {"console": console, "transient": True, "disable": not console.is_terminal}
     for image in track(images.itertuples(), "reading images", len(images), **options):
-        item = _read(datasets[image.splits[0]], image.row, image.image_path)
-        height, width = cast(Tensor, item.image).shape[-2:]
-        measured.append((width, height, _share(item)))
-        if image.Index in shown:
-            thumbnails[image.Index] = make_thumbnail(item)
+        with faults.collect():
+            item = _read(datasets[image.splits[0]], image.row, image.image_path)
+            height, width = cast(Tensor, item.image).shape[-2:]
+            measured.append((width, height, _share(item)))
+            if image.Index in shown:
+                thumbnails[image.Index] = make_thumbnail(item)
+    faults.raise_all()
     return images.assign(**DataFrame(measured, columns=["width", "height", "defect_share"])), thumbnails
 
 

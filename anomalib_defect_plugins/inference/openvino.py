@@ -246,7 +246,7 @@ class Inspector(Predictor):
             if not math.isfinite(score):
                 raise _GraphError(not_finite(score))
             row |= {"score": score, "pred_label": int(self.is_defective(score, label))}
-            if uses_little_range(image.first_rows):
+            if image.has_little_range:
                 row[LITTLE_RANGE] = True
         except Exception as error:  # noqa: BLE001 - decoders raise errors of many types on a broken file
             row["error"] = str(error) if isinstance(error, _GraphError) else reason(error)

@@ -1,6 +1,7 @@
-"""Inspection of an image tile by tile and within a region of interest, a band of rows at a time.
+"""Inspection of an image tile by tile and within a region of interest.
 
-Neither the image, unless its format demands it, nor its map is ever in memory as a whole.
+A wide image is divided into strips of columns, and each of them into bands of rows. Neither the image, unless its
+format demands it, nor its map is ever in memory as a whole.
 """
 
 from collections.abc import Callable, Iterator
@@ -15,10 +16,11 @@ from PIL import Image
 
 from anomalib_defect_plugins.core.files import atomic_path
 from anomalib_defect_plugins.core.image_io import Size
-from anomalib_defect_plugins.core.image_rows import RowImage, Rows, open_rows, write_grey_png
+from anomalib_defect_plugins.core.image_rows import RowImage, Rows, open_rows, rows_at_once, write_grey_png
 from anomalib_defect_plugins.core.mask_io import Marks
 from anomalib_defect_plugins.core.region_masks import RegionMasks, resize_rows
-from anomalib_defect_plugins.core.tiling import Box, starts, weights_of
+from anomalib_defect_plugins.core.tiling import Box, starts, strips, weights_of
+from anomalib_defect_plugins.core.value_range import uses_little_range
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -27,8 +29,8 @@ Floats = npt.NDArray[np.float32]
 
 Outputs = dict[str, npt.NDArray[Any]]
 
-BAND = 256
-"""Rows that are read at once where their number is free."""
+STRIP = 4096
+"""Lowest number of columns of a strip. A wider image is decoded once for each of its strips."""
 
 NOTHING = np.nan
 """Value of a map outside the region until the lowest value inside is known."""
@@ -65,7 +67,7 @@ class WholeImage:
     Attributes:
         height: Height in pixels.
         width: Width in pixels.
-        first_rows: The first rows, shape (3, h, W).
+        has_little_range: Whether the first tiles are almost black or almost white; see :func:`uses_little_range`.
     """
 
     def __init__(
@@ -78,7 +80,7 @@ class WholeImage:
         self.rows: RowImage = open_rows(path)
         self.width, self.height = self.rows.width, self.rows.height
         self.region = None if settings.regions is None else settings.regions(path)
-        self.first_rows: Rows = np.empty((3, 0, self.width), np.float32)
+        self.has_little_range = False
 
     def inspect(self, is_raw: bool) -> tuple[float, bool]:
         """Inspect the image, and write its map.
@@ -90,70 +92,97 @@ class WholeImage:
             The highest score of all tiles, and whether one of them has the label 1.
         """
         scores, labels = [-np.inf], [False]
-        with MapFile(self.map_path, self.width) as file:
-            for outputs, band in self._bands():
-                for output in outputs:
-                    scores.extend(output["pred_score"].reshape(-1).tolist())
-                    labels.extend(output.get("pred_label", np.zeros(1)).reshape(-1).astype(bool).tolist())
-                file.add(band)
+        self.colour = self._colour()
+        side = self.settings.tile or max(self.height, self.width)
+        with MapFile(self.map_path, self.width, self.height) as file:
+            for columns, lefts in strips(self.width, side, self.settings.overlap, STRIP):
+                # Tiles that begin in the strip before this one have been scored there.
+                needed = lefts if self.map_path is not None else [left for left in lefts if left >= columns.start]
+                for top, outputs, band in self._bands(columns, needed, side):
+                    for output in outputs:
+                        scores.extend(output["pred_score"].reshape(-1).tolist())
+                        labels.extend(output.get("pred_label", np.zeros(1)).reshape(-1).astype(bool).tolist())
+                    file.add(band, top, columns.start)
             file.finish(is_raw)
         # A score that is not a number must not be lost in the comparison.
         return float(np.max(scores)), any(labels)
 
-    def _bands(self) -> Iterator[tuple[list[Outputs], Floats]]:
-        """Yield the outputs for each row of tiles, and the rows of the map that no later tile covers."""
-        side = self.settings.tile or max(self.height, self.width)
+    def _bands(self, columns: slice, lefts: list[int], side: int) -> Iterator[tuple[int, list[Outputs], Floats]]:
+        """Yield the outputs for each row of tiles of a strip, and the rows of its map that no later tile covers.
+
+        Args:
+            columns: Columns of the strip.
+            lefts: First columns of the tiles.
+            side: Side of a tile.
+        """
+        part = slice(lefts[0], min(lefts[-1] + side, self.width))
         tops = starts(self.height, side, self.settings.overlap)
-        blend = BandBlend(self.height, self.width, side, self.settings.overlap)
-        rows, colour, end = self.first_rows, self._colour(), 0
+        blend = BandBlend(self.height, self.width, part, side, self.settings.overlap)
+        rows, end = np.empty((3, min(side, self.height), part.stop - part.start), np.float32), 0
+        self.rows.restart()
         for top, following in zip(tops, [*tops[1:], self.height], strict=True):
-            bottom = min(top + side, self.height)
-            rows = np.concatenate([rows, self._filled(self.rows.read(bottom - end), end, colour)], axis=1)
-            rows = rows[:, rows.shape[1] - (bottom - top) :]
-            self.first_rows, end = (rows if top == 0 else self.first_rows), bottom
+            shared = end - top
+            rows[:, :shared] = rows[:, rows.shape[1] - shared :].copy()
+            self._read(rows[:, shared:], end, part)
+            end = top + rows.shape[1]
+            if top == 0 and part.start == 0:
+                self.has_little_range = uses_little_range(rows)
             outputs = []
-            for boxes, tiles in self._tiles(rows, top, side):
+            for boxes, tiles in self._tiles(rows, top, part, lefts):
                 outputs.append(self._infer(tiles, len(boxes)))
                 if self.map_path is not None:
                     blend.add(boxes, outputs[-1]["anomaly_map"], tiles.shape[-2:])
-            band = blend.take(following - top) if self.map_path is not None else np.empty((0, self.width), np.float32)
-            yield outputs, self._outside(band, top)
+            band = np.empty((0, 0), np.float32)
+            if self.map_path is not None:
+                band = blend.take(following - top)[:, columns.start - part.start : columns.stop - part.start]
+            yield top, outputs, self._outside(band, top, columns)
+
+    def _blocks(self, number: int) -> Iterator[tuple[slice, Rows]]:
+        """Yield the next rows a few at a time, with their position."""
+        step = rows_at_once(self.width)
+        for start in range(0, number, step):
+            stop = min(start + step, number)
+            yield slice(start, stop), self.rows.read(stop - start)
+
+    def _read(self, rows: Rows, top: int, part: slice) -> None:
+        """Read the next rows of some columns, and fill them outside the region."""
+        for block, values in self._blocks(rows.shape[1]):
+            rows[:, block] = values[:, :, part]
+            if self.colour is not None:
+                inside = self._inside(top + block.start, top + block.stop, part)
+                rows[:, block] = np.where(inside, rows[:, block], self.colour)
 
     def _colour(self) -> Floats | None:
         """Return the mean colour inside the region, shape (3, 1, 1)."""
         if self.region is None:
             return None
         total, number = np.zeros(3), 0
-        image = open_rows(self.path)
-        for top in range(0, self.height, BAND):
-            bottom = min(top + BAND, self.height)
-            rows, inside = image.read(bottom - top), self._inside(top, bottom)
-            total += (rows * inside).sum((1, 2), dtype=np.float64)
+        for block, values in self._blocks(self.height):
+            inside = self._inside(block.start, block.stop, slice(None))
+            total += (values * inside).sum((1, 2), dtype=np.float64)
             number += int(inside.sum())
         return (total / number).astype(np.float32)[:, None, None]
 
-    def _inside(self, top: int, bottom: int) -> Marks:
-        return resize_rows(cast(Marks, self.region), self.height, self.width, top, bottom)
+    def _inside(self, top: int, bottom: int, columns: slice) -> Marks:
+        return resize_rows(cast(Marks, self.region), self.height, self.width, top, bottom)[:, columns]
 
-    def _filled(self, rows: Rows, top: int, colour: Floats | None) -> Rows:
-        return rows if colour is None else np.where(self._inside(top, top + rows.shape[1]), rows, colour)
+    def _outside(self, band: Floats, top: int, columns: slice) -> Floats:
+        if self.region is None or not band.size:
+            return band
+        return np.where(self._inside(top, top + len(band), columns), band, NOTHING)
 
-    def _outside(self, band: Floats, top: int) -> Floats:
-        return band if self.region is None else np.where(self._inside(top, top + len(band)), band, NOTHING)
-
-    def _tiles(self, rows: Rows, top: int, side: int) -> Iterator[tuple[list[Box], Floats]]:
-        """Yield batches of tiles of one row, without those outside the region."""
+    def _tiles(self, rows: Rows, top: int, part: slice, lefts: list[int]) -> Iterator[tuple[list[Box], Floats]]:
+        """Yield batches of tiles of one row, without those outside the region; ``rows`` has the columns ``part``."""
+        side = self.settings.tile or max(self.height, self.width)
         bottom = top + rows.shape[1]
-        boxes = [Box(top, left, bottom, min(left + side, self.width)) for left in self._lefts(side)]
+        boxes = [Box(top, left, bottom, min(left + side, self.width)) for left in lefts]
         if self.region is not None:
-            inside = self._inside(top, bottom)
+            inside = self._inside(top, bottom, slice(None))
             boxes = [box for box in boxes if inside[:, box.columns].any()]
         for start in range(0, len(boxes), self.settings.batch):
-            part = boxes[start : start + self.settings.batch]
-            yield part, np.stack([self._padded(rows[:, :, box.columns]) for box in part])
-
-    def _lefts(self, side: int) -> list[int]:
-        return starts(self.width, side, self.settings.overlap)
+            batch = boxes[start : start + self.settings.batch]
+            tiles = (rows[:, :, box.left - part.start : box.right - part.start] for box in batch)
+            yield batch, np.stack([self._padded(tile) for tile in tiles])
 
     def _padded(self, tile: Rows) -> Rows:
         """Repeat the last row and column of a tile up to its size."""
@@ -187,13 +216,16 @@ class BandBlend:
     Args:
         height: Height of the image.
         width: Width of the image.
+        part: Columns that the tiles cover.
         side: Side of a tile.
         overlap: Lowest number of pixels that neighbouring tiles share.
     """
 
-    def __init__(self, height: int, width: int, side: int, overlap: int) -> None:
+    def __init__(self, height: int, width: int, part: slice, side: int, overlap: int) -> None:
         self.height, self.width, self.overlap = height, width, overlap
-        self.values, self.weights = (np.zeros((min(side, height), width), np.float32) for _ in range(2))
+        self.left = part.start
+        self.values: Floats = np.zeros((min(side, height), part.stop - part.start), np.float32)
+        self.weights: Floats = np.zeros_like(self.values)
 
     def add(self, boxes: list[Box], maps: npt.NDArray[Any], size: Size) -> None:
         """Add the maps of tiles of one row, which starts at the first row that was not taken.
@@ -206,8 +238,9 @@ class BandBlend:
         for box, values in zip(boxes, maps.reshape(len(boxes), *maps.shape[-2:]), strict=True):
             weights = weights_of(box, self.height, self.width, self.overlap)
             whole = resized(np.ascontiguousarray(values, np.float32), size)[: weights.shape[0], : weights.shape[1]]
-            self.values[: len(weights), box.columns] += weights * whole
-            self.weights[: len(weights), box.columns] += weights
+            columns = slice(box.left - self.left, box.right - self.left)
+            self.values[: len(weights), columns] += weights * whole
+            self.weights[: len(weights), columns] += weights
 
     def take(self, number: int) -> Floats:
         """Remove the first rows, and return them; without any tile they are not a number."""
@@ -220,17 +253,19 @@ class BandBlend:
 
 
 class MapFile:
-    """An anomaly map that is written row by row: an 8-bit PNG of [0, 1], or if that loses values, a float TIFF.
+    """An anomaly map that is written part by part: an 8-bit PNG of [0, 1], or if that loses values, a float TIFF.
 
     Args:
         path: PNG file, as in :func:`pictures.write_map`; ``None`` to write nothing.
         width: Width of the map.
+        height: Height of the map.
     """
 
-    def __init__(self, path: Path | None, width: int) -> None:
+    def __init__(self, path: Path | None, width: int, height: int) -> None:
         self.path = path
         self.width = width
-        self.height = 0
+        self.height = height
+        self.step = rows_at_once(width)
         self.low, self.high = np.inf, -np.inf
 
     def __enter__(self) -> "Self":
@@ -245,14 +280,15 @@ class MapFile:
             self.file.close()
             self.temporary.unlink(missing_ok=True)
 
-    def add(self, band: Floats) -> None:
-        """Write the next rows, shape (h, width)."""
+    def add(self, band: Floats, top: int, left: int) -> None:
+        """Write a part of the map, shape (h, w), whose first pixel is at ``top`` and ``left``."""
         if self.path is None or not band.size:
             return
-        self.height += len(band)
         if not np.isnan(band).all():
             self.low, self.high = min(self.low, float(np.nanmin(band))), max(self.high, float(np.nanmax(band)))
-        self.file.write(band.astype(np.float32).tobytes())
+        for row, values in enumerate(band.astype(np.float32), top):
+            self.file.seek(4 * (row * self.width + left))
+            self.file.write(values.tobytes())
 
     def finish(self, is_raw: bool) -> None:
         """Write the map in its format; values that are not a number become the lowest one."""
@@ -262,14 +298,14 @@ class MapFile:
         if is_raw or self.low < 0 or self.high > 1:
             with atomic_path(self.path.with_suffix(".tiff")) as partial:
                 shape = (self.height, self.width)
-                tifffile.imwrite(partial, self._read(), shape=shape, dtype=np.float32, rowsperstrip=BAND)
+                tifffile.imwrite(partial, self._read(), shape=shape, dtype=np.float32, rowsperstrip=self.step)
         else:
             with atomic_path(self.path.with_suffix(".png")) as partial:
                 grey = ((rows * 255).round().astype(np.uint8) for rows in self._read())
                 write_grey_png(partial, self.width, self.height, grey)
 
     def _read(self) -> Iterator[Floats]:
-        for top in range(0, self.height, BAND):
-            number = min(BAND, self.height - top) * self.width
+        for top in range(0, self.height, self.step):
+            number = min(self.step, self.height - top) * self.width
             values = np.fromfile(self.temporary, np.float32, number, offset=4 * top * self.width)
             yield np.nan_to_num(values.reshape(-1, self.width), nan=self.low if np.isfinite(self.low) else 0)

@@ -1,6 +1,7 @@
 """``DefectFolder``: user data in folders, with what there is of normal images, masks, and a fixed split."""
 
 import logging
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
@@ -108,6 +109,9 @@ class DefectFolder(DefectDataModule):
         check_not_negative(seed=seed)
         if mm_per_pixel is not None:
             check_positive(mm_per_pixel=mm_per_pixel)
+            if math.isinf(mm_per_pixel):
+                msg = "mm_per_pixel is inf; use the size of a pixel in mm, such as 0.05"
+                raise InvalidInputError(msg)
         if group_by is not None:
             compile_groups(group_by)
         self.normal_dir = normal_dir

@@ -123,9 +123,7 @@ def check_evaluation_data(datamodule: AnomalibDataModule) -> None:
     subsets = [getattr(datamodule, f"{name}_data", None) for name in ("val", "test")]
     if datamodule.val_split_mode == ValSplitMode.SAME_AS_TEST:
         subsets = subsets[1:]
-    for subset in subsets:
-        if subset is not None and len(subset):
-            check_samples(subset)
+    check_samples(*(subset for subset in subsets if subset is not None and len(subset)))
 
 
 @runtime_checkable

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from anomalib_defect_plugins.core.errors import InvalidInputError
-from anomalib_defect_plugins.core.tiling import Box, check_tiles, grid, side_weights, starts, weights_of
+from anomalib_defect_plugins.core.tiling import Box, check_tiles, grid, side_weights, starts, strips, weights_of
 
 
 @pytest.mark.parametrize(
@@ -34,6 +34,21 @@ def test_neighbours_share_at_least_the_overlap_and_every_pixel_has_a_weight(
     assert first[-1] + size >= length
     assert all(start + size - following >= overlap for start, following in pairwise(first))
     assert (total > 0).all()
+
+
+@given(length=st.integers(1, 400), size=st.integers(16, 90), limit=st.integers(1, 200), data=st.data())
+def test_strips_cover_a_side_once_and_have_all_tiles_that_cover_them(
+    length: int, size: int, limit: int, data: st.DataObject
+) -> None:
+    overlap = data.draw(st.integers(0, size // 2))
+    covered = []
+    for columns, firsts in strips(length, size, overlap, limit):
+        pixels = range(columns.start, columns.stop)
+        covered += pixels
+        expected = [first for first in starts(length, size, overlap) if {*range(first, first + size)} & {*pixels}]
+        assert firsts == expected
+        assert len(pixels) >= limit or columns.stop == length
+    assert covered == list(range(length))
 
 
 def test_the_pixels_next_to_an_inner_side_are_not_used() -> None:

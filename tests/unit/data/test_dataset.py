@@ -117,6 +117,13 @@ def test_the_check_names_a_truncated_image(root: Path, suffix: str) -> None:
         check_samples(Pair(root, suffix=suffix))
 
 
+def test_the_check_names_all_unusable_files(root: Path) -> None:
+    (root / "good.png").write_text("no image")
+    (root / "mask.png").write_text("no image")
+    with pytest.raises(InvalidInputError, match=r"2 faults in Pair: .*good\.png.*; \(2\) .*mask\.png"):
+        check_samples(Pair(root))
+
+
 def test_the_check_names_a_damaged_png(root: Path) -> None:
     content = bytearray((root / "good.png").read_bytes())
     content[len(content) // 2] ^= 0xFF

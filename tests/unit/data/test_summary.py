@@ -162,12 +162,13 @@ def test_data_modules_of_anomalib_are_summarized_by_label(tmp_path: Path) -> Non
     assert 0 < result["total"]["defect_share"] < 1
 
 
-def test_a_damaged_file_is_named_for_any_data_module(tmp_path: Path) -> None:
+def test_damaged_files_are_named_for_any_data_module(tmp_path: Path) -> None:
     write_folder_data(tmp_path)
     datamodule = folder_datamodule(tmp_path)
     datamodule.setup()
-    (tmp_path / "normal" / "003.png").write_bytes(b"no image")
-    with pytest.raises(InvalidInputError, match=r"cannot read image .*normal/003\.png"):
+    for name in ("002", "003"):
+        (tmp_path / "normal" / f"{name}.png").write_bytes(b"no image")
+    with pytest.raises(InvalidInputError, match=r"2 faults in .*image .*normal/002\.png.*normal/003\.png"):
         summarize_datamodule(datamodule)
 
 

@@ -16,6 +16,8 @@ from PIL import Image
 from anomalib_defect_plugins.cli import main
 from anomalib_defect_plugins.core.image_io import read_image
 from anomalib_defect_plugins.core.image_rows import write_grey_png
+from anomalib_defect_plugins.core.tiling import grid
+from anomalib_defect_plugins.inference import whole_image
 from anomalib_defect_plugins.inference.openvino import Inspector, InspectSettings
 from anomalib_defect_plugins.inference.resumable_table import InspectionRow
 
@@ -44,8 +46,11 @@ def read_map(folder: Path) -> Any:
     return tifffile.imread(path) if path.suffix == ".tiff" else np.asarray(Image.open(path)) / 255
 
 
-@pytest.mark.parametrize("batch", [1, 4])
-def test_the_map_of_tiles_is_that_of_the_whole_image(tmp_path: Path, image: Path, batch: int) -> None:
+@pytest.mark.parametrize(("batch", "strip"), [(1, 4096), (4, 4096), (4, 20)])
+def test_the_map_of_tiles_is_that_of_the_whole_image(
+    tmp_path: Path, image: Path, monkeypatch: pytest.MonkeyPatch, batch: int, strip: int
+) -> None:
+    monkeypatch.setattr(whole_image, "STRIP", strip)
     (tmp_path / "maps").mkdir()
     row = inspect(image, maps=tmp_path / "maps", batch=batch, **TILES)
     assert (row["height"], row["width"]) == SHAPE
@@ -76,8 +81,22 @@ def test_a_small_image_is_one_tile(tmp_path: Path) -> None:
     assert read_map(tmp_path / "maps").shape == (10, 20)
 
 
-@pytest.mark.parametrize("tiles", [{}, TILES])
-def test_what_is_outside_the_region_changes_no_bit(tmp_path: Path, image: Path, tiles: dict[str, int]) -> None:
+def test_every_tile_is_inferred_once_if_no_map_is_written(image: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(whole_image, "STRIP", 20)
+    inspector = Inspector(bright_graph(), InspectSettings(batch=1, **TILES))
+    tiles = []
+    infer = inspector._infer_tiles
+    monkeypatch.setattr(inspector, "_infer_tiles", lambda batch: tiles.append(batch) or infer(batch))
+    ((_, row),) = inspector.inspect([(0, str(image))])
+    assert row["score"] == pytest.approx(0.8)
+    assert len(tiles) == len(list(grid(*SHAPE, TILES["tile"], TILES["overlap"])))
+
+
+@pytest.mark.parametrize(("tiles", "strip"), [({}, 4096), (TILES, 4096), (TILES, 20)])
+def test_what_is_outside_the_region_changes_no_bit(
+    tmp_path: Path, image: Path, monkeypatch: pytest.MonkeyPatch, tiles: dict[str, int], strip: int
+) -> None:
+    monkeypatch.setattr(whole_image, "STRIP", strip)
     region = np.zeros(SHAPE, np.uint8)
     region[:40, 20:60] = 255
     Image.fromarray(region).save(tmp_path / "roi.png")
@@ -140,6 +159,9 @@ PROGRAM = """
 import resource, sys
 from pathlib import Path
 from anomalib_defect_plugins.core.openvino_core import openvino_core
+import openvino
+from anomalib_defect_plugins.core.tiling import grid
+from anomalib_defect_plugins.inference import whole_image
 from anomalib_defect_plugins.inference.openvino import Inspector, InspectSettings
 settings = InspectSettings(tile=256, overlap=64, maps=Path(sys.argv[3]), batch=4)
 inspector = Inspector(openvino_core().read_model(sys.argv[1]), settings, (256, 256), 1)
@@ -150,15 +172,17 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 
 
 @pytest.mark.slow
-def test_memory_does_not_depend_on_the_height_of_the_image(tmp_path: Path) -> None:
+@pytest.mark.parametrize("sizes", [[(2048, 1024), (2048, 16384)], [(4096, 512), (16384, 512)]])
+def test_memory_does_not_depend_on_the_size_of_the_image(tmp_path: Path, sizes: list[tuple[int, int]]) -> None:
     openvino.save_model(bright_graph(), tmp_path / "model.xml", compress_to_fp16=False)
     peaks = []
-    for height in (1024, 16384):
-        rows = (np.random.default_rng(0).integers(0, 99, (256, 2048), np.uint8) for _ in range(height // 256))
-        write_grey_png(tmp_path / "large.png", 2048, height, chain(rows))
-        (tmp_path / f"maps{height}").mkdir()
-        arguments = [str(tmp_path / name) for name in ("model.xml", "large.png", f"maps{height}")]
+    for width, height in sizes:
+        rows = (np.random.default_rng(0).integers(0, 99, (256, width), np.uint8) for _ in range(height // 256))
+        write_grey_png(tmp_path / "large.png", width, height, chain(rows))
+        maps = tmp_path / f"maps{width}x{height}"
+        maps.mkdir()
+        arguments = [str(path) for path in (tmp_path / "model.xml", tmp_path / "large.png", maps)]
         run = subprocess.run([sys.executable, "-c", PROGRAM, *arguments], capture_output=True, text=True, check=True)
         peaks.append(int(run.stdout))
-    # At once, the image and its map would take 500 MB.
+    # At once, the tall image and its map would take 500 MB, and two bands of the wide one 130 MB more.
     assert peaks[1] - peaks[0] < 30_000

@@ -337,3 +337,13 @@ def test_an_image_in_training_has_its_region_to_ignore_at_the_size_of_the_model(
     expected = np.zeros((16, 24), bool)
     expected[4:8, 8:14] = True
     assert np.array_equal(item.ignore_mask, expected)
+
+
+# Faults
+
+
+def test_faults_of_names_and_files_are_named_at_once(root):
+    write_mask(root / "masks" / "crack" / "unknown.png", (8, 8))
+    (root / "crack" / "11.bmp").write_text("no image")
+    with pytest.raises(InvalidInputError, match=r"2 faults in .*unknown\.png belongs to no image.*image .*11\.bmp"):
+        load(root)
