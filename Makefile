@@ -19,14 +19,14 @@ train: $(INSTALLED)
 # Linter, type checker and the fast tests; at the same time with make -j2.
 test: lint fast-tests
 
-# Linter, type checker and all tests.
+# Linter, type checker and all tests; with SELECT="not long", as in continuous integration, without variations.
 test-all: lint all-tests
 
 fast-tests: $(INSTALLED)
 	$(PYTEST) -m "not slow and not faults"
 
 all-tests: $(INSTALLED)
-	$(PYTEST)
+	$(PYTEST) $(if $(SELECT),-m "$(SELECT)")
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

@@ -3,6 +3,7 @@
 from anomalib_defect_plugins.post_processing.base import (
     DefectPostProcessor,
     OpeningPostProcessor,
+    UnitOpeningPostProcessor,
     UnitPostProcessor,
 )
 from anomalib_defect_plugins.post_processing.label_free import (
@@ -23,6 +24,7 @@ __all__ = [
     "ReferencePostProcessor",
     "RegionPostProcessor",
     "SigmaPostProcessor",
+    "UnitOpeningPostProcessor",
     "UnitPostProcessor",
     "set_thresholds",
     "unseen_views",

@@ -177,8 +177,8 @@ class UnitPostProcessor(DefectPostProcessor):
         return torch.where(is_scaled, normalize(preds, zero, one, threshold, tail=0), preds)
 
 
-class OpeningPostProcessor(UnitPostProcessor):
-    """Post-processor for scores and maps in [0, 1] that removes specks from masks by morphological opening.
+class OpeningPostProcessor(DefectPostProcessor):
+    """Post-processor that removes specks from masks by morphological opening.
 
     Exported graphs do not include the opening.
 
@@ -201,3 +201,7 @@ class OpeningPostProcessor(UnitPostProcessor):
             mask = batch.pred_mask.float().reshape(-1, 1, *batch.pred_mask.shape[-2:])
             square = torch.ones(self.size, self.size, device=mask.device)
             batch.pred_mask = opening(mask, square).reshape(batch.pred_mask.shape) > 0
+
+
+class UnitOpeningPostProcessor(OpeningPostProcessor, UnitPostProcessor):
+    """The same for scores and maps in [0, 1]."""

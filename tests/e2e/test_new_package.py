@@ -62,6 +62,7 @@ def _python(module: str, *arguments: str) -> None:
     subprocess.run([sys.executable, "-m", module, *arguments], check=True, capture_output=True, text=True)
 
 
+@pytest.mark.long
 def test_it_passes_its_own_tests(package: Path, installed: PluginPackages) -> None:
     # The graph for images of any size is tested, those that the contract derives from it are not.
     chosen = "not quantised and not inferencer and not fixed_size"

@@ -19,7 +19,7 @@ COMMAND = [sys.executable, "-W", "ignore", "-m", "anomalib_defect_plugins.cli", 
 @pytest.mark.parametrize(
     ("holds", "runner", "signals", "status"),
     [
-        ("training_step", "process", [signal.SIGTERM], 143),
+        pytest.param("training_step", "process", [signal.SIGTERM], 143, marks=pytest.mark.long),
         ("test_step", "serial", [signal.SIGTERM, signal.SIGTERM], 143),
     ],
 )

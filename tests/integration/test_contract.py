@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+import pytest
 from anomalib.models import AnomalibModule, Padim
 
 from anomalib_defect_plugins.models.htpgan import HtpGan
@@ -39,6 +40,7 @@ class TestSidn(TrainingContract):
         return Sidn(image_size, "test_resnet.r160_in1k", channels=4, clusters=3, iterations=4)
 
 
+@pytest.mark.long
 class TestPaperSidn(TestSidn):
     # The graph is that of TestSidn without its encoder.
     test_quantised_graph_gives_each_image_a_finite_score_and_map = None

@@ -41,7 +41,7 @@ from anomalib_defect_plugins.models.sidn.loss import (
 )
 from anomalib_defect_plugins.models.sidn.separation import separated_features
 from anomalib_defect_plugins.models.sidn.torch_model import SidnModel, SidnOutput
-from anomalib_defect_plugins.post_processing import OpeningPostProcessor
+from anomalib_defect_plugins.post_processing import OpeningPostProcessor, UnitOpeningPostProcessor
 
 
 class Sidn(FittedDensity, DefectModel, IterativeTraining, AnomalibModule):
@@ -168,10 +168,12 @@ class Sidn(FittedDensity, DefectModel, IterativeTraining, AnomalibModule):
         _check_sizes(image_size or self.default_image_size, crop_size, median_size)
         check_fraction("defect_share", defect_share, one=True)
         check_fraction("score_share", score_share, one=True)
+        # With a density, scores and maps have no upper limit.
+        opening = OpeningPostProcessor if backbone and density_weight else UnitOpeningPostProcessor
         super().__init__(
             image_size,
             pre_processor,
-            OpeningPostProcessor(mask_opening) if post_processor is True else post_processor,
+            opening(mask_opening) if post_processor is True else post_processor,
             evaluator,
             visualizer,
             grey=backbone is None,

@@ -116,7 +116,10 @@ ORDERS = {
 }
 
 
-@pytest.mark.parametrize("order", ORDERS.values(), ids=ORDERS)
+@pytest.mark.parametrize(
+    "order",
+    [pytest.param(code, id=name, marks=pytest.mark.long if "after" in name else ()) for name, code in ORDERS.items()],
+)
 def test_names_are_available_whatever_is_imported_first(plugin_packages: PluginPackages, order: str) -> None:
     plugin_packages.install("good", GOOD)
     (plugin_packages.site / "fails.py").write_text("import anomalib.models\n1 / 0\n")
@@ -172,6 +175,7 @@ def test_the_installed_command_prints_bad_input_in_one_line_and_exits_with_one(p
     assert "Traceback" not in result.stderr + result.stdout
 
 
+@pytest.mark.long
 def test_worker_processes_find_the_names_too(plugin_packages: PluginPackages) -> None:
     plugin_packages.install("good", GOOD)
     plugin_packages.install("broken", "raise OSError('no licence')")

@@ -73,6 +73,7 @@ def test_the_overlay_keeps_the_colours_of_the_photo_and_outlines_the_defect() ->
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_a_kept_model_is_a_run_of_the_results_and_is_taken_away_as_a_bundle(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,5 +1,6 @@
 """Model contract of both localisers, fine-tuned and from random weights, and of the null model."""
 
+import pytest
 from anomalib.models import AnomalibModule
 
 from anomalib_defect_plugins.models.cutpaste import CutPaste
@@ -15,6 +16,7 @@ class TestCutPasteDense(TrainingContract):
         return CutPaste(image_size=image_size, backbone=TINY, iterations=4, freeze=0.75)
 
 
+@pytest.mark.long
 class TestCutPastePatch(TrainingContract):
     # The windows of the graph of any size are those of one of fixed size.
     test_onnx_graph_of_fixed_size_agrees_with_pytorch = None
@@ -32,6 +34,7 @@ class TestCutPastePatch(TrainingContract):
         )
 
 
+@pytest.mark.long
 class TestCutPasteNullModel(ModelContract):
     # The graph is that of TestCutPasteDense.
     test_openvino_graph_agrees_with_pytorch = None

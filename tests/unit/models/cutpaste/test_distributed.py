@@ -41,6 +41,7 @@ def test_processes_share_the_images_without_overlap(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_two_processes_fit_the_density_of_all_images(tmp_path):
     write_folder_data(tmp_path / "data", normal=7)
     (tmp_path / "train.py").write_text(SCRIPT)

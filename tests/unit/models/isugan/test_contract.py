@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
 from anomalib.data import AnomalibDataModule
 from anomalib.models import AnomalibModule
@@ -46,6 +47,7 @@ class TestIsuGan(TrainingContract):
         assert np.array_equal(graph["pred_mask"].any((1, 2, 3)), graph["pred_label"].ravel())
 
 
+@pytest.mark.long
 class TestPaper(TestIsuGan):
     # Its graph is a part of the one with a backbone.
     test_quantised_graph_gives_each_image_a_finite_score_and_map = None

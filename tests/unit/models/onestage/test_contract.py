@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import pytest
 from anomalib.data import AnomalibDataModule
 from anomalib.models import AnomalibModule
 
@@ -23,6 +24,7 @@ class TestOneStage(TrainingContract):
         return WithDefects(folder_datamodule(root), real=2)
 
 
+@pytest.mark.long
 class TestPaper(TestOneStage):
     other_image_sizes = ((40, 48),)
     # The variants of this network are exported in test_lightning_model.py.

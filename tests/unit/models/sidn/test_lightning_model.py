@@ -4,7 +4,7 @@ import json
 
 import pytest
 import torch
-from anomalib.data import ImageBatch
+from anomalib.data import ImageBatch, InferenceBatch
 from lightning.pytorch import Callback, Trainer
 from PIL import Image
 
@@ -14,6 +14,7 @@ from anomalib_defect_plugins.generators import NoiseDefects, PerturbDefects, Sha
 from anomalib_defect_plugins.models.sidn import SeparationPlot, Sidn
 from anomalib_defect_plugins.models.sidn.loss import squared_distances
 from anomalib_defect_plugins.models.sidn.separation import own_cosine
+from anomalib_defect_plugins.post_processing import set_thresholds
 from anomalib_defect_plugins.testing import folder_datamodule, write_folder_data
 from anomalib_defect_plugins.testing.runs import fit
 
@@ -112,6 +113,15 @@ def test_an_invalid_argument_is_rejected_in_one_line(arguments, line):
     with pytest.raises(InvalidInputError, match=line) as error:
         Sidn(**{**SMALL, **arguments})
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(("backbone", "highest"), [("test_resnet.r160_in1k", False), (None, True)])
+def test_scores_far_above_the_threshold_keep_their_order(backbone, highest):
+    model = Sidn(**(SMALL | {"backbone": backbone}))
+    post_processor = model.post_processor
+    set_thresholds(post_processor, image=2.0 if backbone else 0.2, value_range=(0.1, 3.0))
+    scores = post_processor(InferenceBatch(pred_score=torch.tensor([2.5, 5.0, 50.0]), anomaly_map=None)).pred_score
+    assert (scores == scores[-1]).all() if highest else scores.diff().gt(0).all()
 
 
 def test_training_stops_after_its_iterations_and_validates_once(tmp_path):
