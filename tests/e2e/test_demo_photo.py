@@ -44,9 +44,13 @@ def displayed_score(page: Any) -> float:
 def test_model_trained_on_one_photo_finds_defects_on_others(browser: Any, demo: Any) -> None:
     with open_page(browser, demo.url) as (page, problems):
         start_training(page)
-        wait_for_status(page, "Training")
-        page.locator("#training li.done").first.wait_for()
-        assert 0 < percent(page) < 100
+        # Both at once: a moment later, the training may have ended.
+        page.wait_for_function(
+            """() => {
+                const value = document.querySelector("#training [role=progressbar]")?.ariaValueNow
+                return document.querySelector("#training li.done") && 0 < value && value < 100
+            }"""
+        )
         assert page.locator("#training li").count() == 4
         assert "4 of 4 scales" in wait_for_status(page, "Trained")
         assert percent(page) == 100

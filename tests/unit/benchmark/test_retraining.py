@@ -140,7 +140,7 @@ def test_a_candidate_is_trained_with_the_same_recipe_on_old_and_corrected_images
     options = ["--corrections", str(corrections), "--frozen", str(frozen), "--out", str(tmp_path / "new")]
     status = main(["retrain", str(tmp_path / "old"), *options])
     output = capsys.readouterr().out
-    assert "left out: 1 images of the frozen set" in output
+    assert "left out: 1 image of the frozen set" in output
     assert output.count(" of 2, false alarms ") == 2
     assert (status == 0) == ("\npromoted: " in output) == (tmp_path / "new").exists()
     old, new = find_run(tmp_path / "old"), find_run(tmp_path / ("new" if status == 0 else "new.candidate"))
