@@ -207,3 +207,9 @@ def test_every_model_data_module_and_generator_is_documented() -> None:
     for plugin in filter(is_own, loaded_plugins()):
         for item in plugin.registrations:
             assert f"`{item.name}`" in (ROOT / pages[item.kind]).read_text(encoding="utf-8")
+
+
+def test_the_navigation_of_the_site_lists_all_pages() -> None:
+    lines = (ROOT / "mkdocs.yml").read_text(encoding="utf-8").splitlines()
+    listed = {line.rpartition(": ")[2] for line in lines if line.endswith(".md")}
+    assert {page.relative_to(ROOT).as_posix() for page in PAGES} <= listed
