@@ -1,12 +1,13 @@
-"""PaDiM on tiles and on whole images that are scaled down: KolektorSDD at full size, and 4096 x 4096 with tiny defects.
+"""Tiles and whole images that are scaled down: KolektorSDD at full size, and 4096 x 4096 with tiny defects.
 
     DEFECT_DATA_ROOT=... python experiments/large_images.py kolektor_sdd
+    DEFECT_DATA_ROOT=... python experiments/large_images.py kolektor_sdd --model onestage
     python experiments/large_images.py synthetic
 
-``synthetic`` writes its images, texture of all scales with light spots of 8 pixels, to a temporary folder. An
-image is found if its score is higher than those of 95 % of the normal test images; a pixel, if it is higher than 99.9 %
-of the pixels of normal test images; a defect, if the map in it, or within 8 pixels around it, is higher than all of
-these.
+PaDiM is trained on normal images, OneStage also on the cracked images of the training folds. ``synthetic`` writes its
+images, texture of all scales with light spots of 8 pixels, to a temporary folder. An image is found if its score is
+higher than those of 95 % of the normal test images; a pixel, if it is higher than 99.9 % of the pixels of normal test
+images; a defect, if the map in it, or within 8 pixels around it, is higher than all of these.
 """
 
 import tempfile
@@ -19,13 +20,15 @@ import numpy.typing as npt
 import torch
 from anomalib.data import AnomalibDataModule, Folder
 from anomalib.data.utils import LabelName
+from anomalib.models.components import AnomalibModule
 from common import QUIET, add_run_options, create_engine, create_padim, data_root, timed_fit
 from lightning.pytorch import Callback
 from PIL import Image
 from scipy import ndimage
 from torch.nn import functional as F
 
-from anomalib_defect_plugins.data import KolektorSdd, WithTiles
+from anomalib_defect_plugins.data import KolektorSdd, WithDefects, WithTiles
+from anomalib_defect_plugins.models.onestage import OneStage
 
 SIDE, SPOT = 4096, 8
 """Sides of the synthetic images and of their defects in pixels."""
@@ -133,10 +136,16 @@ class Reduced(KolektorSdd):
         reduce_test(self, *self.counts)
 
 
-def run(name: str, data: AnomalibDataModule, folder: Path) -> None:
-    """Train and predict, and print the figures."""
+def create_model(name: str) -> AnomalibModule:
+    """Create PaDiM, or OneStage with the score of regimes.yaml for KolektorSDD, for 256 x 256 pixels."""
     torch.manual_seed(0)
-    model = create_padim(post_processor=False, **QUIET)
+    if name == "padim":
+        return create_padim(post_processor=False, **QUIET)
+    return OneStage(image_size=(256, 256), spread_weight=0, post_processor=False, **QUIET)
+
+
+def run(name: str, model: AnomalibModule, data: AnomalibDataModule, folder: Path) -> None:
+    """Train and predict, and print the figures."""
     engine = create_engine(folder)
     seconds = timed_fit(engine, model, data)
     predictions = Predictions(data)
@@ -154,6 +163,7 @@ def main() -> None:
     parser.add_argument("--train", type=int, default=60, help="training images")
     parser.add_argument("--normal", type=int, default=40, help="normal test images")
     parser.add_argument("--defective", type=int, default=4, help="synthetic defective images")
+    parser.add_argument("--model", choices=["padim", "onestage"], default="padim")
     add_run_options(parser, "large_images")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
@@ -164,14 +174,15 @@ def main() -> None:
 
         def data() -> AnomalibDataModule:
             if options.data == "kolektor_sdd":
-                return Reduced(options.train, options.normal, root=data_root("kolektor_sdd"), **loader)
+                parts = Reduced(options.train, options.normal, root=data_root("kolektor_sdd"), **loader)
+                return parts if options.model == "padim" else WithDefects(parts, real="all")
             names = {"normal_dir": "train", "normal_test_dir": "normal", "abnormal_dir": "defective"}
             return Folder("synthetic", root=temporary, mask_dir="masks", val_split_mode="none", **names, **loader)
 
-        run("scaled down to 256 x 256", data(), options.out)
+        run("scaled down to 256 x 256", create_model(options.model), data(), options.out)
         tiles = WithTiles(data(), options.tile, per_image=options.per_image, max_map_pixels=SIDE * SIDE)
         tiles.tile_batch_size = 8
-        run(f"tiles of {options.tile}", tiles, options.out)
+        run(f"tiles of {options.tile}", create_model(options.model), tiles, options.out)
 
 
 if __name__ == "__main__":

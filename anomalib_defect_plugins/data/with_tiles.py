@@ -1,8 +1,10 @@
 """``WithTiles`` trains and evaluates any model on tiles of the images of any data module."""
 
+import logging
 from typing import Any, ClassVar, cast
 
 from anomalib.data import AnomalibDataModule
+from anomalib.models import Cflow, Padim
 from torch.nn import functional as F
 from torch.utils.data import DataLoader
 from torchvision.tv_tensors import Mask
@@ -16,6 +18,11 @@ from anomalib_defect_plugins.data.with_region import WithRegion
 from anomalib_defect_plugins.data.wrapped_dataset import subset_names
 from anomalib_defect_plugins.data.wrapping import OuterDataModule
 from anomalib_defect_plugins.layers.restricted_forward import reduction
+
+logger = logging.getLogger(__name__)
+
+MODELS_WITH_POSITIONS = (Padim, Cflow)
+"""Models of anomalib that treat the same texture differently at each position in an image."""
 
 
 class WithTiles(OuterDataModule):
@@ -94,6 +101,12 @@ class WithTiles(OuterDataModule):
         if model is not None:
             if isinstance(self.base, WithRegion):
                 self.base.restrict(model)
+            if stage == "fit" and isinstance(model, MODELS_WITH_POSITIONS):
+                logger.warning(
+                    "%s uses the position in an image, which in a tile says nothing about the part: its maps depend on "
+                    "where tiles start. For tiles, prefer a model without positions, such as Patchcore or Sidn.",
+                    type(model).__name__,
+                )
             start_tiling(model, self.size, self.overlap, self.tile_batch_size, self.max_map_pixels)
 
     def teardown(self, stage: str | None = None) -> None:

@@ -134,11 +134,12 @@ def test_tiles_are_in_another_order_in_each_epoch_and_those_of_a_few_images_are_
 
 
 def test_maps_and_scores_are_those_of_whole_images_and_the_model_takes_tiles_afterwards(
-    root: Path, tmp_path: Path
+    root: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     torch.manual_seed(0)
     data, model, run = datamodule(root), padim(), engine(tmp_path)
     run.fit(model, datamodule=data)
+    assert caplog.text.count("Padim uses the position in an image") == 1
     predictions: Any = run.predict(model, datamodule=data, return_predictions=True)
     assert restricted_forward(model).tiling is None
     network = model.model.eval()
@@ -164,10 +165,13 @@ def test_figures_are_computed_at_the_original_size_and_reduced_above_the_maximum
         assert batch.anomaly_map.shape[-2:] == batch.gt_mask.shape[-2:] == shape
 
 
-def test_a_model_of_this_package_takes_the_size_of_tiles(root: Path, tmp_path: Path) -> None:
+def test_a_model_of_this_package_takes_the_size_of_tiles(
+    root: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     model = Sidn(backbone=None, channels=2, clusters=2, iterations=4, visualizer=False)
     data, run = datamodule(root), engine(tmp_path)
     run.fit(model, datamodule=data)
+    assert "position" not in caplog.text
     assert model.image_size == (SIZE, SIZE)
     (metrics,) = run.test(model, datamodule=data, verbose=False)
     assert {"image_AUROC", "pixel_AUROC"} <= set(metrics)
