@@ -223,7 +223,7 @@ class IsuGanModel(DensityNetwork):
         score_share: float = 0.001,
         backbone: str | None = None,
         pre_trained: bool | str | Path = True,
-        repair_weight: float = 1.0,
+        repair_weight: float = 0.0,
         density_weight: float = 1.0,
     ) -> None:
         super().__init__()

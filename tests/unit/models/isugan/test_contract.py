@@ -21,7 +21,9 @@ class TestIsuGan(TrainingContract):
     other_image_sizes = ((42, 51),)
 
     def make_model(self, image_size: tuple[int, int]) -> AnomalibModule:
-        return IsuGan(image_size, backbone="test_resnet.r160_in1k", pre_trained=False, **SETTINGS)
+        # With repairs in the map, the graph has every part.
+        encoder: Any = {"backbone": "test_resnet.r160_in1k", "pre_trained": False, "repair_weight": 0.5}
+        return IsuGan(image_size, **encoder, **SETTINGS)
 
     def make_datamodule(self, root: Path) -> AnomalibDataModule:
         write_folder_data(root)

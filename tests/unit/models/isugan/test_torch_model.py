@@ -210,8 +210,8 @@ def test_the_density_of_repairs_sees_what_a_repair_changes_and_not_the_image(enc
 def test_a_part_without_weight_is_left_out():
     settings = {"width": 4, "residual_blocks": 0, "backbone": "test_resnet.r160_in1k", "pre_trained": False}
     image = torch.rand(1, 3, 32, 32)
-    for absent, count in (("repair", 2), ("density", 1)):
-        model = IsuGanModel(**settings, **{f"{absent}_weight": 0.0}).eval()
+    for absent, weights, count in (("repair", (0.0, 1.0), 2), ("density", (1.0, 0.0), 1)):
+        model = IsuGanModel(**settings, repair_weight=weights[0], density_weight=weights[1]).eval()
         assert absent not in model.distances(image, model.repair(image))
         assert len(model.densities()) == len(model.normal_features(image)) == count
 
