@@ -185,20 +185,11 @@ def collate(items: list[InspectionBatch]) -> InspectionBatch:
 
 
 def segment(options: Namespace, seed: int, folder: Path | None, out: Path) -> dict[str, float]:
-    """Train and test ``OneStage`` on the masks, with its small network from random weights."""
+    """Train and test ``OneStage`` on the masks, with its default settings."""
     seed_everything(seed)
-    data = make_data(options, seed, 4, folder)
-    model = OneStage(
-        (options.mask_size, options.mask_size),
-        backbone=None,
-        width=options.width,
-        norm="instance",
-        prior=0.3,
-        score="mean",
-        iterations=options.mask_iterations,
-        learning_rate=options.mask_learning_rate,
-        **QUIET,
-    )
+    data = make_data(options, seed, 8, folder)
+    size = (options.mask_size, options.mask_size)
+    model = OneStage(size, backbone=options.mask_backbone, iterations=options.mask_iterations, **QUIET)
     create_engine(out, options.precision, CSVLogger(out)).fit(model, datamodule=data)
     maps, masks, scores, labels = predict(model, data.test_data)
     return {
@@ -260,7 +251,7 @@ def run(options: Namespace, seed: int, name: str) -> dict[str, float]:
         setting += "" if options.clip is None else f"-clip{options.clip:g}"
         setting += f"-share{options.share:g}" if name in {"defectgan", "grl"} else ""
     else:
-        setting = f"{options.mask_size}-{options.width}-{options.mask_learning_rate}-{options.mask_iterations}"
+        setting = f"{options.mask_size}-{options.mask_backbone}-{options.mask_iterations}"
     start = time.monotonic()
     metrics = once(root / f"{name}-{setting}.json", work)
     line = ", ".join(f"{key} {value:.3f}" for key, value in metrics.items())
@@ -306,9 +297,8 @@ def read_arguments() -> Namespace:
     parser.add_argument("--iterations", type=int, default=2000, help="steps of the classifier")
     parser.add_argument("--share", type=float, default=0.5, help="share of synthetic images in each class")
     parser.add_argument("--mask-size", type=int, default=256, help="side of OneStage's images")
-    parser.add_argument("--width", choices=["small", "paper"], default="small")
-    parser.add_argument("--mask-learning-rate", type=float, default=3e-3)
-    parser.add_argument("--mask-iterations", type=int, default=2000, help="steps of OneStage")
+    parser.add_argument("--mask-backbone", default="mobilenetv2_100", help="encoder of OneStage")
+    parser.add_argument("--mask-iterations", type=int, default=400, help="steps of OneStage")
     parser.add_argument("--variants", nargs="*", choices=CLASSIFIERS + SEGMENTERS, default=CLASSIFIERS + SEGMENTERS)
     parser.add_argument("--seeds", nargs="*", type=int, default=[0, 1, 2, 3, 4])
     add_run_options(parser, "results/defectgan/gain")
