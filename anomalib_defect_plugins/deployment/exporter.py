@@ -24,6 +24,7 @@ from anomalib_defect_plugins.deployment.agreement import (
 from anomalib_defect_plugins.deployment.graphs import read_network, write_onnx
 from anomalib_defect_plugins.deployment.images import LabelledImages, check_images, training_images
 from anomalib_defect_plugins.deployment.metadata import Origin, write_description
+from anomalib_defect_plugins.deployment.operating_point import keep_operating_point
 from anomalib_defect_plugins.deployment.quantization import calibration_images, quantize, quantize_with_control
 from anomalib_defect_plugins.inference.bundle import GRAPH, ONNX
 
@@ -102,7 +103,8 @@ def export_bundle(
         write_onnx(model, folder / ONNX, settings.size)
         search = _Search(model, datamodule, read_network(folder / ONNX), settings, step)
         tried = search.write(folder / GRAPH)
-        write_description(folder, Origin(model, datamodule, checkpoint, settings.size), tried[-1])
+        point = {} if checkpoint is None else keep_operating_point(checkpoint, model, folder)
+        write_description(folder, Origin(model, datamodule, checkpoint, settings.size, point), tried[-1])
     return Export(out, tried)
 
 

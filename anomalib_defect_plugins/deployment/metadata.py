@@ -11,6 +11,7 @@ import shutil
 from collections.abc import Iterator, Mapping
 from importlib.resources import files
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from anomalib_defect_plugins.benchmark.environment import describe_environment
@@ -40,12 +41,14 @@ class Origin(NamedTuple):
         datamodule: Data module of the images that the graph was checked on.
         checkpoint: File of the model, if it was loaded from one.
         size: Height and width of the images that the graph takes; ``None`` for any.
+        operating_point: Record of the operating point in the checkpoint; empty if there is none.
     """
 
     model: "AnomalibModule"
     datamodule: "AnomalibDataModule"
     checkpoint: Path | None
     size: tuple[int, int] | None
+    operating_point: Mapping[str, Any] = MappingProxyType({})
 
 
 def write_description(folder: Path, origin: Origin, agreement: Agreement) -> None:
@@ -72,17 +75,20 @@ def replace_thresholds(folder: Path, metadata: dict[str, Any], record: Mapping[s
     own["image"] = own["pixel"] if own["image"] is None else own["image"]
     if is_normalized:
         own = dict.fromkeys(own, NORMALIZED_THRESHOLD)
-    images = f"{record['good']} good and {counted(record['bad'], 'defective image')}"
-    origin = f"anomalib-defects threshold, {record['rule']}, on {images}"
     metadata = {
         **metadata,
         "hash": hash_graph(folder / GRAPH),
         "files": {name: _digest(folder / name) for name in metadata["files"]},
-        "thresholds": {**own, "raw": None, "origin": origin},
+        "thresholds": {**own, "raw": None, "origin": _origin_of(record)},
         "operating_point": dict(record),
     }
     shutil.rmtree(folder / SERVER_FOLDER, ignore_errors=True)
     _write_texts(folder, metadata)
+
+
+def _origin_of(record: Mapping[str, Any]) -> str:
+    images = f"{record['good']} good and {counted(record['bad'], 'defective image')}"
+    return f"anomalib-defects threshold, {record['rule']}, on {images}"
 
 
 def describe(folder: Path, origin: Origin, agreement: Agreement) -> dict[str, Any]:
@@ -94,7 +100,9 @@ def describe(folder: Path, origin: Origin, agreement: Agreement) -> dict[str, An
         agreement: Comparison of its graph with PyTorch.
     """
     model, size = origin.model, origin.size
-    environment = describe_environment()
+    environment, thresholds = describe_environment(), _thresholds(model)
+    if origin.operating_point:
+        thresholds["origin"] = _origin_of(origin.operating_point)
     return {
         FORMAT: 1,
         "hash": hash_graph(folder / GRAPH),
@@ -116,7 +124,8 @@ def describe(folder: Path, origin: Origin, agreement: Agreement) -> dict[str, An
             "anomaly_map": "(N, 1, h, w), float32, of the size that the model works at",
             "pred_mask": "(N, 1, h, w), boolean: defective pixels; only with thresholds",
         },
-        "thresholds": _thresholds(model),
+        "thresholds": thresholds,
+        **({"operating_point": dict(origin.operating_point)} if origin.operating_point else {}),
         "classes": ["normal", "defective"],
         "data": _data(origin.datamodule),
         "training": _training(model, origin.datamodule, origin.checkpoint),

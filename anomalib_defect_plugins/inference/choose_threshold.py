@@ -11,6 +11,7 @@ from typing import Any, cast
 
 import numpy as np
 
+from anomalib_defect_plugins.core.checkpoint_keys import OPERATING_POINT_KEY
 from anomalib_defect_plugins.core.errors import InvalidInputError
 from anomalib_defect_plugins.core.files import atomic_path, write_bytes, write_text
 from anomalib_defect_plugins.core.operating_points import (
@@ -33,9 +34,6 @@ from anomalib_defect_plugins.inference.graph_thresholds import GraphThresholds, 
 from anomalib_defect_plugins.inference.labelled_images import LabelledImage
 from anomalib_defect_plugins.inference.scoring import CheckpointScorer, ImageScorer, load_scorer
 from anomalib_defect_plugins.report.operating_point import draw_histogram, render_png
-
-NOTE = "anomalib_defects_operating_point"
-"""Key of the record of an operating point in a checkpoint, as in the metadata of a graph."""
 
 MAX_CHECKED = 200
 """Images whose verdicts a written model has to repeat, those closest to the threshold."""
@@ -316,7 +314,7 @@ def _write_checkpoint(
     prefix = "post_processor."
     content["state_dict"] |= {prefix + name: value for name, value in post_processor.state_dict().items()}
     content["anomalib_post_processor_config"] = post_processor.checkpoint_config()
-    content[NOTE] = choice.record()
+    content[OPERATING_POINT_KEY] = choice.record()
     try:
         with atomic_path(out, sync=True) as partial:
             torch.save(content, partial)

@@ -8,14 +8,12 @@ from typing import Any, NamedTuple
 import numpy as np
 import openvino
 
+from anomalib_defect_plugins.core.checkpoint_keys import OPERATING_POINT_KEY
 from anomalib_defect_plugins.core.errors import InvalidInputError
 from anomalib_defect_plugins.core.image_io import Size
 from anomalib_defect_plugins.core.openvino_core import openvino_core
 from anomalib_defect_plugins.core.text import counted
 from anomalib_defect_plugins.inference.bundle import find_graph
-
-NOTE = "anomalib_defects_operating_point"
-"""Key of the record of an operating point in the metadata of a graph."""
 
 NORMALIZED_THRESHOLD = 0.5
 """Threshold of scores and maps that a graph has normalised."""
@@ -67,7 +65,7 @@ def has_threshold(network: openvino.Model) -> bool:
 
 def read_note(network: openvino.Model) -> dict[str, Any]:
     """Return the record of the operating point in a graph, OpenVINO or ONNX; empty if there is none."""
-    for keys in ([NOTE], ["framework", NOTE]):
+    for keys in ([OPERATING_POINT_KEY], ["framework", OPERATING_POINT_KEY]):
         if network.has_rt_info(keys):
             return dict(json.loads(network.get_rt_info(keys).astype(str)))
     return {}

@@ -22,10 +22,11 @@ import numpy as np
 import openvino
 from openvino import opset13 as ops
 
+from anomalib_defect_plugins.core.checkpoint_keys import OPERATING_POINT_KEY
 from anomalib_defect_plugins.core.errors import InvalidInputError
 from anomalib_defect_plugins.core.files import atomic_path
 from anomalib_defect_plugins.core.openvino_core import openvino_core
-from anomalib_defect_plugins.inference.graph_checks import NOTE, is_normalized
+from anomalib_defect_plugins.inference.graph_checks import is_normalized
 
 if TYPE_CHECKING:
     import onnx
@@ -74,7 +75,7 @@ def write_graph(model: Path, out: Path, thresholds: GraphThresholds, note: Mappi
     Args:
         model: Graph as anomalib exports it, ``.xml`` or ``.onnx``.
         out: The graph to write, of the same format; may be ``model``.
-        thresholds: The thresholds.
+        thresholds: The thresholds; without any, only the record is written.
         note: Record of the operating point, as JSON values, which is written into the metadata.
 
     Raises:
@@ -96,7 +97,7 @@ def write_graph(model: Path, out: Path, thresholds: GraphThresholds, note: Mappi
 def _write_openvino(model: Path, out: Path, thresholds: GraphThresholds, normalized: bool, note: str) -> None:
     network = openvino_core().read_model(model)
     set_graph_thresholds(network, thresholds, normalized)
-    network.set_rt_info(note, [NOTE])
+    network.set_rt_info(note, [OPERATING_POINT_KEY])
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{out.stem}-", dir=out.parent) as folder:
         partial = Path(folder) / out.name
@@ -198,7 +199,8 @@ def _write_onnx(model: Path, out: Path, thresholds: GraphThresholds, normalized:
         msg = f"{model} has more than 2 GiB, the maximum of an ONNX file; write the threshold into an OpenVINO graph"
         raise InvalidInputError(msg)
     _set_onnx_thresholds(content.graph, thresholds, normalized)
-    onnx.helper.set_model_props(content, {**{item.key: item.value for item in content.metadata_props}, NOTE: note})
+    properties = {item.key: item.value for item in content.metadata_props}
+    onnx.helper.set_model_props(content, {**properties, OPERATING_POINT_KEY: note})
     onnx.checker.check_model(content)
     with atomic_path(out, sync=True) as partial:
         onnx.save(content, partial)

@@ -229,13 +229,18 @@ def _checkpoint(path: Path, name: str | None) -> CheckpointScorer:
 
 def _stored_name(path: Path) -> list[str]:
     """Return the name of the model that is stored in a checkpoint of this package's models."""
+    name = read_stored(path, MODEL_KEY)
+    return [name] if isinstance(name, str) else []
+
+
+def read_stored(path: Path, key: str) -> Any:
+    """Return a value that this package has added to a checkpoint; ``None`` if there is none."""
     import torch
     from anomalib.utils.serialization import anomalib_safe_globals
 
     with anomalib_safe_globals():
         content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    name = content.get(MODEL_KEY) if isinstance(content, Mapping) else None
-    return [name] if isinstance(name, str) else []
+    return content.get(key) if isinstance(content, Mapping) else None
 
 
 def find_class(path: Path, name: str | None) -> "type[AnomalibModule]":

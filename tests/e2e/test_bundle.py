@@ -21,10 +21,13 @@ from tiny_models import make_datamodule, make_model
 
 from anomalib_defect_plugins.cli import main
 from anomalib_defect_plugins.core.errors import ConfigurationError
+from anomalib_defect_plugins.core.openvino_core import openvino_core
 from anomalib_defect_plugins.deployment import exporter
 from anomalib_defect_plugins.deployment.exporter import ExportSettings, export_bundle
 from anomalib_defect_plugins.inference.bundle import hash_graph, read_metadata
+from anomalib_defect_plugins.inference.graph_checks import read_note
 from anomalib_defect_plugins.inference.openvino import Inspector
+from anomalib_defect_plugins.inference.scoring import load_module
 from anomalib_defect_plugins.testing.data import write_folder_data
 
 pytestmark = pytest.mark.slow
@@ -173,6 +176,29 @@ def test_a_threshold_is_written_into_a_copy_of_the_bundle(
     assert main([*words, "--write"]) == 1
     assert "a bundle is written as a copy: choose a new folder (--write)" in capsys.readouterr().err
     assert read_metadata(exported.bundle)["thresholds"]["image"] == 0.5
+
+
+def test_the_operating_point_of_a_checkpoint_is_exported_with_it(
+    exported: Exported, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for kind, number in (("good", 0), ("bad", 19)):
+        (tmp_path / kind).mkdir()
+        Image.fromarray(IMAGES[number]).save(tmp_path / kind / "0.png")
+    words = [str(exported.bundle.parent / "model.ckpt"), "--model", "HtpGan", "--max-misses", "0.5"]
+    words += ["--good", str(tmp_path / "good"), "--bad", str(tmp_path / "bad"), "--out", str(tmp_path / "out")]
+    assert main(["threshold", *words, "--write", str(tmp_path / "new.ckpt")]) == 0
+    model = load_module(tmp_path / "new.ckpt", "HtpGan")
+    export_bundle(model, exported.datamodule, tmp_path / "new", checkpoint=tmp_path / "new.ckpt")
+    metadata = read_metadata(tmp_path / "new")
+    expected = json.loads((tmp_path / "out/operating_point.json").read_text())
+    assert metadata["operating_point"] == {**expected, "date": metadata["operating_point"]["date"]}
+    assert metadata["thresholds"]["origin"].endswith("confidence, on 1 good and 1 defective image")
+    for graph in ("model.xml", "model.onnx"):
+        note = {**metadata["operating_point"], "normalized": True}
+        assert read_note(openvino_core().read_model(tmp_path / "new" / graph)) == note
+    capsys.readouterr()
+    assert main(["inspect", str(tmp_path / "new"), str(tmp_path / "bad"), "--out", str(tmp_path / "i.parquet")]) == 0
+    assert "threshold: at most 50 % misses" in capsys.readouterr().out
 
 
 @pytest.fixture

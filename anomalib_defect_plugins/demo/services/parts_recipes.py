@@ -13,7 +13,7 @@ from anomalib_defect_plugins.core.image_io import read_size
 from anomalib_defect_plugins.data.folder_reader import MASKS
 from anomalib_defect_plugins.demo.resources import FOLDER
 from anomalib_defect_plugins.demo.services.one_photo_training import model_size
-from anomalib_defect_plugins.demo.services.parts_folder import PartsSummary
+from anomalib_defect_plugins.demo.services.parts_folder import PartsSummary, summarize_parts
 
 MULTIPLE = 16
 """Sides of a model's images are multiples of this."""
@@ -68,6 +68,16 @@ def _model_size(folder: Path, side: int) -> list[int]:
     return [MULTIPLE * max(1, round(length / MULTIPLE)) for length in model_size(height, width, side)]
 
 
+def _data_arguments(recipe: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    """Return the arguments of the data; with a validation split if there are enough images for it."""
+    validation = recipe.get("validation")
+    if validation is not None:
+        parts = summarize_parts(folder)
+        if parts.good >= validation["good"] and parts.marked >= validation["marked"]:
+            return {**recipe["data"], **validation["data"]}
+    return dict(recipe["data"])
+
+
 def configuration(name: str, folder: Path, recipe: str, budget: str) -> str:
     """Return the configuration of a benchmark of one run.
 
@@ -85,7 +95,8 @@ def configuration(name: str, folder: Path, recipe: str, budget: str) -> str:
     side = limits["image_size"]
     size = _model_size(folder, side)
     model["init_args"] = {**model["init_args"], "image_size": size, "iterations": limits["iterations"]}
-    data = {"root": str(folder.absolute()), "num_workers": 0, "train_batch_size": 4, **chosen["data"]}
+    data = {"root": str(folder.absolute()), "num_workers": 0, "train_batch_size": 4}
+    data |= _data_arguments(chosen, folder)
     benchmark = {
         "name": name,
         "trainer": content["trainer"],

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from anomalib.data import AnomalibDataModule
 from PIL import Image
 
 pytest.importorskip("gradio", reason="gradio is not installed")
@@ -26,6 +27,7 @@ from anomalib_defect_plugins.demo.services.parts_recipes import (
     recipe_names,
 )
 from anomalib_defect_plugins.demo.services.uploads import encode_png
+from anomalib_defect_plugins.plugins.instantiate import build
 
 RNG = np.random.default_rng(0)
 
@@ -140,3 +142,22 @@ def test_every_recipe_and_time_is_a_benchmark_of_one_run(tmp_path: Path) -> None
             assert run.model.init_args["image_size"] == [48, 80]
     with pytest.raises(InvalidInputError, match="time is"):
         configuration("mine", tmp_path / "data", recipe_names()[0], "an hour")
+
+
+@pytest.mark.parametrize(("good", "marked", "is_split"), [(9, 4, True), (60, 10, True), (8, 4, False), (9, 3, False)])
+def test_the_threshold_of_marked_defects_comes_from_other_images_than_those_of_the_test(
+    tmp_path: Path, good: int, marked: int, is_split: bool
+) -> None:
+    images = [image(tmp_path / f"good{number}.png") for number in range(good)]
+    defects = [image(tmp_path / f"bad{number}.png") for number in range(marked)]
+    masks = [image(tmp_path / f"masks/bad{number}.png", 255) for number in range(marked)]
+    folder = write_parts(tmp_path / "results", "mine", PartImages(images, defects, masks))
+    (tmp_path / "x.yaml").write_text(configuration("mine", folder, recipe_names()[2], budget_names()[0]))
+    (run,) = read_benchmark(tmp_path / "x.yaml").runs
+    data = build(AnomalibDataModule, run.datamodule, "the data")  # type: ignore[type-abstract]
+    data.setup()
+    val, test = (set(split.samples.image_path) for split in (data.val_data, data.test_data))
+    assert (val != test) == is_split
+    if is_split:
+        assert not val & test
+        assert all(set(split.samples.label_index) == {0, 1} for split in (data.train_data, data.val_data, data.test_data))
