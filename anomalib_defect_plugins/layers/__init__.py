@@ -8,7 +8,7 @@ from anomalib_defect_plugins.layers.involution import Involution
 from anomalib_defect_plugins.layers.median import MedianFilter
 from anomalib_defect_plugins.layers.noise_injection import NoiseInjection
 from anomalib_defect_plugins.layers.norms import NORMS
-from anomalib_defect_plugins.layers.resize import FixedResize, Resize
+from anomalib_defect_plugins.layers.resize import FixedResize, Resize, enlarge
 from anomalib_defect_plugins.layers.spade import Moments, Spade, at_size, blend, moments_of
 from anomalib_defect_plugins.layers.texture_perceiving import TexturePerceivingModule, directional_maps
 from anomalib_defect_plugins.layers.transposed_conv import NarrowTransposed
@@ -30,6 +30,7 @@ __all__ = [
     "at_size",
     "blend",
     "directional_maps",
+    "enlarge",
     "feature_maps",
     "maps_at",
     "moments_of",

@@ -14,6 +14,7 @@ from torch.nn import functional
 
 from anomalib_defect_plugins.core.errors import InvalidInputError
 from anomalib_defect_plugins.layers.nearest_center import NearestCenter
+from anomalib_defect_plugins.layers.resize import enlarge
 
 RIDGE = 1e-6
 """Fraction of the mean variance that is added to each variance, for features that hardly vary."""
@@ -184,7 +185,7 @@ class TextureDensity(nn.Module):
             Distances, shape (B, 1, H, W), 0 or greater.
         """
         distances = self.density(self.describe(maps))[:, None] / self.density.scale
-        return functional.interpolate(distances, list(size), mode="bilinear")
+        return enlarge(distances, size)
 
 
 class TwoScaleDensity(nn.Module):

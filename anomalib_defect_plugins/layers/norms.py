@@ -17,10 +17,11 @@ class GroupNorm(nn.GroupNorm):
         """Normalise features (B, C, H, W)."""
         if not torch.compiler.is_compiling():
             return super().forward(input)
-        centred = input - self._mean_of_groups(input)
-        variance = self._mean_of_groups(centred * centred)
+        mean = self._mean_of_groups(input)
+        variance = self._mean_of_groups((input - mean).square())
         scale = self.weight[:, None, None] / (variance + self.eps).sqrt()
-        return centred * scale + self.bias[:, None, None]
+        # Not the scaled difference, which OpenVINO would keep in memory.
+        return input * scale + (self.bias[:, None, None] - mean * scale)
 
     def _mean_of_groups(self, values: Tensor) -> Tensor:
         """Return the mean of the group of each channel, shape (B, C, 1, 1)."""

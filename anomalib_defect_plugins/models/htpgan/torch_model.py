@@ -14,7 +14,7 @@ from torch.nn import functional
 
 from anomalib_defect_plugins.core.errors import InvalidInputError
 from anomalib_defect_plugins.core.image_io import Size
-from anomalib_defect_plugins.layers import ConvBlock, FixedResize, TexturePerceivingModule, top_mean
+from anomalib_defect_plugins.layers import ConvBlock, FixedResize, TexturePerceivingModule, enlarge, top_mean
 from anomalib_defect_plugins.models.htpgan.anomaly_map import ScaleAnomalyMap, fuse
 
 MIN_STD = 1.5 / 255
@@ -243,10 +243,9 @@ class HtpGanModel(nn.Module):
         normalised = self.normalise(image)
         pairs = zip(self.discriminators, self.downsample, strict=True)
         logits = [discriminator(resize(normalised)) for discriminator, resize in pairs]
-        maps = [
-            functional.interpolate(scale_map(x), image.shape[-2:], mode="bilinear", align_corners=False)
-            for scale_map, x in zip(self.scale_maps, logits, strict=True)
-        ]
+        maps = [scale_map(x) for scale_map, x in zip(self.scale_maps, logits, strict=True)]
+        size = maps[-1].shape[-2:]
+        maps = [*(enlarge(one, size) for one in maps[:-1]), maps[-1]]
         anomaly_map = fuse(maps, self.fusion)
         return InferenceBatch(pred_score=top_mean(anomaly_map, SCORE_SHARE), anomaly_map=anomaly_map)
 

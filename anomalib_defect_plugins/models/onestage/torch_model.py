@@ -13,11 +13,10 @@ from typing import NamedTuple, cast
 import torch
 from anomalib.data import InferenceBatch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from anomalib_defect_plugins.core.checks import check_fraction, check_not_negative, check_one_of
 from anomalib_defect_plugins.core.errors import InvalidInputError
-from anomalib_defect_plugins.layers import NORMS, spread, top_mean
+from anomalib_defect_plugins.layers import NORMS, enlarge, spread, top_mean
 from anomalib_defect_plugins.layers.density import GaussianDensity, TextureDensity
 from anomalib_defect_plugins.layers.nearest_center import NearestCenter
 from anomalib_defect_plugins.models.components.fitted_density import DensityNetwork
@@ -229,4 +228,4 @@ def upsample(maps: Tensor, factor: int) -> Tensor:
     The paper upsamples all channels before the 1x1 convolution. The reverse order is equivalent, because both are
     linear and bilinear weights sum to 1, and takes a fraction of the memory.
     """
-    return functional.interpolate(maps, scale_factor=factor, mode="bilinear") if factor > 1 else maps
+    return enlarge(maps, [factor * side for side in maps.shape[-2:]]) if factor > 1 else maps

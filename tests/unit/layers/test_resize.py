@@ -5,8 +5,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from anomalib_defect_plugins.layers import FixedResize, Resize
-from anomalib_defect_plugins.layers.resize import resize_matrix
+from anomalib_defect_plugins.layers import FixedResize, Resize, enlarge
+from anomalib_defect_plugins.layers.resize import bilinear_matrix, resize_matrix
 
 SIZES = {
     "smaller": ((31, 50), (13, 16)),
@@ -70,3 +70,30 @@ def test_resizing_to_the_same_size_is_the_identity() -> None:
 
 def test_weights_of_a_fixed_size_are_not_saved_in_checkpoints() -> None:
     assert not FixedResize((31, 50), (13, 16)).state_dict()
+
+
+@pytest.mark.parametrize(("old", "new"), [(32, 256), (45, 256), (7, 31), (9, 9), (1, 4)])
+def test_maps_are_enlarged_as_by_torch(old: int, new: int) -> None:
+    maps = torch.randn(2, 1, old, old + 3, generator=torch.Generator().manual_seed(0))
+    expected = functional.interpolate(maps, (new, 3 * new), mode="bilinear", align_corners=False)
+    rows, columns = bilinear_matrix(old, new), bilinear_matrix(old + 3, 3 * new)
+    torch.testing.assert_close(rows @ maps @ columns.T, expected, atol=1e-5, rtol=0)
+    assert torch.equal(enlarge(maps, (new, 3 * new)), expected)
+
+
+class _Layers(torch.nn.Module):
+    """A resize and an enlargement, as in an exported model."""
+
+    def forward(self, image: Tensor) -> Tensor:
+        return enlarge(Resize((16, 20))(image)[:, :1], (32, 40))
+
+
+@pytest.mark.parametrize("is_static", [True, False])
+def test_only_a_graph_of_any_size_multiplies_matrices_to_resize(is_static: bool) -> None:
+    images = torch.rand(2, 3, 16, 20)
+    dims = None if is_static else {"image": {2: torch.export.Dim.AUTO, 3: torch.export.Dim.AUTO}}
+    exported = torch.export.export(_Layers(), (images,), dynamic_shapes=dims)
+    products = [node for node in exported.graph.nodes if "matmul" in str(node.target)]
+    assert len(products) == (2 if is_static else 4)
+    result = exported.module()(images)
+    torch.testing.assert_close(result, _Layers()(images), atol=1e-5, rtol=0)
