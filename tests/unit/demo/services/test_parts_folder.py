@@ -160,4 +160,5 @@ def test_the_threshold_of_marked_defects_comes_from_other_images_than_those_of_t
     assert (val != test) == is_split
     if is_split:
         assert not val & test
-        assert all(set(split.samples.label_index) == {0, 1} for split in (data.train_data, data.val_data, data.test_data))
+        for split in (data.train_data, data.val_data, data.test_data):
+            assert set(split.samples.label_index) == {0, 1}
