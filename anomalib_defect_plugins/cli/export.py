@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from anomalib_defect_plugins.cli.datamodules import find_datamodule, set_up
 from anomalib_defect_plugins.cli.tables import print_table
+from anomalib_defect_plugins.core.text import counted
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -80,6 +81,7 @@ def _run(options: argparse.Namespace) -> int:
     cls = find_datamodule(options.data)
     from anomalib_defect_plugins.deployment.agreement import Bounds
     from anomalib_defect_plugins.deployment.exporter import ExportSettings, check_settings, export_bundle
+    from anomalib_defect_plugins.deployment.metadata import count_trained_tests
     from anomalib_defect_plugins.deployment.quiet import quiet
     from anomalib_defect_plugins.inference.scoring import load_module
 
@@ -92,6 +94,11 @@ def _run(options: argparse.Namespace) -> int:
         with quiet():
             model = load_module(options.ckpt, options.model)
         datamodule = set_up(cls, options.data, options.rest)
+        if trained := count_trained_tests(datamodule, options.ckpt):
+            sys.stderr.write(
+                f"{trained} of {counted(len(datamodule.test_data), 'test image')} of {options.data} were trained on: "
+                "the AUROC is too high; pass the data module and options of the training, which its config.yaml has\n"
+            )
         export = export_bundle(model, datamodule, options.out, settings, options.ckpt, step)
     print_table(_table(export.tried))
     sys.stdout.write(f"bundle: {export.folder} ({export.tried[-1].precision})\n")

@@ -14,6 +14,9 @@ from anomalib_defect_plugins.core.files import atomic_path
 COLUMNS = ["split", "image", "label", "defect_type"]
 SPLITS = ("train", "val", "test")
 
+SPLIT_FILE = "split.csv"
+"""Name of the file beside the results of a training."""
+
 
 def write_split(path: Path, tables: Mapping[str, DataFrame], images: Iterable[str]) -> None:
     """Write a split atomically.
@@ -61,6 +64,22 @@ def read_split(path: Path, images: Iterable[str], samples: DataFrame | None = No
     if samples is not None:
         _check_labels(path, table, samples)
     return split
+
+
+def count_trained(path: Path, images: Iterable[str]) -> int:
+    """Return how many images a split file lists as training images, by the name of the file and its folder.
+
+    Args:
+        path: File written by :func:`write_split`.
+        images: Paths of images.
+
+    Raises:
+        MissingDataError: If the file does not exist.
+        InvalidInputError: If the file is not a split.
+    """
+    table = _read_table(path)
+    trained = {PurePosixPath(name.replace("\\", "/")).parts[-2:] for name in table.image[table.split == "train"]}
+    return sum(Path(image).parts[-2:] in trained for image in images)
 
 
 def _read_table(path: Path) -> DataFrame:

@@ -19,7 +19,7 @@ from anomalib_defect_plugins.core.errors import ConfigurationError, InvalidInput
 from anomalib_defect_plugins.core.text import counted
 from anomalib_defect_plugins.data.dataclasses import DefectBatch, DefectItem
 from anomalib_defect_plugins.data.defect_selection import Amount, select
-from anomalib_defect_plugins.data.split_file import read_split, write_split
+from anomalib_defect_plugins.data.split_file import SPLIT_FILE, read_split, write_split
 from anomalib_defect_plugins.data.stock_datasets import checked
 from anomalib_defect_plugins.data.training_set import (
     SyntheticDefects,
@@ -32,9 +32,6 @@ from anomalib_defect_plugins.data.wrapping import WrappingDataModule
 from anomalib_defect_plugins.generators.mixed import build_generator
 
 logger = logging.getLogger(__name__)
-
-SPLIT_FILE = "split.csv"
-"""Name of the file that training writes its split to, beside its results."""
 
 Split = dict[str, set[str]]
 """Image paths by name of the split."""

@@ -127,7 +127,10 @@ def describe(folder: Path, origin: Origin, agreement: Agreement) -> dict[str, An
         "thresholds": thresholds,
         **({"operating_point": dict(origin.operating_point)} if origin.operating_point else {}),
         "classes": ["normal", "defective"],
-        "data": _data(origin.datamodule),
+        "data": {
+            **_data(origin.datamodule),
+            "trained_test_images": count_trained_tests(origin.datamodule, origin.checkpoint),
+        },
         "training": _training(model, origin.datamodule, origin.checkpoint),
         "weights": dict(_weights(model)),
         "check": {name: _finite(value) for name, value in vars(agreement).items()},
@@ -194,7 +197,7 @@ def _data(datamodule: "AnomalibDataModule") -> dict[str, Any]:
 
 def _training(model: "AnomalibModule", datamodule: "AnomalibDataModule", checkpoint: Path | None) -> dict[str, Any]:
     """Return the checkpoint, and the command that trains such a model."""
-    config = checkpoint and _find_config(checkpoint)
+    config = checkpoint and _find_above(checkpoint, "config.yaml")
     if config:
         words = ["anomalib", "train", "--config", config.name]
     else:
@@ -211,10 +214,18 @@ def _training(model: "AnomalibModule", datamodule: "AnomalibDataModule", checkpo
     }
 
 
-def _find_config(checkpoint: Path) -> Path | None:
-    """Return the configuration that ``anomalib train`` has saved in a folder above a checkpoint."""
+def count_trained_tests(datamodule: "AnomalibDataModule", checkpoint: Path | None) -> int:
+    """Return how many test images of a data module were trained on, by the split file above a checkpoint, if any."""
+    from anomalib_defect_plugins.data.split_file import SPLIT_FILE, count_trained
+
+    path = checkpoint and _find_above(checkpoint, SPLIT_FILE)
+    return count_trained(path, datamodule.test_data.samples.image_path) if path else 0
+
+
+def _find_above(checkpoint: Path, name: str) -> Path | None:
+    """Return a file that ``anomalib train`` has saved in a folder above a checkpoint."""
     folders = list(checkpoint.absolute().parents)[:MAX_CONFIG_DEPTH]
-    return next((path for folder in folders if (path := folder / "config.yaml").is_file()), None)
+    return next((path for folder in folders if (path := folder / name).is_file()), None)
 
 
 def _weights(model: "AnomalibModule") -> Iterator[tuple[str, Any]]:

@@ -121,7 +121,7 @@ class Choice:
             "threshold": self.point.threshold,
             f"{kind}_threshold": self.point.threshold,
             "units": self.units,
-            "rule": str(self.rule),
+            "rule": self._rule_text(),
             "threshold_origin": "given"
             if self.rule.at is not None
             else "labelled images"
@@ -137,6 +137,12 @@ class Choice:
             "min_area": self.min_area,
             "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         }
+
+    def _rule_text(self) -> str:
+        """Return the rule, and what the images can promise if that is less."""
+        if shortfall(self) is None:
+            return str(self.rule)
+        return f"{self.rule} (the images are too few and only show at most {percent(self.point.promise or 1)})"
 
 
 def split(images: Sequence[LabelledImage], scores: Scores) -> tuple[Scores, Scores]:

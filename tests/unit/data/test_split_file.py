@@ -11,7 +11,7 @@ from dataset_layouts import write_dents
 
 from anomalib_defect_plugins.core.errors import InvalidInputError, MissingDataError
 from anomalib_defect_plugins.data import DefectFolder, WithDefects
-from anomalib_defect_plugins.data.split_file import read_split, write_split
+from anomalib_defect_plugins.data.split_file import count_trained, read_split, write_split
 
 LINES = (
     "split,image,label,defect_type",
@@ -160,3 +160,9 @@ def test_a_data_module_names_what_disagrees_with_its_data(root, tmp_path, column
     message = error_line(lambda: with_split(root, split_file=file), InvalidInputError, tmp_path)
     assert f"has the {column} " in message
     assert "for dent/0.png" in message
+
+
+def test_training_images_are_counted_wherever_the_data_lies(tmp_path):
+    (tmp_path / "split.csv").write_text("\n".join(LINES))
+    images = ["/elsewhere/good/0.png", "/elsewhere/dent/5.png", "/elsewhere/dent/0.png", "/elsewhere/dent/6.png"]
+    assert count_trained(tmp_path / "split.csv", images) == 2

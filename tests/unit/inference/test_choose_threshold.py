@@ -1,0 +1,18 @@
+"""Records of chosen thresholds."""
+
+import numpy as np
+import pytest
+
+from anomalib_defect_plugins.inference.choose_threshold import Choice, Rule, choose
+from anomalib_defect_plugins.inference.labelled_images import LabelledImage
+
+
+@pytest.mark.parametrize(
+    ("defective", "ending"), [(300, "confidence"), (10, "(the images are too few and only show at most 25.9 %)")]
+)
+def test_a_record_states_no_more_than_the_images_show(defective: int, ending: str) -> None:
+    rule = Rule(max_misses=0.01)
+    images = [LabelledImage(f"{i}.png", i < defective) for i in range(defective + 20)]
+    scores = np.linspace(1, 0, len(images), dtype=np.float32)
+    choice = Choice(rule, choose(rule, images, scores), "raw", images, scores)
+    assert choice.record()["rule"].endswith(ending)
