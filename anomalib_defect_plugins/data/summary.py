@@ -90,7 +90,7 @@ def list_images(datasets: dict[str, AnomalibDataset]) -> DataFrame:
     images = pd.concat(parts, ignore_index=True)
     keys = ["image_path", *images.columns.intersection(TILE)]
     first = {column: (column, "first") for column in images.columns if column not in {*keys, "splits"}}
-    return images.groupby(keys, sort=False, dropna=False).agg(splits=("splits", tuple), **first).reset_index()
+    return images.groupby(keys, sort=False, dropna=False).agg(splits=("splits", _distinct), **first).reset_index()
 
 
 def select_shown(images: DataFrame, count: int) -> dict[tuple[str, tuple[str, ...]], list[int]]:
@@ -189,6 +189,10 @@ def summarize(images: DataFrame) -> dict[str, Any]:
         "mm_per_pixel": sorted(set(images.mm_per_pixel.dropna())) if "mm_per_pixel" in images else None,
         "empty_masks": images.image_path[images.defect_share == 0].tolist(),
     }
+
+
+def _distinct(splits: "pd.Series[str]") -> tuple[str, ...]:
+    return tuple(dict.fromkeys(splits))
 
 
 def _count(images: DataFrame, splits: Iterable[str]) -> dict[str, Any]:
