@@ -221,9 +221,6 @@ def load_checkpoint(path: Path, cls: "type[AnomalibModule]") -> "AnomalibModule"
     with torch.random.fork_rng(devices=[]):
         # _instantiator: a checkpoint must not choose the function that creates the model.
         module = cls.load_from_checkpoint(path, map_location="cpu", weights_only=True, _instantiator=None, **options)
-    if "pre_trained" in options:  # the value of the training, for descriptions of the model
-        stored = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-        module.hparams["pre_trained"] = stored["hyper_parameters"].get("pre_trained", True)
     return module.eval().requires_grad_(False)
 
 

@@ -216,7 +216,10 @@ def load_module(path: Path, name: str | None = None) -> "AnomalibModule":
     if not isinstance(scorer, CheckpointScorer):
         msg = f"{path} is no checkpoint; use the .ckpt file of a training"
         raise InvalidInputError(msg)
-    return scorer.module
+    module = scorer.module
+    if "pre_trained" in module.hparams:  # the value of the training, for descriptions of the model
+        module.hparams["pre_trained"] = (read_stored(path, "hyper_parameters") or {}).get("pre_trained", True)
+    return module
 
 
 def _checkpoint(path: Path, name: str | None) -> CheckpointScorer:

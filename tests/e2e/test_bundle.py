@@ -192,7 +192,7 @@ def test_the_operating_point_of_a_checkpoint_is_exported_with_it(
     metadata = read_metadata(tmp_path / "new")
     expected = json.loads((tmp_path / "out/operating_point.json").read_text())
     assert metadata["operating_point"] == {**expected, "date": metadata["operating_point"]["date"]}
-    assert metadata["thresholds"]["origin"].endswith("confidence, on 1 good and 1 defective image")
+    assert metadata["thresholds"]["origin"].endswith("only show at most 95 %), on 1 good and 1 defective image")
     for graph in ("model.xml", "model.onnx"):
         note = {**metadata["operating_point"], "normalized": True}
         assert read_note(openvino_core().read_model(tmp_path / "new" / graph)) == note

@@ -8,7 +8,7 @@ import pandas as pd
 import torch
 
 from anomalib_defect_plugins.deployment.metadata import _weights, count_trained_tests
-from anomalib_defect_plugins.inference.run_model import load_checkpoint
+from anomalib_defect_plugins.inference.scoring import load_module
 from anomalib_defect_plugins.models.onestage import OneStage
 
 
@@ -18,7 +18,7 @@ def test_pretrained_weights_of_a_checkpoint_are_named(tmp_path: Path) -> None:
     for pre_trained, name in ((True, "test_resnet.r160_in1k"), (False, None)):
         stored["hyper_parameters"] = {**model.hparams, "pre_trained": pre_trained}
         torch.save(stored, tmp_path / "model.ckpt")
-        assert dict(_weights(load_checkpoint(tmp_path / "model.ckpt", OneStage)))["pretrained"] == name
+        assert dict(_weights(load_module(tmp_path / "model.ckpt", "OneStage")))["pretrained"] == name
 
 
 def test_test_images_that_the_split_of_the_run_trained_on_are_counted(tmp_path: Path) -> None:
