@@ -45,8 +45,8 @@ def bilinear_matrix(old: int, new: int) -> Tensor:
 def enlarge(maps: Tensor, size: Sequence[int]) -> Tensor:
     """Interpolate maps bilinearly, exported as matrix products.
 
-    OpenVINO interpolates a map of one channel on a single thread, and several times slower than it multiplies matrices
-    of up to a thousand rows.
+    OpenVINO interpolates a map of one channel several times slower than it multiplies matrices of up to a thousand
+    rows.
 
     Args:
         maps: Maps, shape (B, 1, h, w).
