@@ -104,7 +104,7 @@ class WithTiles(OuterDataModule):
             if stage == "fit" and isinstance(model, MODELS_WITH_POSITIONS):
                 logger.warning(
                     "%s uses the position in an image, which in a tile says nothing about the part: its maps depend on "
-                    "where tiles start. For tiles, prefer a model without positions, such as Patchcore or Sidn.",
+                    "where tiles start. For tiles, prefer a model without positions, such as Patchcore.",
                     type(model).__name__,
                 )
             start_tiling(model, self.size, self.overlap, self.tile_batch_size, self.max_map_pixels)
