@@ -67,7 +67,7 @@ def read_split(path: Path, images: Iterable[str], samples: DataFrame | None = No
 
 
 def count_trained(path: Path, images: Iterable[str]) -> int:
-    """Return how many images a split file lists as training images, by the name of the file and its folder.
+    """Return how many images a split file lists as training images, by the ends of their paths.
 
     Args:
         path: File written by :func:`write_split`.
@@ -78,8 +78,9 @@ def count_trained(path: Path, images: Iterable[str]) -> int:
         InvalidInputError: If the file is not a split.
     """
     table = _read_table(path)
-    trained = {PurePosixPath(name.replace("\\", "/")).parts[-2:] for name in table.image[table.split == "train"]}
-    return sum(Path(image).parts[-2:] in trained for image in images)
+    trained = {PurePosixPath(name.replace("\\", "/")).parts for name in table.image[table.split == "train"]}
+    lengths = set(map(len, trained))
+    return sum(any(Path(image).parts[-length:] in trained for length in lengths) for image in images)
 
 
 def _read_table(path: Path) -> DataFrame:

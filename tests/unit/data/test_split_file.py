@@ -166,3 +166,5 @@ def test_training_images_are_counted_wherever_the_data_lies(tmp_path):
     (tmp_path / "split.csv").write_text("\n".join(LINES))
     images = ["/elsewhere/good/0.png", "/elsewhere/dent/5.png", "/elsewhere/dent/0.png", "/elsewhere/dent/6.png"]
     assert count_trained(tmp_path / "split.csv", images) == 2
+    (tmp_path / "split.csv").write_text(f"{LINES[0]}\ntrain,train/good/0.png,0,good")
+    assert count_trained(tmp_path / "split.csv", ["/mvtec/test/good/0.png"]) == 0
