@@ -230,9 +230,8 @@ def _find_above(checkpoint: Path, name: str) -> Path | None:
 
 def _weights(model: "AnomalibModule") -> Iterator[tuple[str, Any]]:
     """Yield the pretrained weights that a model was trained from, and their licence as timm states it."""
-    backbone = _arguments(model).get("backbone")
-    pre_trained = _arguments(model).get("pre_trained", True)
-    if not isinstance(backbone, str) or pre_trained is False:
+    backbone = model.hparams.get("backbone")
+    if not isinstance(backbone, str) or model.hparams.get("pre_trained", True) is False:
         yield "pretrained", None
         yield "license", "no pretrained weights: that of the training images"
         return

@@ -19,6 +19,8 @@ def test_pretrained_weights_of_a_checkpoint_are_named(tmp_path: Path) -> None:
         stored["hyper_parameters"] = {**model.hparams, "pre_trained": pre_trained}
         torch.save(stored, tmp_path / "model.ckpt")
         assert dict(_weights(load_module(tmp_path / "model.ckpt", "OneStage")))["pretrained"] == name
+    by_default: Any = SimpleNamespace(hparams={"backbone": "mobilenetv2_100", "pre_trained": True})
+    assert dict(_weights(by_default)) == {"pretrained": "mobilenetv2_100", "license": "apache-2.0"}
 
 
 def test_test_images_that_the_split_of_the_run_trained_on_are_counted(tmp_path: Path) -> None:
