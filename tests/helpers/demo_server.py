@@ -88,9 +88,10 @@ def offline_environment() -> dict[str, str]:
 
 
 def _read_output(process: "subprocess.Popen[str]", output: list[str], started: threading.Event) -> None:
-    """Read the server's output, so that the pipe does not fill up; the server has started when it prints its URL."""
+    """Print the server's output, which pytest shows if a test fails; the server has started when it prints its URL."""
     assert process.stdout is not None
     for line in process.stdout:
+        print(line, end="")
         if not started.is_set() or line.startswith(NETWORK_ACCESS):
             output.append(line)
         if line.startswith("demo: "):
@@ -144,7 +145,7 @@ def open_page(browser: Any, url: str, width: int = 1440, scheme: str = "light") 
 
     def check_console(message: Any) -> None:
         if message.text != CLOSED_STREAM:
-            problems.append(f"{message.type}: {message.text}")
+            problems.append(f"{message.type}: {message.text} {message.location['url']}")
 
     page.on("request", check_request)
     page.on("console", check_console)
