@@ -52,6 +52,9 @@ GRACE_S = 120.0
 STEP_OVERHEAD = 3300
 """Cost of a step that does not depend on the image size, in pixels."""
 
+SCORE_SHARE = 0.001
+"""Share of the highest pixels of a map that are the score; with the fusion, chosen on photos that are not offered."""
+
 TRAINER: dict[str, Any] = {
     "accelerator": "auto",
     "devices": 1,
@@ -346,6 +349,8 @@ def _arguments(pixels: npt.NDArray[np.uint8], settings: TrainingSettings) -> dic
         "image_size": model_size(height, width, settings.side),
         "num_scales": settings.scales,
         "iterations_per_scale": settings.iterations,
+        "fusion": "maximum",
+        "score_share": SCORE_SHARE,
         "threshold": "reference",
     }
 

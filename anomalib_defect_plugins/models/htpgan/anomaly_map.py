@@ -2,13 +2,17 @@
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from anomalib_defect_plugins.core.checks import check_one_of
 
-FUSIONS = ("typicality", "log_odds", "entropy", "paper")
+FUSIONS = ("typicality", "maximum", "log_odds", "entropy", "paper")
+
+SIGNED = {"typicality": (0.02, 0.5, 0.98), "maximum": (0.0005, 0.5, 0.9995)}
+"""Levels of the quantiles of normal logits that the fusions of both sides measure distances by."""
 
 
 class ScaleAnomalyMap(nn.Module):
@@ -24,9 +28,11 @@ class ScaleAnomalyMap(nn.Module):
       texture and is missed.
     - ``typicality``: distance of the logit from the median logit of the normal image, to either side, in units of the
       distance between that median and the 2nd or 98th percentile.
+    - ``maximum``: the same, in units of the distance to the quantiles of 0.05 and 99.95 %, of the normal image and of
+      views of it that were not trained on. A defect that one scale sees, such as a scratch, is not averaged away.
 
     Args:
-        fusion: ``typicality``, ``log_odds``, ``entropy`` or ``paper``.
+        fusion: ``typicality``, ``maximum``, ``log_odds``, ``entropy`` or ``paper``.
 
     Raises:
         InvalidInputError: If ``fusion`` is unknown.
@@ -41,13 +47,14 @@ class ScaleAnomalyMap(nn.Module):
         self.register_buffer("percentiles", torch.tensor([-1.0, 0.0, 1.0]))
 
     def calibrate(self, logits: Tensor) -> None:
-        """Store the 2nd, 50th and 98th percentile of the normal image's logits, any shape."""
-        levels = torch.tensor([0.02, 0.5, 0.98], device=logits.device)
-        self.percentiles.copy_(torch.quantile(logits.float().flatten(), levels))
+        """Store quantiles of normal logits, any shape."""
+        levels = SIGNED.get(self.fusion, SIGNED["typicality"])
+        # Not by torch.quantile, which accepts at most 16 million values.
+        self.percentiles.copy_(torch.from_numpy(np.quantile(logits.float().flatten().cpu().numpy(), levels)))
 
     def forward(self, logits: Tensor) -> Tensor:
         """Map logits, any shape, to values of the same shape; all but ``paper`` are far from 0 where anomalous."""
-        if self.fusion == "typicality":
+        if self.fusion in SIGNED:
             low, median, high = self.percentiles
             distance: Tensor = median - logits
             return distance / torch.where(distance > 0, median - low, high - median).clamp(min=1e-6)
@@ -61,7 +68,7 @@ class ScaleAnomalyMap(nn.Module):
 
 
 def fuse(maps: Sequence[Tensor], fusion: str) -> Tensor:
-    """Fuse the scales by their mean, eq. 5; for ``typicality``, which has either sign, by their root mean square.
+    """Fuse the scales by their mean, eq. 5; maps of either sign by their root mean square or ``maximum``.
 
     Args:
         maps: Maps of all scales at one size, each of shape (B, 1, H, W).
@@ -73,4 +80,4 @@ def fuse(maps: Sequence[Tensor], fusion: str) -> Tensor:
     stacked = torch.stack(list(maps))
     if fusion == "typicality":
         return stacked.square().mean(0).sqrt()
-    return stacked.mean(0)
+    return stacked.abs().amax(0) if fusion == "maximum" else stacked.mean(0)

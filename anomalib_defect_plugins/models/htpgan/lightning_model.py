@@ -23,7 +23,7 @@ from torch.nn import functional
 from torch.optim import Adam, Optimizer
 from torch.utils.data import DataLoader, Dataset
 
-from anomalib_defect_plugins.core.checks import check_not_negative, check_one_of, check_positive
+from anomalib_defect_plugins.core.checks import check_fraction, check_not_negative, check_one_of, check_positive
 from anomalib_defect_plugins.core.errors import ConfigurationError
 from anomalib_defect_plugins.core.supervision import Supervision
 from anomalib_defect_plugins.layers.restricted_forward import values_inside
@@ -82,8 +82,10 @@ class HtpGan(CustomTrainLoader, DefectModel, AnomalibModule):
         blend_fakes: Whether generated images are blended with the real one under smooth random masks, so that the
             discriminator learns to classify positions instead of whole images; ``False`` trains as in the paper.
         fusion: Quantity of each scale that is fused: ``typicality`` (for any difference from the normal image),
-            ``log_odds`` (for defects that add structure, such as cracks), ``entropy`` or ``paper``; see
-            ``ScaleAnomalyMap``.
+            ``maximum`` (the same, also for defects that only one scale sees, such as scratches), ``log_odds`` (for
+            defects that add structure, such as cracks), ``entropy`` or ``paper``; see ``ScaleAnomalyMap``.
+        score_share: Share of the highest pixels of an anomaly map whose mean is the score, in (0, 1], so that one
+            bright grain does not decide.
         contrast: Standard deviation that each image is scaled to, after the mean of each channel is subtracted, in
             units of the coarsest scale's noise; ``None`` leaves images as they are, in [-1, 1].
         noise_amplitude: Standard deviation of the noise of each scale but the coarsest, in units of the root mean
@@ -112,6 +114,7 @@ class HtpGan(CustomTrainLoader, DefectModel, AnomalibModule):
             "generator_steps": 1,
             "joint_scales": 1,
             "noise_amplitude": None,
+            "score_share": 0.01,
         }
     )
 
@@ -136,6 +139,7 @@ class HtpGan(CustomTrainLoader, DefectModel, AnomalibModule):
         reconstruction_weight: float = 10.0,
         blend_fakes: bool = True,
         fusion: str = "typicality",
+        score_share: float = 0.01,
         contrast: float | None = 0.05,
         noise_amplitude: float | None = None,
         threshold: str = "adaptive",
@@ -158,6 +162,7 @@ class HtpGan(CustomTrainLoader, DefectModel, AnomalibModule):
         )
         check_not_negative(generator_lr=generator_lr, noise_amplitude=0 if noise_amplitude is None else noise_amplitude)
         check_one_of("head_kernel", str(head_kernel), HEAD_KERNELS)
+        check_fraction("score_share", score_share, one=True)
         super().__init__(
             image_size,
             pre_processor,
@@ -169,6 +174,7 @@ class HtpGan(CustomTrainLoader, DefectModel, AnomalibModule):
         self.model = HtpGanModel(
             self.image_size,
             *(num_scales, min_size, width, texture_module, fusion, contrast, discriminator_blocks, head_kernel),
+            score_share=score_share,
         )
         self.reference = reference
         self.iterations_per_scale = iterations_per_scale
@@ -293,7 +299,8 @@ class HtpGan(CustomTrainLoader, DefectModel, AnomalibModule):
 
         Part of the scale's last step, so that every checkpoint of its epoch includes the result.
         """
-        self.model.calibrate(scale, image)
+        views = [unseen_views(image)] if self.model.fusion == "maximum" else []
+        self.model.calibrate(scale, torch.cat([image, *views]))
         if scale + 1 < len(self.model.sizes):
             for networks in (self.model.generators, self.model.discriminators):
                 networks[scale + 1].load_state_dict(networks[scale].state_dict())

@@ -20,9 +20,6 @@ from anomalib_defect_plugins.models.htpgan.anomaly_map import ScaleAnomalyMap, f
 MIN_STD = 1.5 / 255
 """Minimum standard deviation of an image in [0, 1] that counts as texture; below it is camera noise."""
 
-SCORE_SHARE = 0.01
-"""Share of the highest pixels of an anomaly map whose mean is the score, so that one bright grain does not decide."""
-
 
 def pyramid_sizes(image_size: Size, num_scales: int, min_size: int) -> list[Size]:
     """Compute the image sizes of the pyramid, in equal ratios from the coarsest to the full size.
@@ -145,6 +142,7 @@ class HtpGanModel(nn.Module):
         contrast: Standard deviation that each image is scaled to; ``None`` leaves images as they are, in [-1, 1].
         discriminator_blocks: Number of conv-blocks f_n of a discriminator.
         head_kernel: Side of the kernels of a discriminator's head.
+        score_share: Share of the highest pixels of an anomaly map whose mean is the score, in (0, 1].
 
     Attributes:
         noise_amplitudes: Standard deviation of the noise of each scale in eq. 1, shape (num_scales,).
@@ -166,6 +164,7 @@ class HtpGanModel(nn.Module):
         contrast: float | None = 0.05,
         discriminator_blocks: int = 2,
         head_kernel: int = 1,
+        score_share: float = 0.01,
     ) -> None:
         super().__init__()
         self.sizes = pyramid_sizes(image_size, num_scales, min_size)
@@ -178,6 +177,7 @@ class HtpGanModel(nn.Module):
         self.scale_maps = nn.ModuleList(ScaleAnomalyMap(fusion) for _ in self.sizes)
         self.fusion = fusion
         self.contrast = contrast
+        self.score_share = score_share
         self.register_buffer("noise_amplitudes", torch.ones(num_scales))
         self.register_load_state_dict_pre_hook(_add_unit_noise)  # type: ignore[no-untyped-call]
 
@@ -220,11 +220,11 @@ class HtpGanModel(nn.Module):
 
     @torch.no_grad()
     def calibrate(self, scale: int, image: Tensor) -> None:
-        """Calibrate a trained scale on its response to the normal image.
+        """Calibrate a trained scale on its response to normal images.
 
         Args:
             scale: Index of the scale, 0 being the coarsest.
-            image: Normal image, shape (1, 3, H, W), float in [0, 1], at ``image_size``.
+            image: Normal images, shape (B, 3, H, W), float in [0, 1], at ``image_size``.
         """
         discriminator, scale_map = self.discriminators[scale], cast(ScaleAnomalyMap, self.scale_maps[scale])
         training = discriminator.training
@@ -247,7 +247,7 @@ class HtpGanModel(nn.Module):
         size = maps[-1].shape[-2:]
         maps = [*(enlarge(one, size) for one in maps[:-1]), maps[-1]]
         anomaly_map = fuse(maps, self.fusion)
-        return InferenceBatch(pred_score=top_mean(anomaly_map, SCORE_SHARE), anomaly_map=anomaly_map)
+        return InferenceBatch(pred_score=top_mean(anomaly_map, self.score_share), anomaly_map=anomaly_map)
 
 
 def upsample(image: Tensor, like: Tensor) -> Tensor:

@@ -57,7 +57,7 @@ def test_values_are_finite_at_any_logit_and_keep_the_shape(fusion):
 
 def test_an_unknown_fusion_is_rejected_with_a_list_of_the_known_ones():
     with pytest.raises(
-        InvalidInputError, match=r"^fusion is 'mean'; it must be one of typicality, log_odds, entropy, paper$"
+        InvalidInputError, match=r"^fusion is 'mean'; it must be one of typicality, maximum, log_odds, entropy, paper$"
     ):
         ScaleAnomalyMap("mean")
 
@@ -75,8 +75,15 @@ def test_typicality_is_finite_for_a_uniform_normal_image():
     assert scale_map(torch.tensor([3.0, 4.0])).isfinite().all()
 
 
-@pytest.mark.parametrize(("fusion", "expected"), [("log_odds", 1.0), ("typicality", 5.0)])
-def test_scales_are_fused_by_their_mean_and_signed_ones_by_their_root_mean_square(fusion, expected):
+def test_maximum_has_units_of_rarer_quantiles_than_typicality():
+    scale_map = ScaleAnomalyMap("maximum")
+    scale_map.calibrate(torch.arange(2001.0) ** 2)  # quantiles 0.0005, 0.5, 0.9995: 1, 1000^2, 1999^2
+    result = scale_map(torch.tensor([1e6, 1.0, 1999.0**2, 2 - 1e6]))
+    assert torch.allclose(result, torch.tensor([0.0, 1.0, -1.0, 2.0]), atol=1e-5)
+
+
+@pytest.mark.parametrize(("fusion", "expected"), [("log_odds", 1.0), ("typicality", 5.0), ("maximum", 7.0)])
+def test_scales_are_fused_by_their_mean_and_signed_ones_regardless_of_the_side(fusion, expected):
     maps = [torch.full((1, 1, 2, 2), value) for value in (7.0, -5.0, 1.0)]  # mean 1, mean square 25
     assert torch.allclose(fuse(maps, fusion), torch.tensor(expected))
 
