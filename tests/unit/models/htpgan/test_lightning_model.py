@@ -8,11 +8,13 @@ from torchvision.transforms.v2 import Compose, Resize
 
 from anomalib_defect_plugins.core.errors import ConfigurationError, InvalidInputError
 from anomalib_defect_plugins.models.htpgan import HtpGan, lightning_model
+from anomalib_defect_plugins.models.htpgan.reference import load_reference
 from anomalib_defect_plugins.post_processing import (
     DefectPostProcessor,
     OtsuPostProcessor,
     ReferencePostProcessor,
     SigmaPostProcessor,
+    unseen_views,
 )
 from anomalib_defect_plugins.pre_processing import AntialiasedPreProcessor
 from anomalib_defect_plugins.testing import folder_datamodule
@@ -73,6 +75,16 @@ def test_a_checkpoint_restores_every_argument(train, datamodule):
     assert loaded.model.fusion == "entropy"
     assert loaded.model.contrast == 0.2
     assert isinstance(loaded.post_processor, OtsuPostProcessor)
+
+
+def test_maximum_counts_unseen_views_of_the_reference_as_normal_at_each_scale(train, datamodule):
+    run = train(datamodule, fusion="maximum", num_scales=3)
+    model = run.model.model.eval()
+    image = run.model.pre_processor.transform(load_reference(datamodule, 0, 16).image)[None]
+    normalised = model.normalise(torch.cat([image, unseen_views(image)]))
+    for resize, discriminator, scale_map in zip(model.downsample, model.discriminators, model.scale_maps, strict=True):
+        values = scale_map(discriminator(resize(normalised)))
+        assert 0 < float((values.abs() > 1).float().mean()) <= 0.002
 
 
 def test_a_trained_model_can_be_exported_to_torch(train, datamodule, tmp_path):

@@ -194,6 +194,15 @@ def test_a_spot_at_the_coarsest_scale_is_located_in_the_anomaly_map():
     assert abs((column + 0.5) / 36 - 4.5 / 24) < 1 / 36
 
 
+def test_the_score_is_the_mean_of_the_highest_share_of_the_map():
+    logits = torch.zeros(1, 1, *IMAGE_SIZE)
+    logits.view(-1)[: logits.numel() // 4] = -8.0  # log-odds of 8 in a quarter of the pixels
+    sizes = pyramid_sizes(IMAGE_SIZE, 2, 16)
+    model = HtpGanModel(IMAGE_SIZE, num_scales=2, min_size=16, width=2, fusion="log_odds", score_share=0.5)
+    model.discriminators = nn.ModuleList([Fixed(torch.zeros(1, 1, *sizes[0])), Fixed(logits)])
+    assert float(model(torch.rand(1, 3, *IMAGE_SIZE)).pred_score) == pytest.approx(2.0)  # half of 8 / 2 scales
+
+
 def test_the_score_of_an_image_comes_from_its_fused_map():
     logits = [torch.randn(3, 1, *size) for size in SIZES]
     output = with_logits(*logits)(torch.rand(3, 3, *IMAGE_SIZE))
