@@ -1,5 +1,6 @@
 """``WithRegion`` restricts any data module and model to a region of interest."""
 
+import logging
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -24,6 +25,8 @@ from anomalib_defect_plugins.data.wrapped_dataset import WrappedDataset, defect_
 from anomalib_defect_plugins.data.wrapping import OuterDataModule
 from anomalib_defect_plugins.layers.region import Region, fill_outside
 from anomalib_defect_plugins.layers.restricted_forward import region_of
+
+logger = logging.getLogger(__name__)
 
 keep_regions_in_checkpoints()
 
@@ -104,9 +107,15 @@ class RegionSet(WrappedDataset):
         normal = {"label_index": int(LabelName.NORMAL), "defect_type": GOOD, "mask_path": ""}
         if "label" in self._samples:
             normal["label"] = LabelName.NORMAL.name.lower()
-        for row in np.flatnonzero(self._samples.label_index == LabelName.ABNORMAL):
-            if self._is_outside(int(row)):
-                self._samples.loc[self._samples.index[row], list(normal)] = list(normal.values())
+        defective = np.flatnonzero(self._samples.label_index == LabelName.ABNORMAL)
+        outside = [int(row) for row in defective if self._is_outside(int(row))]
+        if outside:
+            logger.warning(
+                "the defects of %d of %d defective images are outside the region of interest, and these images count as "
+                "normal, such as %s; if that is not intended, check roi_mask",
+                *(len(outside), len(defective), self._samples.image_path.iloc[outside[0]]),
+            )
+            self._samples.loc[self._samples.index[outside], list(normal)] = list(normal.values())
 
     def _is_outside(self, row: int) -> bool:
         """Whether the mask of a sample has marks outside the region only."""

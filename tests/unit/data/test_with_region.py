@@ -78,6 +78,15 @@ def test_an_image_with_defects_outside_only_is_normal(root: Path) -> None:
     assert not item.gt_mask.any()
 
 
+def test_images_whose_defects_the_region_removes_are_counted_and_named(
+    root: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    set_up(datamodule(root))
+    (message,) = {record.getMessage() for record in caplog.records if "region of interest" in record.getMessage()}
+    assert message.startswith("the defects of 1 of 4 defective images are outside the region of interest")
+    assert "000.png" in message
+
+
 def test_a_defect_partly_inside_is_marked_there(root: Path) -> None:
     items = {Path(item.image_path).name: item for item in set_up(datamodule(root)).test_data if item.gt_label}
     assert items["002.png"].gt_mask.sum() == 9 * 5
