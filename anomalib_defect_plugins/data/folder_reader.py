@@ -22,6 +22,7 @@ from anomalib_defect_plugins.data.folder_layout import (
     subfolders,
     type_folders,
 )
+from anomalib_defect_plugins.data.identical_images import warn_of_identical
 from anomalib_defect_plugins.data.mask_files import ImagesOfFolder, are_masks, match_folder, split_beside
 from anomalib_defect_plugins.data.sample_table import Sample
 
@@ -125,6 +126,7 @@ class FolderReader:
         if not samples:
             msg = f"the folder {self.root} has no images in its subfolders; {self.advice}"
             raise MissingDataError(msg)
+        warn_of_identical(path for paths in images.values() for path in paths)
         return samples
 
     def _existing(self, folder: Path, what: str) -> Path:

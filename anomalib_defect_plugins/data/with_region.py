@@ -111,8 +111,8 @@ class RegionSet(WrappedDataset):
         outside = [int(row) for row in defective if self._is_outside(int(row))]
         if outside:
             logger.warning(
-                "the defects of %d of %d defective images are outside the region of interest, and these images count as "
-                "normal, such as %s; if that is not intended, check roi_mask",
+                "the defects of %d of %d defective images are outside the region of interest, and these images count "
+                "as normal, such as %s; if that is not intended, check roi_mask",
                 *(len(outside), len(defective), self._samples.image_path.iloc[outside[0]]),
             )
             self._samples.loc[self._samples.index[outside], list(normal)] = list(normal.values())
