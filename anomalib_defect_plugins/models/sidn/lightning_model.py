@@ -56,9 +56,10 @@ class Sidn(FittedDensity, DefectModel, IterativeTraining, AnomalibModule):
         pre_trained: Whether to load timm's weights into the backbone, which are downloaded once; or a file with them.
         density_weight: Weight, in the texture branch, of the distances of the backbone's features to those of the
             normal training images, fitted after the last step: to the nearest of 512 centres at strides 8 and 16, and
-            of 512 at strides 16 and 32. Maps are then not limited to [0, 1], and the image score is the fourth root of
-            the mean fourth power of the distances' deviations from their mean. 0, or no backbone, selects the paper's
-            branch and score.
+            of 512 at strides 16 and 32. Maps are then not limited to [0, 1], and the image score is the one that
+            ``score`` selects. 0, or no backbone, selects the paper's branch and score.
+        score: Image score with ``density_weight``, the fourth root of the mean fourth power of the deviations from the
+            image's mean, of ``distances`` or of the ``map``, to which the branches contribute.
         skips: Whether each branch adds its features at strides 8 and 4 to those of its segmentation module.
         channels: Channels C of the first layer.
         clusters: Cluster centres K of each branch.
@@ -116,6 +117,7 @@ class Sidn(FittedDensity, DefectModel, IterativeTraining, AnomalibModule):
             "standardize": False,
             "hard_ratio": None,
             "clustering_weight": 0.01,
+            "score": "distances",
         }
     )
 
@@ -127,6 +129,7 @@ class Sidn(FittedDensity, DefectModel, IterativeTraining, AnomalibModule):
         backbone: str | None = "mobilenetv2_100",
         pre_trained: bool | str | Path = True,
         density_weight: float = 3.0,
+        score: str = "distances",
         skips: bool = True,
         channels: int = 16,
         clusters: int = 12,
@@ -196,6 +199,7 @@ class Sidn(FittedDensity, DefectModel, IterativeTraining, AnomalibModule):
             skips,
             density_weight if backbone else 0.0,
             standardize,
+            score,
         )
         for branch in (self.model.texture, self.model.defect):
             branch.centers.requires_grad_(clustering)  # distributed training requires a gradient for every weight

@@ -14,6 +14,7 @@ from anomalib.data import InferenceBatch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from anomalib_defect_plugins.core.checks import check_one_of
 from anomalib_defect_plugins.layers import NORMS, Encoder, MedianFilter, NarrowTransposed, maps_at, spread, top_mean
 from anomalib_defect_plugins.layers.density import GaussianDensity, TwoScaleDensity
 from anomalib_defect_plugins.layers.nearest_center import NearestCenter
@@ -25,6 +26,9 @@ STRIDES = (4, 8, 16, 32)
 
 PRIOR = 3.0
 """Logit of texture at the start of training, a probability of 0.95, as in focal loss (https://arxiv.org/abs/1708.02002)."""
+
+SCORES = ("distances", "map")
+"""Maps whose spread may be the image score: the distances of the densities alone, or with the branches' log-odds."""
 
 
 class SidnOutput(NamedTuple):
@@ -219,8 +223,7 @@ class SidnModel(DensityNetwork):
         gsrm: Whether to use the global semantic relation module.
         fusion_weight: Weight of the defect branch in the fusion, lambda_f of eq. 26, in [0, 1].
         median_size: Side of the median filter in pixels, odd; 1 disables it.
-        score_share: Share of the highest pixels whose mean is the image score, in (0, 1]; with densities, the score is
-            the :func:`spread` of the distances.
+        score_share: Share of the highest pixels whose mean is the image score, in (0, 1], without densities.
         norm: Name of the norm, see ``NORMS``; the paper does not specify it.
         backbone: Name of a convolutional timm model whose maps are added to the features; ``None`` for the paper's.
         pre_trained: Whether to load timm's weights, or a file with them.
@@ -228,9 +231,11 @@ class SidnModel(DensityNetwork):
         density_weight: Weight of the distances to normal features in the texture branch; 0 for the paper's. The map is
             otherwise a log-odds, and not limited to [0, 1].
         standardize: Whether features are standardised, and the centres have their length in the GSRM.
+        score: Map whose :func:`spread` is the image score with densities, one of ``SCORES``.
 
     Raises:
-        InvalidInputError: If timm has no such model, or it has no feature map at one of the strides.
+        InvalidInputError: If ``score`` is unknown, if timm has no such model, or if it has no feature map at one of the
+            strides.
         MissingDataError: If the weights do not exist or cannot be downloaded.
     """
 
@@ -248,8 +253,10 @@ class SidnModel(DensityNetwork):
         skips: bool = False,
         density_weight: float = 0.0,
         standardize: bool = True,
+        score: str = "distances",
     ) -> None:
         super().__init__()
+        check_one_of("score", score, SCORES)
         self.fem = make_fem(channels, norm)
         indices = [] if backbone is None else maps_at(backbone, STRIDES)
         self.encoder = None if backbone is None else Encoder(backbone, pre_trained, indices, frozen=True)
@@ -261,6 +268,7 @@ class SidnModel(DensityNetwork):
         self.fusion_weight = fusion_weight
         self.median = MedianFilter(median_size)
         self.score_share = score_share
+        self.score = score
         rename_weights(self, "fine_density.", "density.fine.")
         rename_weights(self, "coarse_density.", "density.coarse.")
 
@@ -290,7 +298,8 @@ class SidnModel(DensityNetwork):
         distance = self.density(maps[1:], image.shape[-2:])
         anomaly_map = self.median(odds + self.density_weight * distance)
         # Images differ in their mean distance, defective or not, and less in how much it varies within an image.
-        return InferenceBatch(pred_score=spread(distance), anomaly_map=anomaly_map)
+        source = distance if self.score == "distances" else anomaly_map
+        return InferenceBatch(pred_score=spread(source), anomaly_map=anomaly_map)
 
     def densities(self) -> list[GaussianDensity | NearestCenter]:
         """Return the two densities of the texture branch, if it has them."""

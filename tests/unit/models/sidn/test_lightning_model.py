@@ -106,6 +106,7 @@ def test_content_is_any_registered_generator_and_its_name_is_a_hyperparameter():
         ({"channels": -1}, "channels is -1"),
         ({"norm": "layer"}, "norm is 'layer'; it must be one of group, instance, batch"),
         ({"defect_share": 0}, r"defect_share is 0; it must be in \(0, 1\]"),
+        ({"score": "mean"}, "score is 'mean'; it must be one of distances, map"),
         ({"score_share": 1.5}, r"score_share is 1.5; it must be in \(0, 1\]"),
     ],
 )
