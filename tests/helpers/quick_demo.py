@@ -13,5 +13,5 @@ from anomalib_defect_plugins.demo.tabs import one_photo  # noqa: E402
 
 parts_recipes._content()["budgets"][parts_recipes.budget_names()[0]] |= {"image_size": 64, "iterations": 4}
 one_photo_training.GRACE_S = 10.0  # a training whose page was closed would use a core during the next tests
-one_photo.PRESETS[next(iter(one_photo.PRESETS))] = TrainingSettings(96, 4, 15)
+one_photo.PRESETS[next(iter(one_photo.PRESETS))] = TrainingSettings(96, 4, 30)
 runpy.run_path(str(Path(__file__).parents[2] / "demo/app.py"), run_name="__main__")

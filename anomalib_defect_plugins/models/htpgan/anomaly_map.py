@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -13,6 +12,9 @@ FUSIONS = ("typicality", "maximum", "log_odds", "entropy", "paper")
 
 SIGNED = {"typicality": (0.02, 0.5, 0.98), "maximum": (0.0005, 0.5, 0.9995)}
 """Levels of the quantiles of normal logits that the fusions of both sides measure distances by."""
+
+MAX_VALUES = 2**24
+"""Maximum number of values of :func:`torch.quantile`; of more, every second is used, or every third, and so on."""
 
 
 class ScaleAnomalyMap(nn.Module):
@@ -48,9 +50,10 @@ class ScaleAnomalyMap(nn.Module):
 
     def calibrate(self, logits: Tensor) -> None:
         """Store quantiles of normal logits, any shape."""
-        levels = SIGNED.get(self.fusion, SIGNED["typicality"])
-        # Not by torch.quantile, which accepts at most 16 million values.
-        self.percentiles.copy_(torch.from_numpy(np.quantile(logits.float().flatten().cpu().numpy(), levels)))
+        levels = torch.tensor(SIGNED.get(self.fusion, SIGNED["typicality"]), device=logits.device)
+        values = logits.float().flatten()
+        every = -(-values.numel() // MAX_VALUES)
+        self.percentiles.copy_(torch.quantile(values[::every], levels))
 
     def forward(self, logits: Tensor) -> Tensor:
         """Map logits, any shape, to values of the same shape; all but ``paper`` are far from 0 where anomalous."""
