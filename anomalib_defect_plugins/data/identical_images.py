@@ -4,6 +4,7 @@ import hashlib
 import logging
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterable
+from contextlib import suppress
 from pathlib import Path
 
 logger = logging.getLogger(__name__)
@@ -23,8 +24,10 @@ def identical_images(paths: Iterable[Path]) -> list[list[Path]]:
 
 
 def warn_of_identical(paths: Iterable[Path]) -> None:
-    """Warn of copies of an image."""
-    groups = identical_images(paths)
+    """Warn of copies of an image. Files that cannot be read are left to the reader of the images."""
+    groups: list[list[Path]] = []
+    with suppress(OSError):
+        groups = identical_images(paths)
     if groups:
         first, second = groups[0][:2]
         copies = sum(len(group) - 1 for group in groups)
