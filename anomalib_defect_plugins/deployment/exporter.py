@@ -210,4 +210,4 @@ class _Search:
             return f"the graph differs from PyTorch, {reasons} {limits}; nothing is written"
         (fallback,) = self._try(("FP16",), path)
         name = "FP16" if fallback.keeps(bounds) else "FP32"
-        return f"INT8 is refused, {reasons} {limits}; use --precision {name} ({fallback.describe()})"
+        return f"INT8 is refused, {reasons} {limits}; use --precision {name} (FP16: {fallback.describe()})"

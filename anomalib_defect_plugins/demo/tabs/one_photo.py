@@ -120,8 +120,8 @@ class OnePhotoTab:
     def _connect(self, photo: gr.File, preset: gr.Radio, user: gr.BrowserState) -> None:
         outputs = [*self.outputs, self.photos, *self.viewer.outputs]
         self.train_button.click(self.start, [photo, preset, self.training, user], outputs, **QUEUED)
-        self.stop_button.click(self.stop, self.training, self.outputs, **QUEUED)
-        self.timer.tick(self.poll, self.training, self.outputs, **UNQUEUED)
+        self.stop_button.click(_stop, self.training, **UNQUEUED)  # the timer shows it: two might answer out of order
+        self.timer.tick(self.poll, self.training, self.outputs[1:], **UNQUEUED)
         self.photos.change(
             self.predict,
             [self.photos, self.training, *self.viewer.kept],
@@ -135,7 +135,8 @@ class OnePhotoTab:
 
     def open(self, training: Training | None, user: str) -> Updates:
         """Show the user's training, which a page that is loaded again finds."""
-        return self._show(training or self.queue.find(_token(user)))
+        training = training or self.queue.find(_token(user))
+        return {self.training: training, **self.poll(training)}
 
     def _leave(self, training: Training | None) -> None:
         if training is not None:
@@ -152,25 +153,14 @@ class OnePhotoTab:
         self.queue.submit(training, _token(user))
         _stop(previous)
         self._leave(previous)
-        return {**self._show(training), self.photos: None, **self.viewer.hide()}
+        return {self.training: training, **self.poll(training), self.photos: None, **self.viewer.hide()}
 
-    @show_user_errors
-    def stop(self, training: Training | None) -> Updates:
-        """Stop the training."""
-        _stop(training)
-        return self._show(training)
-
-    @show_user_errors
     def poll(self, training: Training | None) -> Updates:
         """Show the progress of the training."""
-        return self._show(training)
-
-    def _show(self, training: Training | None) -> Updates:
         progress = None if training is None else training.progress()
         active = progress is not None and not progress.is_over
         done = progress is not None and progress.state == "done"
         return {
-            self.training: training,
             self.progress: _render_progress(progress, self.queue.count_ahead(training) if training else 0),
             self.train_button: gr.update(visible=not active),
             self.stop_button: gr.update(visible=active),

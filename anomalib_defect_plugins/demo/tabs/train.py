@@ -111,7 +111,8 @@ class TrainTab:
         self.canvas.change(self.keep_painting, [self.canvas, self.subject, self.paintings], self.paintings, **UNQUEUED)
         inputs = [self.good, self.bad, self.masks, self.archive, self.paintings, self.recipe, self.budget, self.name]
         self.train_button.click(self.start, [*inputs, user], [*self.outputs, self.name], **QUEUED)
-        self.stop_button.click(self.stop, [self.job_key, user], self.outputs, **UNQUEUED)
+        # The timer shows that the training has stopped: two might answer out of order.
+        self.stop_button.click(self.jobs.stop, [self.job_key, user], **UNQUEUED)
         gr.on([tab.select, self.timer.tick], self.show, user, self.outputs, **UNQUEUED)
 
     @show_user_errors
@@ -170,11 +171,6 @@ class TrainTab:
         chosen = best_recipe(parts) if recipe == BEST else recipe
         check_parts(chosen, parts)
         self.jobs.submit(folder.name, user, configuration(folder.name, folder, chosen, budget))
-
-    def stop(self, key: str, user: str) -> Updates:
-        """Stop the user's training."""
-        self.jobs.stop(key, user)
-        return self.show(user)
 
     def show(self, user: str) -> Updates:
         """Show the user's latest training, which a page that is loaded again finds."""
