@@ -165,10 +165,10 @@ def unseen_views(image: Tensor) -> Tensor:
 class ReferencePostProcessor(_LabelFreePostProcessor):
     """Thresholds from the model's response to normal images; no other images are needed.
 
-    The pixel threshold is just above a percentile of their maps. The image threshold is the tolerance limit of the
-    scores of views that the model was not trained on, see :func:`unseen_views`: the scores of training images are lower
-    than those of any other normal image. Without validation images, scores are scaled so that the lowest normal pixel
-    becomes 0 and the threshold 0.5.
+    The pixel threshold is just above a percentile of their maps, or the image threshold. The latter is the tolerance
+    limit of the scores of views that the model was not trained on, see :func:`unseen_views`: the scores of training
+    images are lower than those of any other normal image. Without validation images, scores are scaled so that the
+    lowest normal pixel becomes 0 and the threshold 0.5.
 
     Args:
         percentile: Percentage of normal pixels below the threshold.
@@ -186,7 +186,13 @@ class ReferencePostProcessor(_LabelFreePostProcessor):
         self.percentile = percentile
         self.false_alarm_rate = false_alarm_rate
 
-    def set_reference(self, anomaly_map: Tensor, pred_score: Tensor, unseen_score: Tensor | None = None) -> None:
+    def set_reference(
+        self,
+        anomaly_map: Tensor,
+        pred_score: Tensor,
+        unseen_score: Tensor | None = None,
+        common_limit: bool = False,
+    ) -> None:
         """Compute the thresholds from the response to normal images.
 
         Args:
@@ -194,6 +200,8 @@ class ReferencePostProcessor(_LabelFreePostProcessor):
             pred_score: Raw scores, shape (B,).
             unseen_score: Raw scores of views that the model was not trained on, shape (N,), N at least 2. Without them,
                 the image threshold is just above the highest score, and most unseen images may be above it.
+            common_limit: Whether the image threshold is also the lowest pixel threshold, for scores that are the mean
+                of few pixels: the percentile of the training images is too low for other images, which score higher.
         """
         flat = anomaly_map.detach().flatten()
         rank = max(1, min(flat.numel(), round(self.percentile / 100 * flat.numel())))
@@ -205,6 +213,8 @@ class ReferencePostProcessor(_LabelFreePostProcessor):
                 scores, self.false_alarm_rate, CONFIDENCE, min(INDEPENDENT_VIEWS, len(scores))
             )
             self._image_threshold.clamp_(min=limit)
+        if common_limit:
+            self._pixel_threshold.clamp_(min=float(self._image_threshold))
         self.pixel_min.copy_(flat.min())
         self.pixel_max.copy_(2 * self._pixel_threshold - self.pixel_min)
         self.image_min.copy_(self.pixel_min)

@@ -311,7 +311,8 @@ class HtpGan(CustomTrainLoader, DefectModel, AnomalibModule):
                 unseen = [self.model(view[None]).pred_score for view in unseen_views(image)]
             self.model.train()
             values = values_inside(self, output.anomaly_map)
-            self.post_processor.set_reference(values, output.pred_score, torch.cat(unseen))
+            is_maximum = self.model.fusion == "maximum"
+            self.post_processor.set_reference(values, output.pred_score, torch.cat(unseen), common_limit=is_maximum)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Save the number of the noise of the reconstruction, which a resumed run keeps."""

@@ -227,6 +227,21 @@ def test_the_image_threshold_is_the_tolerance_limit_of_unseen_views() -> None:
     assert expected > 1.3 + 7.656 * float(unseen.std())  # the factor of three values at 95 % (ISO 16269-6, Table D.4)
 
 
+@pytest.mark.parametrize("percentile", [5.0, 100.0])
+def test_with_a_common_limit_no_pixel_of_a_normal_image_is_defective(percentile: float) -> None:
+    post = ReferencePostProcessor(percentile)
+    unseen = torch.tensor([1.0, 1.2, 1.4, 1.6])
+    pixels = torch.linspace(0, 9, 64).reshape(1, 1, 8, 8)
+    post.set_reference(pixels, torch.tensor([0.9]), unseen, common_limit=True)
+    highest = pixels.max() if percentile == 100.0 else post.image_threshold
+    assert float(post.pixel_threshold) == pytest.approx(float(highest))
+    # A map below the image threshold in all pixels, and so in their mean, is normal in both ways.
+    below = torch.full((1, 1, 8, 8), float(post.image_threshold) - 0.01)
+    result = post(InferenceBatch(anomaly_map=below, pred_score=below.mean((1, 2, 3))))
+    assert not result.pred_label.any()
+    assert not result.pred_mask.any()
+
+
 def test_a_good_image_like_the_views_is_rarely_flagged() -> None:
     scores = 1 + 0.2 * torch.randn(1000, 3, generator=torch.Generator().manual_seed(0))
     kept = 0
