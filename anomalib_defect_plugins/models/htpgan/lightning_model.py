@@ -92,7 +92,8 @@ class HtpGan(CustomTrainLoader, DefectModel, AnomalibModule):
             square error of the upsampled reconstruction (0.1 in SinGAN, https://arxiv.org/abs/1905.01164); ``None`` is
             unit noise at every scale, as eq. 1 prints it.
         threshold: Source of the thresholds: ``adaptive`` (anomalib's, from labelled validation images), ``sigma`` or
-            ``otsu`` (from unlabelled validation images) or ``reference`` (from the normal image alone).
+            ``otsu`` (from unlabelled validation images) or ``reference`` (from the normal image alone; pixels have the
+            threshold of images if ``fusion`` is ``maximum``).
         pre_processor: As in anomalib.
         post_processor: As in anomalib; a custom one overrides ``threshold``.
         evaluator: As in anomalib.
