@@ -1,7 +1,7 @@
 """The post-processor of all models: verdicts on raw scores at the threshold that was chosen."""
 
 import logging
-from typing import Any
+from typing import Any, cast
 
 import torch
 from anomalib.data import Batch, InferenceBatch
@@ -126,15 +126,25 @@ class DefectPostProcessor(PostProcessor):
 
     def label(self, scores: Tensor | None) -> Tensor | None:
         """Return which raw scores, shape (B,), are defective; ``None`` without scores or threshold."""
-        normalized = self._normalized_scores(scores)
-        is_scaled = torch.isfinite(self.image_min) & torch.isfinite(self.image_max)
-        return _verdict(scores, self.image_threshold, normalized, self.image_sensitivity, is_scaled)
+        return self._verdict(scores, self.image_min, self.image_max, self.image_threshold, self.image_sensitivity)
 
     def mask(self, maps: Tensor | None) -> Tensor | None:
         """Return which pixels of raw maps, shape (B, ..., H, W), are defective; ``None`` without maps or threshold."""
-        normalized = self._normalized_maps(maps)
-        is_scaled = torch.isfinite(self.pixel_min) & torch.isfinite(self.pixel_max)
-        return _verdict(maps, self.pixel_threshold, normalized, self.pixel_sensitivity, is_scaled)
+        return self._verdict(maps, self.pixel_min, self.pixel_max, self.pixel_threshold, self.pixel_sensitivity)
+
+    def _verdict(
+        self, values: Tensor | None, low: Tensor, high: Tensor, threshold: Tensor, sensitivity: float
+    ) -> Tensor | None:
+        """Return which values are at or above the threshold, or at another sensitivity, the moved one."""
+        if values is None or (not torch.compiler.is_compiling() and bool(torch.isnan(threshold))):
+            return None
+        is_defective = reaches(values, threshold)
+        # Not normalised in vain: an exporter converts each operator before it drops it.
+        if sensitivity == DEFAULT_SENSITIVITY:
+            return is_defective
+        normalized = cast(Tensor, self._normalize(values, low, high, threshold))
+        is_scaled = torch.isfinite(low) & torch.isfinite(high)
+        return torch.where(is_scaled, normalized >= 1 - sensitivity, is_defective)
 
     def _normalized_scores(self, scores: Tensor | None) -> Tensor | None:
         return self._normalize(scores, self.image_min, self.image_max, self.image_threshold)
@@ -149,20 +159,6 @@ class DefectPostProcessor(PostProcessor):
             return None
         is_scaled = ~torch.isnan(norm_min) & ~torch.isnan(norm_max)
         return torch.where(is_scaled, normalize(preds, norm_min, norm_max, threshold), preds)
-
-
-def _verdict(
-    values: Tensor | None, threshold: Tensor, normalized: Tensor | None, sensitivity: float, is_scaled: Tensor
-) -> Tensor | None:
-    """Return which values are defective: those at or above the threshold, or at another sensitivity, the moved one."""
-    if values is None or normalized is None:
-        return None
-    if not torch.compiler.is_compiling() and bool(torch.isnan(threshold)):
-        return None
-    is_defective = reaches(values, threshold)
-    if sensitivity == DEFAULT_SENSITIVITY:
-        return is_defective
-    return torch.where(is_scaled, normalized >= 1 - sensitivity, is_defective)
 
 
 class UnitPostProcessor(DefectPostProcessor):
