@@ -35,6 +35,7 @@ class CustomTrainLoader(_Module):
             attributes.pop("train_dataloader", None)
             attributes.update(self._replaced)
             self._replaced = None
+        super().teardown(stage)
 
     def _datamodule_attributes(self) -> dict[str, Any]:
         datamodule = datamodule_of(self.trainer)

@@ -14,6 +14,7 @@ from anomalib.visualization import Visualizer
 from lightning.pytorch import Callback
 from torch import Tensor, nn
 
+from anomalib_defect_plugins.core.freed_memory import keep_freed_memory, return_freed_memory
 from anomalib_defect_plugins.core.image_io import Size
 from anomalib_defect_plugins.core.supervision import Supervision
 from anomalib_defect_plugins.data.lost_masks import warn_of_lost_masks
@@ -115,6 +116,7 @@ class DefectModel(CheckpointErrors, SharedTrainer, TrainerOptions, CheckedExport
 
     def setup(self, stage: str) -> None:
         """Set the image size, then check the masks, and the validation and test files before training starts."""
+        keep_freed_memory()
         datamodule = datamodule_of(self.trainer)
         self.share_image_size()
         if datamodule is not None and stage != "predict":
@@ -122,6 +124,11 @@ class DefectModel(CheckpointErrors, SharedTrainer, TrainerOptions, CheckedExport
         if stage == "fit" and datamodule is not None:
             check_evaluation_data(datamodule)
             allow_no_validation(self.trainer, self.post_processor, self.threshold_option)
+
+    def teardown(self, stage: str) -> None:
+        """Return the memory of batches to the system."""
+        del stage
+        return_freed_memory()
 
     def on_fit_start(self) -> None:
         """Draw the seed, unless a checkpoint has restored it."""
