@@ -46,6 +46,11 @@ def subfolders(folder: Path) -> list[Path]:
     return sorted(path for path in paths if not path.name.startswith(SYSTEM_PREFIXES))
 
 
+def normal_folders(folder: Path) -> list[Path]:
+    """List the subfolders of a folder that have a usual name for normal images, and images."""
+    return [path for path in subfolders(folder) if NORMAL_FOLDER.fullmatch(path.name) and image_files(path)]
+
+
 def nested_images(folder: Path) -> list[Path]:
     """List the images in the subfolders of a folder, sorted."""
     return [path for sub in subfolders(folder) for path in [*image_files(sub), *nested_images(sub)]]

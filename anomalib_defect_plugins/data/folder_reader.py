@@ -17,8 +17,8 @@ from anomalib_defect_plugins.data.dataclasses import GOOD
 from anomalib_defect_plugins.data.dataset import check_size, reading
 from anomalib_defect_plugins.data.folder_layout import (
     MASK_FOLDER,
-    NORMAL_FOLDER,
     nested_images,
+    normal_folders,
     subfolders,
     type_folders,
 )
@@ -168,7 +168,7 @@ class FolderReader:
             return folder
         if self.normal_dir != GOOD:
             return None if is_optional else self._existing(folder, "of normal images")
-        usual = [path for path in subfolders(root) if NORMAL_FOLDER.fullmatch(path.name) and image_files(path)]
+        usual = normal_folders(root)
         if len(usual) == 1:
             logger.info("the normal images are in the folder %s", usual[0])
             return usual[0]
@@ -191,7 +191,7 @@ class FolderReader:
                     self.faults.add(InvalidInputError(msg))
             if part.normal is None and not part.types and not part.candidates:
                 what = "images, but no folder of them" if image_files(part.root) else "no folder of images"
-                msg = f"the folder {part.root} has {what}; {self.advice}"
+                msg = f"the folder {part.root} has {what}; {_other_root(part.root.absolute().parent)}{self.advice}"
                 self.faults.add(MissingDataError(msg))
 
     def _warn_of_unused(self, parts: Sequence[Part]) -> None:
@@ -207,8 +207,10 @@ class FolderReader:
         if not images:
             unread = "".join(f", {path.name} has to be converted to PNG" for path in unread_files(folder)[:1])
             formats = " ".join(IMAGE_SUFFIXES)
-            msg = f"the folder {folder} has no images ({formats}{unread}); fill or remove it, or list the "
-            self.faults.add(MissingDataError(msg + f"defect types with --data.defect_dirs: {self.advice}"))
+            remedy = _other_root(folder) or "fill or remove it, or list the defect types with --data.defect_dirs: "
+            self.faults.add(
+                MissingDataError(f"the folder {folder} has no images ({formats}{unread}); {remedy}{self.advice}")
+            )
         elif nested:
             is_mask = MASK_FOLDER.fullmatch(nested[0].relative_to(folder).parts[0])
             place = f"{self.root / MASKS / folder.name}" if is_mask else f"{folder} or elsewhere"
@@ -325,3 +327,10 @@ def _images_in(masks: Path, name: str) -> list[Path]:
 def _is_one_of(path: Path, folders: Iterable[Path]) -> bool:
     """Whether a folder is one of several, of which the file system may ignore the case."""
     return any(folder.is_dir() and path.samefile(folder) for folder in folders)
+
+
+def _other_root(folder: Path) -> str:
+    """Return the advice to pass another folder as root, if that has normal images."""
+    train = folder / Split.TRAIN.value
+    found = [*normal_folders(folder), *(normal_folders(train) if train.is_dir() else [])]
+    return f"pass {folder} as root, which has {found[0].relative_to(folder)}: " if found else ""

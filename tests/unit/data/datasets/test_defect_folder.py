@@ -242,6 +242,22 @@ def test_an_empty_folder_is_named(root: Path, name: str) -> None:
     assert f"the folder ROOT/{name} has no images (.jpg .jpeg .png" in refusal(root, MissingDataError)
 
 
+def test_a_root_that_is_one_level_off_is_named(root: Path, tmp_path: Path) -> None:
+    assert "images, but no folder of them; pass ROOT as root, which has good: root must contain" in error_line(
+        lambda: load(root / "crack"), MissingDataError, root
+    )
+    assert "pass ROOT/parts as root, which has good: root must contain" in refusal(above(root, tmp_path / "one"), MissingDataError)
+    (root / "train").mkdir()
+    (root / "good").rename(root / "train" / "good")
+    assert "pass ROOT/parts as root, which has train/good: " in refusal(above(root, tmp_path / "two"), MissingDataError)
+
+
+def above(root: Path, folder: Path) -> Path:
+    """Return a folder that has a copy of the data in the folder ``parts``."""
+    shutil.copytree(root, folder / "parts")
+    return folder
+
+
 def test_an_image_in_a_subfolder_is_named(root: Path) -> None:
     write_image(root / "good" / "monday" / "1.png")
     assert "image ROOT/good/monday/1.png is in a subfolder" in refusal(root)
