@@ -246,7 +246,9 @@ def test_a_root_that_is_one_level_off_is_named(root: Path, tmp_path: Path) -> No
     assert "images, but no folder of them; pass ROOT as root, which has good: root must contain" in error_line(
         lambda: load(root / "crack"), MissingDataError, root
     )
-    assert "pass ROOT/parts as root, which has good: root must contain" in refusal(above(root, tmp_path / "one"), MissingDataError)
+    assert "pass ROOT/parts as root, which has good: root must contain" in refusal(
+        above(root, tmp_path / "one"), MissingDataError
+    )
     (root / "train").mkdir()
     (root / "good").rename(root / "train" / "good")
     assert "pass ROOT/parts as root, which has train/good: " in refusal(above(root, tmp_path / "two"), MissingDataError)
