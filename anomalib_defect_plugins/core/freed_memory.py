@@ -14,20 +14,28 @@ M_MMAP_THRESHOLD = -3
 LARGEST_KEPT = 2**30
 """Size in bytes up to which freed blocks are kept."""
 
+USUAL_LARGEST = 2**25
+USUAL_TRIM = 2 * USUAL_LARGEST
+"""The highest thresholds that glibc chooses by itself, in bytes."""
+
 
 def keep_freed_memory() -> None:
     """Let freed memory be reused by this process until :func:`return_freed_memory`; without glibc, do nothing."""
-    if not _has_glibc():
-        return
-    library = ctypes.CDLL(None)
-    library.mallopt(M_MMAP_THRESHOLD, LARGEST_KEPT)
-    library.mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
+    if _has_glibc():
+        _set_thresholds(LARGEST_KEPT, 2**31 - 1)
 
 
 def return_freed_memory() -> None:
-    """Return what has been freed to the system; without glibc, do nothing."""
+    """Return what has been freed to the system, as from now on; without glibc, do nothing."""
     if _has_glibc():
+        _set_thresholds(USUAL_LARGEST, USUAL_TRIM)
         ctypes.CDLL(None).malloc_trim(0)
+
+
+def _set_thresholds(largest: int, trim: int) -> None:
+    library = ctypes.CDLL(None)
+    library.mallopt(M_MMAP_THRESHOLD, largest)
+    library.mallopt(M_TRIM_THRESHOLD, trim)
 
 
 def _has_glibc() -> bool:

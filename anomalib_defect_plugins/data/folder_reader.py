@@ -191,7 +191,8 @@ class FolderReader:
                     self.faults.add(InvalidInputError(msg))
             if part.normal is None and not part.types and not part.candidates:
                 what = "images, but no folder of them" if image_files(part.root) else "no folder of images"
-                msg = f"the folder {part.root} has {what}; {_other_root(part.root.absolute().parent)}{self.advice}"
+                other = "" if part.split else _other_root(part.root.absolute().parent)
+                msg = f"the folder {part.root} has {what}; {other}{self.advice}"
                 self.faults.add(MissingDataError(msg))
 
     def _warn_of_unused(self, parts: Sequence[Part]) -> None:

@@ -158,6 +158,13 @@ def test_images_in_no_folder_are_named(tmp_path):
     assert message.startswith("the folder ROOT has images, but no folder of them; root must contain a folder of normal")
 
 
+def test_the_root_of_a_fixed_split_is_not_advised_again(tmp_path):
+    write_image(tmp_path / "train" / "good" / "1.png")
+    write_image(tmp_path / "test" / "1.png")
+    message = error_line(lambda: load(tmp_path), MissingDataError, tmp_path)
+    assert message.startswith("the folder ROOT/test has images, but no folder of them; root must contain")
+
+
 def test_nothing_to_train_on_is_named(tmp_path):
     write_image(tmp_path / "train" / "notes" / "1.txt.png")
     write_image(tmp_path / "test" / "crack" / "1.png")
