@@ -75,7 +75,7 @@ class Encoder(nn.Module):
         self.frozen = frozen
         self.keep_norms = pre_trained is not False
         self.backbone = _create(backbone, pre_trained, indices).requires_grad_(not frozen)
-        # Convolutions take the layout of their weights; on a CPU, a training step of CutPaste is a fifth shorter with it.
+        # Convolutions take the layout of their weights: a fifth less time for a step of CutPaste on a CPU.
         self.backbone.to(memory_format=torch.channels_last)
         mean, std = (torch.tensor(cast(Any, self.backbone).pretrained_cfg[name]) for name in ("mean", "std"))
         self.register_buffer("scale", torch.diag(1 / std)[:, :, None, None])
