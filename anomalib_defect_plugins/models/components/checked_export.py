@@ -21,6 +21,9 @@ else:
 
 logger = logging.getLogger(__name__)
 
+OPSET = 18
+"""Version of ONNX's operators, the lowest one that is exported."""
+
 CONVOLUTIONS = ("Convolution", "GroupConvolution", "ConvolutionBackpropData", "GroupConvolutionBackpropData")
 """Operators whose computation in 8 bits saves time in a convolutional network."""
 
@@ -37,6 +40,8 @@ class CheckedExport(_Module):
 
     def to_onnx(self, *args: Any, **kwargs: Any) -> Path:  # type: ignore[override]  # as in anomalib
         """Export the model to ONNX, as in anomalib; without thresholds it has no labels and masks."""
+        # anomalib's default of 14 is no longer exported: a conversion is tried, and fails with a traceback.
+        kwargs.setdefault("opset_version", OPSET)
         post_processor = self.post_processor
         if not isinstance(post_processor, DefectPostProcessor) or post_processor.has_threshold:
             return super().to_onnx(*args, **kwargs)

@@ -58,10 +58,10 @@ class Sidn(FittedDensity, DefectModel, IterativeTraining, AnomalibModule):
             normal training images, fitted after the last step: to the nearest of 512 centres at strides 8 and 16, and
             of 512 at strides 16 and 32. Maps are then not limited to [0, 1], and the image score is the one that
             ``score`` selects. 0, or no backbone, selects the paper's branch and score.
-        score: Image score with ``density_weight``, the fourth root of the mean fourth power of the deviations from the
-            image's mean, of ``distances`` or of the ``map``, to which the branches contribute.
+        score: Image score with ``density_weight``: ``distances``, the fourth root of the mean fourth power of their
+            deviations from the image's mean, or ``product``, of this and the same of the branches' log-odds.
         skips: Whether each branch adds its features at strides 8 and 4 to those of its segmentation module.
-        channels: Channels C of the first layer.
+        channels: Channels C of the first layer, a quarter of the paper's arithmetic; the paper's is 16.
         clusters: Cluster centres K of each branch.
         clustering: Whether features are clustered (L_kl). Without clustering, L_td and the GSRM have no centres to
             work on and are disabled too (method A of the paper's Table II).
@@ -72,7 +72,8 @@ class Sidn(FittedDensity, DefectModel, IterativeTraining, AnomalibModule):
         defect_content: Generator of the artificial defects: a registered name, an instance, a mapping with
             ``class_path`` and ``init_args``, or several of them, each of which draws a part of the defects. ``noise``
             is the paper's; it teaches the network to detect noise, not what differs from its surroundings (measured
-            in experiments/sidn).
+            in experiments/sidn). ``shading`` draws large, shallow defects, from which irregular textures are learned
+            worse.
         defect_share: Share of the images of a batch that defects are drawn on, in (0, 1]. A network that never sees a
             defect-free image marks the most unusual part of every image.
         iterations: Training steps; the paper does not specify them.
@@ -131,15 +132,15 @@ class Sidn(FittedDensity, DefectModel, IterativeTraining, AnomalibModule):
         density_weight: float = 3.0,
         score: str = "distances",
         skips: bool = True,
-        channels: int = 16,
+        channels: int = 8,
         clusters: int = 12,
         clustering: bool = True,
         center_separation: bool = True,
         gsrm: bool = True,
         norm: str = "group",
-        defect_content: DefectGenerator | str | Sequence[DefectGenerator | str] = ("perturb", "shading"),
+        defect_content: DefectGenerator | str | Sequence[DefectGenerator | str] = "perturb",
         defect_share: float = 0.5,
-        iterations: int = 400,
+        iterations: int = 600,
         crop_size: int | None = 128,
         augment: bool = True,
         learning_rate: float = 1e-3,

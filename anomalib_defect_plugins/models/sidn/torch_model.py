@@ -27,8 +27,8 @@ STRIDES = (4, 8, 16, 32)
 PRIOR = 3.0
 """Logit of texture at the start of training, a probability of 0.95, as in focal loss (https://arxiv.org/abs/1708.02002)."""
 
-SCORES = ("distances", "map")
-"""Maps whose spread may be the image score: the distances of the densities alone, or with the branches' log-odds."""
+SCORES = ("distances", "product")
+"""Image scores: the spread of the densities' distances, or its product with the spread of the branches' log-odds."""
 
 
 class SidnOutput(NamedTuple):
@@ -231,7 +231,7 @@ class SidnModel(DensityNetwork):
         density_weight: Weight of the distances to normal features in the texture branch; 0 for the paper's. The map is
             otherwise a log-odds, and not limited to [0, 1].
         standardize: Whether features are standardised, and the centres have their length in the GSRM.
-        score: Map whose :func:`spread` is the image score with densities, one of ``SCORES``.
+        score: Image score with densities, one of ``SCORES``, from the :func:`spread` of maps.
 
     Raises:
         InvalidInputError: If ``score`` is unknown, if timm has no such model, or if it has no feature map at one of the
@@ -298,8 +298,10 @@ class SidnModel(DensityNetwork):
         distance = self.density(maps[1:], image.shape[-2:])
         anomaly_map = self.median(odds + self.density_weight * distance)
         # Images differ in their mean distance, defective or not, and less in how much it varies within an image.
-        source = distance if self.score == "distances" else anomaly_map
-        return InferenceBatch(pred_score=spread(source), anomaly_map=anomaly_map)
+        score = spread(distance)
+        if self.score == "product":
+            score = score * spread(odds)
+        return InferenceBatch(pred_score=score, anomaly_map=anomaly_map)
 
     def densities(self) -> list[GaussianDensity | NearestCenter]:
         """Return the two densities of the texture branch, if it has them."""

@@ -86,6 +86,9 @@ def test_arguments_select_methods_a_to_d_of_table_ii(arguments, missing, gsrm):
 
 def test_content_is_any_registered_generator_and_its_name_is_a_hyperparameter():
     model = Sidn(**SMALL)
+    assert isinstance(model.defect_content, PerturbDefects)
+    assert model.hparams["defect_content"] == "perturb"
+    model = Sidn(**SMALL, defect_content=["perturb", "shading"])
     assert [type(one) for one in model.defect_content.generators] == [PerturbDefects, ShadingDefects]
     assert model.hparams["defect_content"] == ["perturb", "shading"]
     content = {"class_path": "noise", "init_args": {"std": 0.1}}
@@ -106,7 +109,7 @@ def test_content_is_any_registered_generator_and_its_name_is_a_hyperparameter():
         ({"channels": -1}, "channels is -1"),
         ({"norm": "layer"}, "norm is 'layer'; it must be one of group, instance, batch"),
         ({"defect_share": 0}, r"defect_share is 0; it must be in \(0, 1\]"),
-        ({"score": "mean"}, "score is 'mean'; it must be one of distances, map"),
+        ({"score": "mean"}, "score is 'mean'; it must be one of distances, product"),
         ({"score_share": 1.5}, r"score_share is 1.5; it must be in \(0, 1\]"),
     ],
 )

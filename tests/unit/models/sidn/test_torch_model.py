@@ -130,14 +130,18 @@ def test_the_map_is_the_fused_log_odds_and_the_weighted_distance(encoded):
     assert torch.allclose(result.pred_score, spread(distance), atol=1e-5)
 
 
-def test_the_score_can_be_the_spread_of_the_map(encoded):
-    encoded.score = "map"
-    try:
-        with torch.inference_mode():
-            result = encoded.eval()(torch.rand(2, 3, 64, 64))
-    finally:
-        encoded.score = "distances"
-    assert torch.allclose(result.pred_score, spread(result.anomaly_map), atol=1e-5)
+def test_the_score_can_be_the_product_of_the_spreads_of_distances_and_log_odds(encoded):
+    images, model = torch.rand(2, 3, 64, 64), encoded.eval()
+    with torch.inference_mode():
+        z, maps = model.extract(images)
+        odds = (model.defect(z, maps)[0] - model.texture(z, maps)[0]) / 2
+        distance = model.density(maps[1:], (64, 64))
+        model.score = "product"
+        try:
+            result = model(images)
+        finally:
+            model.score = "distances"
+    assert torch.allclose(result.pred_score, spread(distance) * spread(odds), rtol=1e-4)
 
 
 def test_weights_load_under_the_former_names_of_the_densities(encoded):
