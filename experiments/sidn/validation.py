@@ -27,6 +27,7 @@ from one_class import compute_metrics, settings
 
 from anomalib_defect_plugins import MagneticTile, Sidn, TextureDefects, WithDefects
 from anomalib_defect_plugins.data.datasets.texture_defects import CATEGORIES
+from anomalib_defect_plugins.layers import spread
 
 PARTS = ("map", "branches", "distances")
 
@@ -36,7 +37,7 @@ def magnetic_tile(options: Namespace) -> tuple[AnomalibDataModule, list[Anomalib
 
     def base() -> MagneticTile:
         split = {"val_split_mode": "from_train", "val_split_ratio": 1 / 6}
-        sizes = {"train_batch_size": 8, "num_workers": options.workers}
+        sizes = {"train_batch_size": options.batch, "num_workers": options.workers}
         return MagneticTile(data_root("magnetic_tile"), **split, **sizes)  # type: ignore[arg-type]
 
     everything, data = base(), WithDefects(base(), held_out=40, per_object=1, seed=0)
@@ -54,7 +55,7 @@ def magnetic_tile(options: Namespace) -> tuple[AnomalibDataModule, list[Anomalib
 
 def texture(category: str, options: Namespace) -> tuple[AnomalibDataModule, list[AnomalibDataset]]:
     """Return the data to train on, and the validation images."""
-    data = TextureDefects(category=category, train_batch_size=8, num_workers=options.workers)
+    data = TextureDefects(category=category, train_batch_size=options.batch, num_workers=options.workers)
     data.prepare_data()
     data.setup()
     return data, [data.val_data]
@@ -62,7 +63,7 @@ def texture(category: str, options: Namespace) -> tuple[AnomalibDataModule, list
 
 @torch.no_grad()
 def predict(model: Sidn, datasets: list[AnomalibDataset]) -> dict[str, dict[str, Tensor]]:
-    """Return the scores, labels, maps and masks of all images, by the part of the map."""
+    """Return the scores, labels, maps and masks of all images, by the part of the map; scores are those of the part."""
     found: dict[str, Tensor] = {}
     network: Any = model.model
     network.density.register_forward_hook(lambda *call: found.update(distances=call[-1]))
@@ -74,11 +75,15 @@ def predict(model: Sidn, datasets: list[AnomalibDataset]) -> dict[str, dict[str,
             branches = found["sum"] - network.density_weight * found["distances"]
             maps = (output.anomaly_map, branches, found["distances"])
             empty = torch.zeros(image.shape[-2:], dtype=torch.bool)
-            row = (output.pred_score, torch.tensor([bool(item.gt_label)]), empty if mask is None else mask.bool())
+            row = (torch.tensor([bool(item.gt_label)]), empty if mask is None else mask.bool())
             rows.append((*row, *(one.cpu().reshape(empty.shape) for one in maps)))
-    scores, labels, masks, *maps = zip(*rows, strict=True)
-    shared = {"scores": torch.cat(scores).cpu(), "labels": torch.cat(labels), "masks": torch.stack(masks)}
-    return {part: {**shared, "maps": torch.stack(values)} for part, values in zip(PARTS, maps, strict=True)}
+    labels, masks, *maps = zip(*rows, strict=True)
+    shared = {"labels": torch.cat(labels), "masks": torch.stack(masks)}
+    predictions = {}
+    for part, values in zip(PARTS, maps, strict=True):
+        stacked = torch.stack(values)
+        predictions[part] = {**shared, "scores": spread(stacked[:, None]), "maps": stacked}
+    return predictions
 
 
 def run(options: Namespace, name: str) -> Iterator[dict[str, object]]:
@@ -99,6 +104,7 @@ def main() -> None:
     parser = ArgumentParser(description=__doc__)
     parser.add_argument("--data", nargs="*", choices=["magnetic_tile", *CATEGORIES], default=["magnetic_tile"])
     parser.add_argument("--sidn", nargs="*", default=[], metavar="NAME=VALUE", help="arguments of SIDN")
+    parser.add_argument("--batch", type=int, default=8, help="training images of a step")
     parser.add_argument("--seed", type=int, default=0)
     add_run_options(parser, "results/sidn_validation")
     options = parser.parse_args()
