@@ -24,9 +24,7 @@ class GroupNorm(nn.GroupNorm):
         return input * scale + (self.bias[:, None, None] - mean * scale)
 
     def _mean_of_groups(self, values: Tensor) -> Tensor:
-        """Return the mean of the group of each channel, shape (B, C, 1, 1), or (B, 1, 1, 1) of one group."""
-        if self.num_groups == 1:
-            return values.mean((1, 2, 3), keepdim=True)
+        """Return the mean of the group of each channel, shape (B, C, 1, 1)."""
         means = values.mean((2, 3)).reshape(values.shape[0], self.num_groups, -1)
         of_groups: Tensor = means.mean(2, keepdim=True).expand_as(means).reshape(values.shape[0], -1, 1, 1)
         return of_groups

@@ -20,10 +20,9 @@ def test_only_batch_norm_depends_on_the_other_images_of_a_batch() -> None:
         assert independent == (name != "batch"), name
 
 
-@pytest.mark.parametrize("channels", [8, 24])
-def test_the_exported_group_norm_is_that_of_torch(monkeypatch: pytest.MonkeyPatch, channels: int) -> None:
+def test_the_exported_group_norm_is_that_of_torch(monkeypatch: pytest.MonkeyPatch) -> None:
     torch.manual_seed(0)
-    images, norm = 5 * torch.randn(2, channels, 6, 7) + 3, NORMS["group"](channels)
+    images, norm = 5 * torch.randn(2, 24, 6, 7) + 3, NORMS["group"](24)
     for parameter in norm.parameters():
         torch.nn.init.normal_(parameter)
     expected = norm(images)
