@@ -1,6 +1,6 @@
 """Measure OpenVINO latency at 256x256, batch size 1, of this package's models and of PaDiM-ResNet18 in one run.
 
-    python tools/latency.py --models padim htpgan-branches htpgan
+    python tools/latency.py --models padim htpgan-branches htpgan --threads 1
     python tools/latency.py --models padim sidn --precisions f32 bf16 int8 --sidn model.ckpt --category brick
 
 ``htpgan-branches`` is HTP-GAN with the texture-perceiving module of the paper's figure: eight convolutions, each over
@@ -126,23 +126,26 @@ def export(model: AnomalibModule) -> openvino.Model:
     return network
 
 
-def compile_precision(network: openvino.Model, precision: str, data: TextureDefects) -> openvino.CompiledModel:
+def compile_precision(
+    network: openvino.Model, precision: str, data: TextureDefects, threads: int
+) -> openvino.CompiledModel:
     """Compile a graph for the CPU, quantized first for ``int8``."""
     if precision == "int8":
         network = nncf.quantize(network, calibration(data))
-    return compile_network(network, "bf16" if precision == "bf16" else "f32")
+    return compile_network(network, "bf16" if precision == "bf16" else "f32", threads)
 
 
-def compile_network(network: openvino.Model, precision: str) -> openvino.CompiledModel:
-    """Compile a graph for the CPU, with all cores for one image."""
-    options = {"INFERENCE_PRECISION_HINT": precision, "PERFORMANCE_HINT": "LATENCY"}
-    return openvino_core().compile_model(network, "CPU", options)
+def compile_network(network: openvino.Model, precision: str, threads: int) -> openvino.CompiledModel:
+    """Compile a graph for the CPU, with all threads for one image; 0 threads are those of all cores."""
+    options: dict[str, Any] = {"INFERENCE_PRECISION_HINT": precision, "PERFORMANCE_HINT": "LATENCY"}
+    return openvino_core().compile_model(network, "CPU", options | {"INFERENCE_NUM_THREADS": threads})
 
 
-def compile_matrix_product(precision: str) -> openvino.CompiledModel:
+def compile_matrix_product(precision: str, threads: int) -> openvino.CompiledModel:
     """Return the product of two matrices of ``MATRIX_SIDE`` x ``MATRIX_SIDE`` as a compiled graph."""
     left, right = (ops.parameter([MATRIX_SIDE, MATRIX_SIDE], np.float32) for _ in range(2))
-    return compile_network(openvino.Model([ops.matmul(left, right, False, False)], [left, right]), precision)
+    network = openvino.Model([ops.matmul(left, right, False, False)], [left, right])
+    return compile_network(network, precision, threads)
 
 
 def count_flops(network: openvino.Model) -> int:
@@ -192,6 +195,7 @@ def main() -> None:
     parser.add_argument("--precisions", nargs="*", choices=["f32", "bf16", "int8"], default=["f32", "bf16"])
     parser.add_argument("--sidn", type=Path, help="checkpoint of SIDN")
     parser.add_argument("--category", default="brick", help="texture for calibration and tests")
+    parser.add_argument("--threads", type=int, default=0, help="threads for one image; default: those of all cores")
     parser.add_argument("--rounds", type=int, default=20)
     parser.add_argument("--repeats", type=int, default=10)
     options = parser.parse_args()
@@ -202,26 +206,26 @@ def main() -> None:
     graphs = {name: export(MODELS[name](options.sidn)) for name in options.models}
     flops = {name: count_flops(network) for name, network in graphs.items()}
     networks: dict[Key, openvino.CompiledModel] = {
-        (name, precision): compile_precision(network, precision, data)
+        (name, precision): compile_precision(network, precision, data, options.threads)
         for name, network in graphs.items()
         for precision in options.precisions
     }
     matrix = np.random.default_rng(0).random((MATRIX_SIDE, MATRIX_SIDE), dtype=np.float32)
     for precision in {"bf16" if one == "bf16" else "f32" for one in options.precisions}:
         flops["matrix product"] = 2 * MATRIX_SIDE**3
-        networks["matrix product", precision] = compile_matrix_product(precision)
+        networks["matrix product", precision] = compile_matrix_product(precision, options.threads)
     calls: dict[Key, Callable[[], object]] = {
         key: partial(network, [matrix, matrix] if network.inputs[1:] else image) for key, network in networks.items()
     }
-    print(
-        "| model | precision | median ms | min ms | GFLOP | GFLOP/s | of matrix product | pixel AUROC |\n|" + "---|" * 8
-    )
+    columns = ("model", "precision", "median ms", "min ms", "of padim f32", "GFLOP", "GFLOP/s", "of matrix product")
+    print(f"| {' | '.join(columns)} | pixel AUROC |\n|{'---|' * (len(columns) + 1)}")
     times_of = time_all(calls, options.rounds, options.repeats)
+    padim_median = float(np.median(times_of.get(("padim", "f32"), [math.nan])))
     for (name, precision), seconds in times_of.items():
         median, minimum = float(np.median(seconds)), min(seconds)
         has_auroc = name == "sidn" and options.sidn is not None
         auroc = f"{pixel_auroc(networks[name, precision], data):.4f}" if has_auroc else ""
-        times = f"{1e3 * median:.1f} | {1e3 * minimum:.1f}"
+        times = f"{1e3 * median:.1f} | {1e3 * minimum:.1f} | {median / padim_median:.2f}"
         machine = float(np.median(times_of["matrix product", "bf16" if precision == "bf16" else "f32"]))
         share = flops[name] / median / (flops["matrix product"] / machine)
         rates = f"{flops[name] / 1e9:.2f} | {flops[name] / median / 1e9:.0f} | {100 * share:.0f} %"
