@@ -119,29 +119,18 @@ def test_skips_add_the_features_of_the_branch_to_its_segmentation(encoded):
     assert not torch.allclose(with_skips, without, atol=1e-4)
 
 
-def test_the_map_is_the_fused_log_odds_and_the_weighted_distance(encoded):
+@pytest.mark.parametrize("score", ["distances", "product"])
+def test_map_and_score_come_from_log_odds_and_distances(encoded, monkeypatch, score):
     images, model = torch.rand(2, 3, 64, 64), encoded.eval()
+    monkeypatch.setattr(model, "score", score)
     with torch.inference_mode():
         z, maps = model.extract(images)
         odds = (model.defect(z, maps)[0] - model.texture(z, maps)[0]) / 2
         distance = model.density(maps[1:], (64, 64))
         result = model(images)
     assert torch.allclose(result.anomaly_map, model.median(odds + 2 * distance), atol=1e-5)
-    assert torch.allclose(result.pred_score, spread(distance), atol=1e-5)
-
-
-def test_the_score_can_be_the_product_of_the_spreads_of_distances_and_log_odds(encoded):
-    images, model = torch.rand(2, 3, 64, 64), encoded.eval()
-    with torch.inference_mode():
-        z, maps = model.extract(images)
-        odds = (model.defect(z, maps)[0] - model.texture(z, maps)[0]) / 2
-        distance = model.density(maps[1:], (64, 64))
-        model.score = "product"
-        try:
-            result = model(images)
-        finally:
-            model.score = "distances"
-    assert torch.allclose(result.pred_score, spread(distance) * spread(odds), rtol=1e-4)
+    expected = spread(distance) * (spread(odds) if score == "product" else 1)
+    assert torch.allclose(result.pred_score, expected, atol=1e-5)
 
 
 def test_weights_load_under_the_former_names_of_the_densities(encoded):
