@@ -61,7 +61,7 @@ class Sidn(FittedDensity, DefectModel, IterativeTraining, AnomalibModule):
         score: Image score with ``density_weight``: ``distances``, the fourth root of the mean fourth power of their
             deviations from the image's mean, or ``product``, of this and the same of the branches' log-odds.
         skips: Whether each branch adds its features at strides 8 and 4 to those of its segmentation module.
-        channels: Channels C of the first layer, a quarter of the paper's arithmetic; the paper's is 16.
+        channels: Channels C of the first layer; the paper's is 16, with about four times the arithmetic.
         clusters: Cluster centres K of each branch.
         clustering: Whether features are clustered (L_kl). Without clustering, L_td and the GSRM have no centres to
             work on and are disabled too (method A of the paper's Table II).
