@@ -33,7 +33,7 @@ class DefectDataModule(SizeKeepingDataModule):
             without validation images; thresholds fitted to them have then seen the test labels. With ``none``,
             ``from_train`` or ``synthetic`` they have not.
         val_split_ratio: Share of validation images, for modes that split; images of one object stay together.
-        seed: Seed of the validation split.
+        seed: Seed of the validation split; ``None`` for that of torch, which ``--seed_everything`` sets.
 
     Raises:
         InvalidInputError: If a batch size or ``num_workers`` is not a whole number or too low.

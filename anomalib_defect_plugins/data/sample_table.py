@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 import numpy as np
+import torch
 from anomalib import TaskType
 from anomalib.data import AnomalibDataset
 from anomalib.data.utils import LabelName
@@ -60,9 +61,9 @@ def shuffled(table: DataFrame, seed: int | None) -> DataFrame:
 
     Args:
         table: Samples, in any order, which does not influence the result.
-        seed: Seed of the order; ``None`` for a different order each time.
+        seed: Seed of the order; ``None`` for that of torch, which ``--seed_everything`` sets.
     """
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(torch.initial_seed() if seed is None else seed)
     table = table.sort_values("image_path")
     table = table.iloc[rng.permutation(len(table))]
     if "group" not in table:
@@ -77,7 +78,7 @@ def split_by_group(dataset: AnomalibDataset, ratio: float, seed: int | None) -> 
     Args:
         dataset: Data set whose table has a column ``group``.
         ratio: Minimum share of images in the second subset, which is filled object by object.
-        seed: Seed of the split; ``None`` for a different split each time.
+        seed: Seed of the split; ``None`` for that of torch, which ``--seed_everything`` sets.
 
     Returns:
         The two subsets.

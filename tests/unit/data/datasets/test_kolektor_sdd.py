@@ -209,6 +209,17 @@ def test_validation_images_from_the_training_set_show_other_objects(pristine: Pa
     assert not val & set(datamodule.train_defects.samples.group)
 
 
+def test_without_a_seed_the_validation_images_are_those_of_the_seed_of_torch(pristine: Path) -> None:
+    """So ``--seed_everything`` repeats them."""
+    drawn = []
+    for seed in (0, 0, 1, 2, 3):
+        torch.manual_seed(seed)
+        datamodule = load(pristine, val_split_mode="from_train", val_split_ratio=0.25)
+        drawn.append(frozenset(datamodule.val_data.samples.image_path))
+    assert drawn[0] == drawn[1]
+    assert len(set(drawn)) > 1
+
+
 @pytest.fixture
 def source(pristine: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The authors' archive as a local file with the right digest, and with an additional file."""
