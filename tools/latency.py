@@ -42,7 +42,9 @@ from torchmetrics.functional.classification import binary_auroc
 
 from anomalib_defect_plugins import DefectGan, HtpGan, IsuGan, OneStage, Sidn, TextureDefects
 from anomalib_defect_plugins.core.openvino_core import openvino_core
+from anomalib_defect_plugins.deployment.quantization import calibration_images
 from anomalib_defect_plugins.layers import TexturePerceivingModule
+from anomalib_defect_plugins.models.components.checked_export import quantisation
 
 SIZE = (256, 256)
 """Height and width of the images."""
@@ -113,9 +115,10 @@ MODELS: dict[str, Callable[[Path | None], AnomalibModule]] = {
 
 
 def calibration(data: TextureDefects) -> nncf.Dataset:
-    """Return the normal training images, one at a time."""
-    images = (torch.as_tensor(read_image(path, as_tensor=True)) for path in data.train_data.samples.image_path)
-    return nncf.Dataset([image[None].numpy() for image in images])
+    """Return the normal training images, mirrored, every second one with a drawn defect, one at a time."""
+    images = [read_image(path) for path in data.train_data.samples.image_path]
+    drawn = calibration_images([(255 * image).round().astype(np.uint8) for image in images], 3 * len(images))
+    return nncf.Dataset([image.transpose(2, 0, 1)[None] / np.float32(255) for image in drawn])
 
 
 def export(model: AnomalibModule) -> openvino.Model:
@@ -131,7 +134,7 @@ def compile_precision(
 ) -> openvino.CompiledModel:
     """Compile a graph for the CPU, quantized first for ``int8``."""
     if precision == "int8":
-        network = nncf.quantize(network, calibration(data))
+        network = nncf.quantize(network, calibration(data), **quantisation(network))
     return compile_network(network, "bf16" if precision == "bf16" else "f32", threads)
 
 

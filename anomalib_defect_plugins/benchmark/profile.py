@@ -24,6 +24,7 @@ from anomalib_defect_plugins.benchmark.latency import (
 )
 from anomalib_defect_plugins.core.image_io import Size
 from anomalib_defect_plugins.core.openvino_core import openvino_core, signal_stack_restored
+from anomalib_defect_plugins.models.components.checked_export import quantisation
 from anomalib_defect_plugins.results.run_spec import MeasureSpec
 
 CALIBRATION_IMAGES = 32
@@ -134,13 +135,13 @@ def _export_for_size(
 
 
 def _quantize(network: openvino.Model, images: LabelledImages) -> openvino.Model:
-    """Quantize to 8 bits after training, as anomalib's INT8_PTQ does, calibrated with some of ``images``."""
+    """Quantize to 8 bits after training, as ``anomalib-defects export`` does, calibrated with some of ``images``."""
     import nncf
 
     with contextlib.redirect_stdout(io.StringIO()), signal_stack_restored():  # nncf prints a progress bar
         step = math.ceil(len(images) / CALIBRATION_IMAGES)
         calibration = [images[index][0][None].numpy() for index in range(0, len(images), step)]
-        return nncf.quantize(network, nncf.Dataset(calibration), subset_size=len(calibration))
+        return nncf.quantize(network, nncf.Dataset(calibration), subset_size=len(calibration), **quantisation(network))
 
 
 def _flops(model: AnomalibModule, image_size: Size) -> int | None:

@@ -107,10 +107,13 @@ def _run(options: argparse.Namespace) -> int:
 
 @contextmanager
 def _steps() -> Iterator[Callable[[str], None]]:
-    """Show the current step on a terminal."""
+    """Show the current step on a terminal, and a line for each step elsewhere: some take minutes."""
     from rich.console import Console
 
     console = Console(stderr=True)
+    if not console.is_terminal:
+        yield lambda text: console.print(f"{text} ...", highlight=False, soft_wrap=True)
+        return
     with console.status("") as status:
         yield lambda text: status.update(f"{text} ...")
 

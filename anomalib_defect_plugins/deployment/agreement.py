@@ -132,12 +132,13 @@ def predict_torch(model: "AnomalibModule", images: Sequence[Picture]) -> Predict
 
 def predict_graph(network: openvino.Model, images: Sequence[Picture]) -> Predictions:
     """Predict images one by one with a graph of 8-bit images, in single precision."""
+    return predict(compiled(network), images)
+
+
+def compiled(network: openvino.Model) -> Callable[[Picture], Outputs]:
+    """Return a graph of 8-bit images as a function of one image, in single precision."""
     graph = compile_full_precision(network, "LATENCY")
-
-    def outputs(image: Picture) -> Outputs:
-        return {name: value for output, value in graph(image[None]).items() for name in output.names}
-
-    return predict(outputs, images)
+    return lambda image: {name: value for output, value in graph(image[None]).items() for name in output.names}
 
 
 def predict(model: Callable[[Picture], Outputs], images: Sequence[Picture], maps: int = MAX_MAPS) -> Predictions:

@@ -17,6 +17,7 @@ from anomalib_defect_plugins.deployment.agreement import (
     Bounds,
     Predictions,
     compare,
+    compiled,
     predict,
     predict_graph,
     predict_torch,
@@ -27,6 +28,7 @@ from anomalib_defect_plugins.deployment.metadata import Origin, write_descriptio
 from anomalib_defect_plugins.deployment.operating_point import keep_operating_point
 from anomalib_defect_plugins.deployment.quantization import calibration_images, quantize, quantize_with_control
 from anomalib_defect_plugins.inference.bundle import GRAPH, ONNX
+from anomalib_defect_plugins.models.components.checked_export import before_distances
 
 if TYPE_CHECKING:
     from anomalib.data import AnomalibDataModule
@@ -186,6 +188,10 @@ class _Search:
         images = list(calibration_images(training_images(self.datamodule, number), number))
         if precision == "INT8":
             return quantize(self.network, images)
+        if kept := before_distances(self.network):
+            network = quantize(self.network, images, kept)
+            if self._excess(compiled(network)) <= 1:
+                return network
         return quantize_with_control(self.network, images, self._excess)
 
     def _excess(self, graph: Callable[[npt.NDArray[np.uint8]], Any]) -> float:

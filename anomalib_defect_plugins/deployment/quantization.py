@@ -12,7 +12,7 @@ from anomalib_defect_plugins.core.errors import InvalidInputError
 from anomalib_defect_plugins.core.openvino_core import signal_stack_restored
 from anomalib_defect_plugins.deployment.quiet import quiet
 from anomalib_defect_plugins.generators.procedural import KINDS, draw_defect
-from anomalib_defect_plugins.models.components.checked_export import ignored_scope
+from anomalib_defect_plugins.models.components.checked_export import quantisation, quantisation_with_control
 
 Picture = npt.NDArray[np.uint8]
 """Image, shape (H, W, 3), uint8."""
@@ -53,12 +53,13 @@ def _with_defect(image: Picture, rng: np.random.Generator) -> Picture:
     return pixels
 
 
-def quantize(network: openvino.Model, images: Sequence[Picture]) -> openvino.Model:
-    """Quantise a graph, except for what ``checked_export.ignored_scope`` names.
+def quantize(network: openvino.Model, images: Sequence[Picture], kept: Sequence[str] = ()) -> openvino.Model:
+    """Quantise a graph, as ``checked_export.quantisation`` says.
 
     Args:
         network: Graph of 8-bit images, shape (N, H, W, 3).
         images: Images for the calibration.
+        kept: Names of further nodes that are not quantised.
 
     Raises:
         InvalidInputError: If NNCF is not installed.
@@ -69,7 +70,7 @@ def quantize(network: openvino.Model, images: Sequence[Picture]) -> openvino.Mod
             network,
             nncf.Dataset([image[None] for image in images]),
             subset_size=len(images),
-            ignored_scope=ignored_scope(network),
+            **quantisation(network, kept),
         )
 
 
@@ -103,7 +104,7 @@ def quantize_with_control(
             max_drop=1.0,
             drop_type=nncf.DropType.ABSOLUTE,
             subset_size=len(images),
-            ignored_scope=ignored_scope(network),
+            **quantisation_with_control(network),
             advanced_accuracy_restorer_parameters=nncf.AdvancedAccuracyRestorerParameters(
                 max_num_iterations=MAX_RESTORED, ranking_subset_size=RANKING_IMAGES
             ),

@@ -2,7 +2,7 @@
 
 import contextlib
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -64,7 +64,7 @@ class CheckedExport(_Module):
         if compression_type == CompressionType.INT8_ACQ and "pred_label" not in outputs:
             msg = f"INT8_ACQ compares labels, but {self.name} has no thresholds; validate it, or use INT8_PTQ"
             raise ConfigurationError(msg)
-        with _not_quantising(model), signal_stack_restored():
+        with _passed_to_nncf(model), signal_stack_restored():
             return super()._compress_ov_model(model, compression_type, *args, **kwargs)
 
 
@@ -75,12 +75,47 @@ def quantised_layers(network: "openvino.Model") -> tuple[str, ...]:
     return CONVOLUTIONS if convolutions >= products else (*CONVOLUTIONS, *PRODUCTS)
 
 
-def ignored_scope(network: "openvino.Model") -> Any:
-    """Return which nodes of a graph NNCF must not quantise: scores, thresholds, and layers of no use in 8 bits."""
+def quantisation(network: "openvino.Model", kept: Iterable[str] = ()) -> dict[str, Any]:
+    """Return the arguments of ``nncf.quantize`` for a graph.
+
+    Only convolutions, or matrix products, are quantised, without those of scores and thresholds: means and variances of
+    norms in 8 bits ruin the maps. Weights have half of the range, because sums of products saturate on processors
+    without instructions for 8-bit networks, such as those with AVX2. Activations have a zero point, because few are
+    centred.
+
+    Args:
+        network: The graph.
+        kept: Names of further nodes that are not quantised.
+    """
     import nncf
 
-    types = [kind for kind in PRODUCTS if kind not in quantised_layers(network)]
-    return nncf.IgnoredScope(names=tail(network), types=types, validate=False)
+    types = {node.get_type_name() for node in network.get_ordered_ops()} - {*DATA, *quantised_layers(network)}
+    return {
+        "ignored_scope": nncf.IgnoredScope(names=sorted({*tail(network), *kept}), types=sorted(types), validate=False),
+        "preset": nncf.QuantizationPreset.MIXED,
+        "advanced_parameters": nncf.AdvancedQuantizationParameters(overflow_fix=nncf.OverflowFix.ENABLE),
+    }
+
+
+def before_distances(network: "openvino.Model") -> list[str]:
+    """Return the names of the layers whose features are compared with centres, by the distance to the nearest one."""
+    types = quantised_layers(network)
+    nodes = [node for node in network.get_ordered_ops() if node.get_type_name() == "ReduceMin"]
+    found: set[str] = set()
+    while nodes:
+        node = nodes.pop()
+        sources = [node.input_value(index).get_node() for index in range(node.get_input_size())]
+        nodes += [source for source in sources if source.get_friendly_name() not in found]
+        found |= {source.get_friendly_name() for source in sources}
+    layers = (node.get_friendly_name() for node in network.get_ordered_ops() if node.get_type_name() in types)
+    return [name for name in layers if name in found]
+
+
+def quantisation_with_control(network: "openvino.Model") -> dict[str, Any]:
+    """Return the same for ``nncf.quantize_with_accuracy_control``, which has another name for one of them."""
+    arguments = quantisation(network)
+    arguments["advanced_quantization_parameters"] = arguments.pop("advanced_parameters")
+    return arguments
 
 
 def tail(network: "openvino.Model") -> list[str]:
@@ -114,16 +149,18 @@ def _without_thresholding(post_processor: DefectPostProcessor) -> Iterator[None]
 
 
 @contextlib.contextmanager
-def _not_quantising(network: "openvino.Model") -> Iterator[None]:
-    """Exclude nodes from quantisation by NNCF, to which anomalib 2.7 does not pass them."""
+def _passed_to_nncf(network: "openvino.Model") -> Iterator[None]:
+    """Pass arguments to NNCF that anomalib 2.7 does not pass."""
     import nncf
 
-    ignored = ignored_scope(network)
-    functions = {name: getattr(nncf, name) for name in ("quantize", "quantize_with_accuracy_control")}
-    for name, function in functions.items():
-        setattr(nncf, name, partial(function, ignored_scope=ignored))
+    functions = {
+        "quantize": (nncf.quantize, quantisation(network)),
+        "quantize_with_accuracy_control": (nncf.quantize_with_accuracy_control, quantisation_with_control(network)),
+    }
+    for name, (function, arguments) in functions.items():
+        setattr(nncf, name, partial(function, **arguments))
     try:
         yield
     finally:
-        for name, function in functions.items():
+        for name, (function, _) in functions.items():
             setattr(nncf, name, function)

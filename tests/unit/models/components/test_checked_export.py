@@ -13,6 +13,7 @@ from anomalib.data import InferenceBatch
 from anomalib.deploy import CompressionType
 from anomalib.models.components import AnomalibModule
 from anomalib.post_processing import PostProcessor
+from openvino import opset13 as ops
 from torch import Tensor, nn
 
 from anomalib_defect_plugins.core.errors import ConfigurationError
@@ -20,7 +21,7 @@ from anomalib_defect_plugins.core.openvino_core import openvino_core
 from anomalib_defect_plugins.core.supervision import Supervision
 from anomalib_defect_plugins.inference.graph_checks import has_threshold
 from anomalib_defect_plugins.inference.openvino import FULL_PRECISION
-from anomalib_defect_plugins.models.components.checked_export import tail
+from anomalib_defect_plugins.models.components.checked_export import before_distances, quantisation, tail
 from anomalib_defect_plugins.models.components.defect_model import DefectModel
 from anomalib_defect_plugins.post_processing import DefectPostProcessor, UnitPostProcessor
 from anomalib_defect_plugins.testing.runs import run_openvino
@@ -214,3 +215,54 @@ def test_what_follows_the_convolutions_is_not_quantised(tmp_path: Path) -> None:
     }
     assert labels(graph) == expected.pred_label.tolist()
     assert len(np.unique(graph["pred_score"])) == len(IMAGES)  # quantised scores would be equal
+
+
+def convolved(node: openvino.Node, name: str) -> openvino.Node:
+    filters = np.random.default_rng(len(name)).normal(size=(4, node.get_output_shape(0)[1], 3, 3)).astype(np.float32)
+    result = ops.convolution(node, filters, [1, 1], [1, 1], [1, 1], [1, 1])
+    result.set_friendly_name(name)
+    return result
+
+
+@pytest.fixture
+def graph_with_distances() -> openvino.Model:
+    """Two convolutions with a norm between them, distances of their features to five centres, and a branch."""
+    image = ops.parameter([1, 3, 8, 8], np.float32)
+    first = convolved(image, "first")
+    centred = ops.subtract(first, ops.reduce_mean(first, np.array([2, 3]), keep_dims=True))
+    deviation = ops.sqrt(ops.reduce_mean(ops.power(centred, np.float32(2)), np.array([2, 3]), keep_dims=True))
+    features = convolved(ops.divide(centred, deviation), "features")
+    centers = np.random.default_rng(0).normal(size=(5, 4, 1, 1)).astype(np.float32)
+    squares = ops.reduce_sum(ops.power(ops.subtract(features, centers), np.float32(2)), np.array([1]), keep_dims=False)
+    distances = ops.reduce_min(squares, np.array([0]), keep_dims=True)
+    branch = convolved(convolved(features, "branch"), "logits")
+    return openvino.Model([distances, branch], [image])
+
+
+def test_layers_before_distances_to_the_nearest_centre_are_found(graph_with_distances: openvino.Model) -> None:
+    assert sorted(before_distances(graph_with_distances)) == ["features", "first"]
+
+
+def test_a_graph_without_distances_has_no_layers_before_them() -> None:
+    image = ops.parameter([1, 3, 8, 8], np.float32)
+    assert before_distances(openvino.Model([convolved(image, "first")], [image])) == []
+
+
+@pytest.mark.parametrize(
+    ("kept", "expected"),
+    [((), {"branch", "features", "first", "logits"}), (("features", "first"), {"branch", "logits"})],
+)
+def test_only_convolutions_are_quantised(
+    graph_with_distances: openvino.Model, kept: tuple[str, ...], expected: set[str]
+) -> None:
+    """Not the means and variances of the norm."""
+    nncf = pytest.importorskip("nncf", reason="8-bit quantisation needs nncf")
+    images = np.random.default_rng(0).random((4, 1, 3, 8, 8), dtype=np.float32)
+    arguments = quantisation(graph_with_distances, kept)
+    quantised = nncf.quantize(graph_with_distances, nncf.Dataset(list(images)), **arguments)
+    changed = set()
+    for node in quantised.get_ordered_ops():
+        sources = [node.input_value(index).get_node().get_type_name() for index in range(node.get_input_size())]
+        if "FakeQuantize" in sources:
+            changed.add(node.get_friendly_name())
+    assert changed == expected
