@@ -44,7 +44,7 @@ from anomalib_defect_plugins import DefectGan, HtpGan, IsuGan, OneStage, Sidn, T
 from anomalib_defect_plugins.core.openvino_core import openvino_core
 from anomalib_defect_plugins.deployment.quantization import calibration_images
 from anomalib_defect_plugins.layers import TexturePerceivingModule
-from anomalib_defect_plugins.models.components.checked_export import quantisation
+from anomalib_defect_plugins.models.components.checked_export import before_distances, quantisation
 
 SIZE = (256, 256)
 """Height and width of the images."""
@@ -132,9 +132,9 @@ def export(model: AnomalibModule) -> openvino.Model:
 def compile_precision(
     network: openvino.Model, precision: str, data: TextureDefects, threads: int
 ) -> openvino.CompiledModel:
-    """Compile a graph for the CPU, quantized first for ``int8``."""
+    """Compile a graph for the CPU, quantized first for ``int8``, without what distances are computed from."""
     if precision == "int8":
-        network = nncf.quantize(network, calibration(data), **quantisation(network))
+        network = nncf.quantize(network, calibration(data), **quantisation(network, before_distances(network)))
     return compile_network(network, "bf16" if precision == "bf16" else "f32", threads)
 
 

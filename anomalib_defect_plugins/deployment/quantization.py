@@ -12,7 +12,11 @@ from anomalib_defect_plugins.core.errors import InvalidInputError
 from anomalib_defect_plugins.core.openvino_core import signal_stack_restored
 from anomalib_defect_plugins.deployment.quiet import quiet
 from anomalib_defect_plugins.generators.procedural import KINDS, draw_defect
-from anomalib_defect_plugins.models.components.checked_export import quantisation, quantisation_with_control
+from anomalib_defect_plugins.models.components.checked_export import (
+    quantisation,
+    quantisation_with_control,
+    take_one_image,
+)
 
 Picture = npt.NDArray[np.uint8]
 """Image, shape (H, W, 3), uint8."""
@@ -54,7 +58,7 @@ def _with_defect(image: Picture, rng: np.random.Generator) -> Picture:
 
 
 def quantize(network: openvino.Model, images: Sequence[Picture], kept: Sequence[str] = ()) -> openvino.Model:
-    """Quantise a graph, as ``checked_export.quantisation`` says.
+    """Quantise a graph, as ``checked_export.quantisation`` says; the result takes one image at once.
 
     Args:
         network: Graph of 8-bit images, shape (N, H, W, 3).
@@ -65,6 +69,8 @@ def quantize(network: openvino.Model, images: Sequence[Picture], kept: Sequence[
         InvalidInputError: If NNCF is not installed.
     """
     nncf = import_nncf()
+    network = network.clone()
+    take_one_image(network)
     with quiet(), signal_stack_restored():
         return nncf.quantize(
             network,
@@ -79,7 +85,7 @@ def quantize_with_control(
     images: Sequence[Picture],
     excess: Callable[[Callable[[Picture], dict[str, npt.NDArray[np.float32]]]], float],
 ) -> openvino.Model:
-    """Quantise a graph, and turn the layers back to floating point that matter most until a bound is kept.
+    """Quantise a graph as above, and turn the layers back to floating point that matter most until a bound is kept.
 
     Args:
         network: Graph of 8-bit images, shape (N, H, W, 3).
@@ -88,6 +94,8 @@ def quantize_with_control(
             original ones, as a multiple of the bound.
     """
     nncf = import_nncf()
+    network = network.clone()
+    take_one_image(network)
 
     def validate(compiled: openvino.CompiledModel, _: object) -> float:
         # NNCF divides by the value of the original graph.

@@ -263,6 +263,8 @@ class Predictor:
             if shape is not None:
                 network = network.clone()
                 network.reshape({0: list(shape)})
+            elif network.inputs[0].partial_shape[0].is_dynamic:
+                network = of_batch(network, self.settings.batch)
             return CompiledGraph(network, self.settings.device, self._options(precision), self.outputs)
         except RuntimeError as error:
             if shape is not None and self.settings.batch == 1:
@@ -279,6 +281,20 @@ class Predictor:
     def _wanted_outputs(self) -> list[str]:
         own = ["pred_label", "pred_mask"] if self.settings.threshold is None else []
         return ["pred_score", "anomaly_map", *own]
+
+
+def of_batch(network: openvino.Model, batch: int) -> openvino.Model:
+    """Return a graph for a number of images of any size, or the graph itself if it cannot be fixed.
+
+    OpenVINO may compute 8-bit graphs for an unknown number wrongly, see ``take_one_image`` of the export.
+    """
+    fixed, shape = network.clone(), network.inputs[0].partial_shape
+    shape[0] = batch
+    try:
+        fixed.reshape({0: shape})
+    except RuntimeError:
+        return network
+    return fixed
 
 
 def _has_output(network: openvino.Model, name: str) -> bool:
