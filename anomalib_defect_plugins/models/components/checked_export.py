@@ -64,14 +64,15 @@ class CheckedExport(_Module):
         if compression_type == CompressionType.INT8_ACQ and "pred_label" not in outputs:
             msg = f"INT8_ACQ compares labels, but {self.name} has no thresholds; validate it, or use INT8_PTQ"
             raise ConfigurationError(msg)
-        if compression_type in {CompressionType.INT8_PTQ, CompressionType.INT8_ACQ}:
-            take_one_image(model)
         with _passed_to_nncf(model), signal_stack_restored():
-            return super()._compress_ov_model(model, compression_type, *args, **kwargs)
+            compressed = super()._compress_ov_model(model, compression_type, *args, **kwargs)
+        if compression_type in {CompressionType.INT8_PTQ, CompressionType.INT8_ACQ}:
+            take_one_image(compressed)  # only now, because anomalib calibrates with batches
+        return compressed
 
 
 def take_one_image(network: "openvino.Model") -> None:
-    """Let a graph take one image at once, before it is quantised.
+    """Let a graph take one image at once, which 8-bit graphs need.
 
     If the number of images is unknown, OpenVINO 2026.4 applies the scales of 8-bit convolutions before a group norm
     twice, and all images get about the same map.
