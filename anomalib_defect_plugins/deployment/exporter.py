@@ -17,7 +17,6 @@ from anomalib_defect_plugins.deployment.agreement import (
     Bounds,
     Predictions,
     compare,
-    compiled,
     predict,
     predict_graph,
     predict_torch,
@@ -36,10 +35,18 @@ if TYPE_CHECKING:
 
 PRECISIONS = ("FP32", "FP16", "INT8", "auto")
 
+BRANCHES = "INT8 branches"
+"""8 bits, without the layers whose features distances are computed from."""
+
 MIXED = "INT8 mixed"
 """8 bits with the sensitive layers in floating point."""
 
-CANDIDATES = {"FP32": ("FP32",), "FP16": ("FP16",), "INT8": ("INT8", MIXED), "auto": ("INT8", MIXED, "FP16", "FP32")}
+CANDIDATES = {
+    "FP32": ("FP32",),
+    "FP16": ("FP16",),
+    "INT8": ("INT8", BRANCHES, MIXED),
+    "auto": ("INT8", BRANCHES, MIXED, "FP16", "FP32"),
+}
 """Precisions that are tried in turn for the one that was asked for."""
 
 SEARCH_IMAGES = 24
@@ -164,7 +171,9 @@ class _Search:
     def _try(self, precisions: Sequence[str], path: Path) -> Iterator[Agreement]:
         """Write graphs until one keeps the bounds."""
         for precision in precisions:
-            if precision in {"INT8", MIXED} and not self._can_be_judged:
+            if precision.startswith("INT8") and not self._can_be_judged:
+                continue
+            if precision == BRANCHES and not before_distances(self.network):
                 continue
             self.step(f"writing {precision}")
             openvino.save_model(self._graph(precision), path, compress_to_fp16=precision not in {"FP32", "INT8"})
@@ -188,10 +197,8 @@ class _Search:
         images = list(calibration_images(training_images(self.datamodule, number), number))
         if precision == "INT8":
             return quantize(self.network, images)
-        if kept := before_distances(self.network):
-            network = quantize(self.network, images, kept)
-            if self._excess(compiled(network)) <= 1:
-                return network
+        if precision == BRANCHES:
+            return quantize(self.network, images, before_distances(self.network))
         return quantize_with_control(self.network, images, self._excess)
 
     def _excess(self, graph: Callable[[npt.NDArray[np.uint8]], Any]) -> float:

@@ -115,6 +115,7 @@ def describe(folder: Path, origin: Origin, agreement: Agreement) -> dict[str, An
             "layout": "NHWC",
             "type": "uint8",
             "channels": "RGB",
+            "batch": 1 if agreement.precision.startswith("INT8") else None,
             "height": size and size[0],
             "width": size and size[1],
         },

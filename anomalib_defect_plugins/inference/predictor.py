@@ -23,6 +23,7 @@ from anomalib_defect_plugins.inference.graph_checks import (
     RegionRule,
     check_graph,
     is_normalized,
+    of_batch,
     region_rule,
     takes_bytes,
 )
@@ -281,20 +282,6 @@ class Predictor:
     def _wanted_outputs(self) -> list[str]:
         own = ["pred_label", "pred_mask"] if self.settings.threshold is None else []
         return ["pred_score", "anomaly_map", *own]
-
-
-def of_batch(network: openvino.Model, batch: int) -> openvino.Model:
-    """Return a graph for a number of images of any size, or the graph itself if it cannot be fixed.
-
-    OpenVINO may compute 8-bit graphs for an unknown number wrongly, see ``take_one_image`` of the export.
-    """
-    fixed, shape = network.clone(), network.inputs[0].partial_shape
-    shape[0] = batch
-    try:
-        fixed.reshape({0: shape})
-    except RuntimeError:
-        return network
-    return fixed
 
 
 def _has_output(network: openvino.Model, name: str) -> bool:

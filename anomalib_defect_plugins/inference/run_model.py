@@ -126,6 +126,7 @@ class GraphModel(LoadedModel):
 
     def __init__(self, path: Path, thresholds: Thresholds) -> None:
 
+        from anomalib_defect_plugins.inference.graph_checks import of_batch
         from anomalib_defect_plugins.inference.openvino import compile_full_precision
 
         precision = path.parent.name if path.parent.name in PREFERRED_PRECISIONS else "FP32"
@@ -133,7 +134,7 @@ class GraphModel(LoadedModel):
         network = openvino_core().read_model(path)
         shape = network.inputs[0].partial_shape
         self._size = (shape[2].get_length(), shape[3].get_length()) if shape[2].is_static else None
-        self._graph = compile_full_precision(network, "LATENCY")
+        self._graph = compile_full_precision(of_batch(network, 1), "LATENCY")
 
     def _infer(self, images: npt.NDArray[np.float32]) -> Outputs:
         request = self._graph.create_infer_request()

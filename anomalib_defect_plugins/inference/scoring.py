@@ -144,6 +144,7 @@ class GraphScorer(ImageScorer):
             NORMALIZED_THRESHOLD,
             check_graph,
             is_normalized,
+            of_batch,
             read_note,
             takes_bytes,
         )
@@ -160,6 +161,7 @@ class GraphScorer(ImageScorer):
             for kind in ("image", "pixel")
         }
         options = {"INFERENCE_PRECISION_HINT": precision} if precision else {}
+        network = of_batch(network, 1)
         self.graph = openvino_core().compile_model(network, "CPU", {"PERFORMANCE_HINT": "LATENCY", **options})
         self.names = {name: output for output in network.outputs for name in output.names}
 

@@ -113,7 +113,10 @@ def quantisation(network: "openvino.Model", kept: Iterable[str] = ()) -> dict[st
 
 
 def before_distances(network: "openvino.Model") -> list[str]:
-    """Return the names of the layers whose features are compared with centres, by the distance to the nearest one."""
+    """Return the names of the layers whose features are compared with centres, by the distance to the nearest one.
+
+    None if those are all layers, as with a minimum of the map, which a region of interest adds.
+    """
     types = quantised_layers(network)
     nodes = [node for node in network.get_ordered_ops() if node.get_type_name() == "ReduceMin"]
     found: set[str] = set()
@@ -122,8 +125,9 @@ def before_distances(network: "openvino.Model") -> list[str]:
         sources = [node.input_value(index).get_node() for index in range(node.get_input_size())]
         nodes += [source for source in sources if source.get_friendly_name() not in found]
         found |= {source.get_friendly_name() for source in sources}
-    layers = (node.get_friendly_name() for node in network.get_ordered_ops() if node.get_type_name() in types)
-    return [name for name in layers if name in found]
+    layers = [node.get_friendly_name() for node in network.get_ordered_ops() if node.get_type_name() in types]
+    before = [name for name in layers if name in found]
+    return before if set(layers) - {*before, *tail(network)} else []
 
 
 def quantisation_with_control(network: "openvino.Model") -> dict[str, Any]:

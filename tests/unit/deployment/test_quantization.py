@@ -10,7 +10,7 @@ from openvino import opset13 as ops
 
 from anomalib_defect_plugins.deployment.agreement import compiled
 from anomalib_defect_plugins.deployment.quantization import calibration_images, quantize
-from anomalib_defect_plugins.inference.predictor import of_batch
+from anomalib_defect_plugins.inference.graph_checks import of_batch
 
 rng = np.random.default_rng(0)
 

@@ -248,6 +248,13 @@ def test_a_graph_without_distances_has_no_layers_before_them() -> None:
     assert before_distances(openvino.Model([convolved(image, "first")], [image])) == []
 
 
+def test_a_minimum_of_the_map_is_no_distance() -> None:
+    """It would leave nothing to quantise; a region of interest has one."""
+    image = ops.parameter([1, 3, 8, 8], np.float32)
+    lowest = ops.reduce_min(convolved(convolved(image, "first"), "map"), np.array([2, 3]), keep_dims=True)
+    assert before_distances(openvino.Model([lowest], [image])) == []
+
+
 @pytest.mark.parametrize(
     ("kept", "expected"),
     [((), {"branch", "features", "first", "logits"}), (("features", "first"), {"branch", "logits"})],
