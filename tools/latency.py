@@ -5,9 +5,9 @@
 
 ``htpgan-branches`` is HTP-GAN with the texture-perceiving module of the paper's figure: eight convolutions, each over
 the features and one directional map. ``htpgan`` is the module of this package, one convolution with the same output.
-``int8`` is quantised as ``anomalib-defects export`` does, with the training images of TextureDefects, half of them with a
-drawn defect; layers whose features are compared with centres, as SIDN's encoder, stay in floating point. With a checkpoint of SIDN, its pixel AUROC on the test images is computed in each
-precision.
+``int8`` is quantised as ``anomalib-defects export`` does, with the training images of TextureDefects, half of them with
+a drawn defect; layers whose features are compared with centres, as SIDN's encoder, stay in floating point. With a
+checkpoint of SIDN, its pixel AUROC on the test images is computed in each precision.
 
 ``onestage-small``, ``isugan`` and ``defectgan`` are those with their default arguments, OneStage with the paper's small
 encoder.
