@@ -75,7 +75,7 @@ def take_one_image(network: "openvino.Model") -> None:
     """Let a graph take one image at once, which 8-bit graphs need.
 
     If the number of images is unknown, OpenVINO 2026.4 applies the scales of 8-bit convolutions before a group norm
-    twice, and all images get about the same map.
+    more than once, and all images get about the same map.
     """
     shape = network.inputs[0].partial_shape
     if shape[0].is_dynamic:
