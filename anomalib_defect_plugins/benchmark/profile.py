@@ -23,8 +23,8 @@ from anomalib_defect_plugins.benchmark.latency import (
     torch_rows,
 )
 from anomalib_defect_plugins.core.image_io import Size
-from anomalib_defect_plugins.core.openvino_core import openvino_core, signal_stack_restored
-from anomalib_defect_plugins.models.components.checked_export import quantisation, take_one_image
+from anomalib_defect_plugins.core.openvino_core import of_batch, openvino_core, signal_stack_restored
+from anomalib_defect_plugins.models.components.checked_export import quantisation
 from anomalib_defect_plugins.results.run_spec import MeasureSpec
 
 CALIBRATION_IMAGES = 32
@@ -141,8 +141,7 @@ def _quantize(network: openvino.Model, images: LabelledImages) -> openvino.Model
     with contextlib.redirect_stdout(io.StringIO()), signal_stack_restored():  # nncf prints a progress bar
         step = math.ceil(len(images) / CALIBRATION_IMAGES)
         calibration = [images[index][0][None].numpy() for index in range(0, len(images), step)]
-        network = network.clone()
-        take_one_image(network)
+        network = of_batch(network, 1)
         return nncf.quantize(network, nncf.Dataset(calibration), subset_size=len(calibration), **quantisation(network))
 
 

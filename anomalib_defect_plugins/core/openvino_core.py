@@ -25,6 +25,24 @@ def openvino_core() -> "openvino.Core":
     return openvino.Core()
 
 
+def of_batch(network: "openvino.Model", batch: int) -> "openvino.Model":
+    """Return a graph for a known number of images, or the graph itself if it has one or cannot have one.
+
+    8-bit graphs need it. If the number of images is unknown, OpenVINO 2026.4 applies the scales of 8-bit convolutions
+    before a group norm more than once, and all images get about the same map.
+    """
+    shape = network.inputs[0].partial_shape
+    if shape[0].is_static:
+        return network
+    fixed = network.clone()
+    shape[0] = batch
+    try:
+        fixed.reshape({0: shape})
+    except RuntimeError:
+        return network
+    return fixed
+
+
 @contextmanager
 def signal_stack_restored() -> Iterator[None]:
     """Restore the alternate signal stack of the thread at the end, for libraries that create cores of their own."""

@@ -132,12 +132,11 @@ def predict_torch(model: "AnomalibModule", images: Sequence[Picture]) -> Predict
 
 def predict_graph(network: openvino.Model, images: Sequence[Picture]) -> Predictions:
     """Predict images one by one with a graph of 8-bit images, in single precision."""
-    return predict(compiled(network), images)
+    return predict(as_function(compile_full_precision(network, "LATENCY")), images)
 
 
-def compiled(network: openvino.Model) -> Callable[[Picture], Outputs]:
-    """Return a graph of 8-bit images as a function of one image, in single precision."""
-    graph = compile_full_precision(network, "LATENCY")
+def as_function(graph: openvino.CompiledModel) -> Callable[[Picture], Outputs]:
+    """Return a compiled graph of 8-bit images as a function of one image."""
     return lambda image: {name: value for output, value in graph(image[None]).items() for name in output.names}
 
 

@@ -5,21 +5,14 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import openvino
 
 from anomalib_defect_plugins.core.errors import InvalidInputError
-from anomalib_defect_plugins.core.openvino_core import signal_stack_restored
+from anomalib_defect_plugins.core.openvino_core import of_batch, signal_stack_restored
+from anomalib_defect_plugins.deployment.agreement import Outputs, Picture, as_function
 from anomalib_defect_plugins.deployment.quiet import quiet
 from anomalib_defect_plugins.generators.procedural import KINDS, draw_defect
-from anomalib_defect_plugins.models.components.checked_export import (
-    quantisation,
-    quantisation_with_control,
-    take_one_image,
-)
-
-Picture = npt.NDArray[np.uint8]
-"""Image, shape (H, W, 3), uint8."""
+from anomalib_defect_plugins.models.components.checked_export import quantisation, quantisation_with_control
 
 MAX_RESTORED = 10
 """Maximum quantised layers that the accuracy-aware search turns back to floating point."""
@@ -69,8 +62,7 @@ def quantize(network: openvino.Model, images: Sequence[Picture], kept: Sequence[
         InvalidInputError: If NNCF is not installed.
     """
     nncf = import_nncf()
-    network = network.clone()
-    take_one_image(network)
+    network = of_batch(network, 1)
     with quiet(), signal_stack_restored():
         return nncf.quantize(
             network,
@@ -83,7 +75,7 @@ def quantize(network: openvino.Model, images: Sequence[Picture], kept: Sequence[
 def quantize_with_control(
     network: openvino.Model,
     images: Sequence[Picture],
-    excess: Callable[[Callable[[Picture], dict[str, npt.NDArray[np.float32]]]], float],
+    excess: Callable[[Callable[[Picture], Outputs]], float],
 ) -> openvino.Model:
     """Quantise a graph as above, and turn the layers back to floating point that matter most until a bound is kept.
 
@@ -94,13 +86,11 @@ def quantize_with_control(
             original ones, as a multiple of the bound.
     """
     nncf = import_nncf()
-    network = network.clone()
-    take_one_image(network)
+    network = of_batch(network, 1)
 
     def validate(compiled: openvino.CompiledModel, _: object) -> float:
         # NNCF divides by the value of the original graph.
-        return 2 - excess(lambda image: {name: value for output, value in compiled(image[None]).items()
-                                      for name in output.names})  # fmt: skip
+        return 2 - excess(as_function(compiled))
 
     arrays = [image[None] for image in images]
     with quiet(), signal_stack_restored():

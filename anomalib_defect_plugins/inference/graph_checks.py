@@ -156,17 +156,3 @@ def _is_nan(node: openvino.Node) -> bool:
     if node.get_type_name() != "Constant" or not node.get_element_type().is_real():
         return False
     return node.get_output_size() == 1 and bool(np.isnan(node.data.astype(np.float32)).all())
-
-
-def of_batch(network: openvino.Model, batch: int) -> openvino.Model:
-    """Return a graph for a number of images of any size, or the graph itself if it cannot be fixed.
-
-    OpenVINO may compute 8-bit graphs for an unknown number wrongly, see ``take_one_image`` of the export.
-    """
-    fixed, shape = network.clone(), network.inputs[0].partial_shape
-    shape[0] = batch
-    try:
-        fixed.reshape({0: shape})
-    except RuntimeError:
-        return network
-    return fixed

@@ -16,6 +16,7 @@ from PIL import Image
 
 from anomalib_defect_plugins.core.errors import InvalidInputError, UserError
 from anomalib_defect_plugins.core.image_io import Size, to_bytes, to_values
+from anomalib_defect_plugins.core.openvino_core import of_batch
 from anomalib_defect_plugins.core.regions import Region, find_regions, region_score, regions_of
 from anomalib_defect_plugins.inference.compiled_graph import CPU, CompiledGraph, check_device
 from anomalib_defect_plugins.inference.graph_checks import (
@@ -23,7 +24,6 @@ from anomalib_defect_plugins.inference.graph_checks import (
     RegionRule,
     check_graph,
     is_normalized,
-    of_batch,
     region_rule,
     takes_bytes,
 )
@@ -264,7 +264,7 @@ class Predictor:
             if shape is not None:
                 network = network.clone()
                 network.reshape({0: list(shape)})
-            elif network.inputs[0].partial_shape[0].is_dynamic:
+            else:
                 network = of_batch(network, self.settings.batch)
             return CompiledGraph(network, self.settings.device, self._options(precision), self.outputs)
         except RuntimeError as error:

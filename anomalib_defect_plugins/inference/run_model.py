@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from anomalib_defect_plugins.core.errors import LOAD_ERRORS, InvalidInputError, MissingDataError
 from anomalib_defect_plugins.core.image_io import Size
-from anomalib_defect_plugins.core.openvino_core import openvino_core
+from anomalib_defect_plugins.core.openvino_core import of_batch, openvino_core
 from anomalib_defect_plugins.results.record import RunRecord, setting_title
 
 if TYPE_CHECKING:
@@ -126,7 +126,6 @@ class GraphModel(LoadedModel):
 
     def __init__(self, path: Path, thresholds: Thresholds) -> None:
 
-        from anomalib_defect_plugins.inference.graph_checks import of_batch
         from anomalib_defect_plugins.inference.openvino import compile_full_precision
 
         precision = path.parent.name if path.parent.name in PREFERRED_PRECISIONS else "FP32"

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from anomalib_defect_plugins.core.checkpoint_keys import MODEL_KEY
 from anomalib_defect_plugins.core.errors import LOAD_ERRORS, InvalidInputError, MissingDataError, UserError
 from anomalib_defect_plugins.core.image_io import Size, read_image, to_bytes
-from anomalib_defect_plugins.core.openvino_core import openvino_core
+from anomalib_defect_plugins.core.openvino_core import of_batch, openvino_core
 from anomalib_defect_plugins.core.regions import region_score
 from anomalib_defect_plugins.inference.bundle import find_graph
 
@@ -144,7 +144,6 @@ class GraphScorer(ImageScorer):
             NORMALIZED_THRESHOLD,
             check_graph,
             is_normalized,
-            of_batch,
             read_note,
             takes_bytes,
         )

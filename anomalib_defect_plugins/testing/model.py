@@ -218,7 +218,7 @@ class ModelContract:
         nncf = pytest.importorskip("nncf", reason="8-bit quantisation needs nncf")
         images = trained.images()
         graph = openvino_core().read_model(exported)
-        graph.reshape({0: list(images.shape)})  # not any number, see take_one_image
+        graph.reshape({0: list(images.shape)})  # not any number, see of_batch
         graph = nncf.quantize(graph, nncf.Dataset([images.numpy()]), **quantisation(graph))
         result = {name: torch.from_numpy(value) for name, value in run_openvino(graph, images).items()}
         _check_output(InferenceBatch(**result), len(images), self.image_size)

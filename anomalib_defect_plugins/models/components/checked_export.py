@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from anomalib.deploy import CompressionType
 
 from anomalib_defect_plugins.core.errors import ConfigurationError
-from anomalib_defect_plugins.core.openvino_core import signal_stack_restored
+from anomalib_defect_plugins.core.openvino_core import of_batch, signal_stack_restored
 from anomalib_defect_plugins.post_processing import DefectPostProcessor
 
 if TYPE_CHECKING:
@@ -66,21 +66,8 @@ class CheckedExport(_Module):
             raise ConfigurationError(msg)
         with _passed_to_nncf(model), signal_stack_restored():
             compressed = super()._compress_ov_model(model, compression_type, *args, **kwargs)
-        if compression_type in {CompressionType.INT8_PTQ, CompressionType.INT8_ACQ}:
-            take_one_image(compressed)  # only now, because anomalib calibrates with batches
-        return compressed
-
-
-def take_one_image(network: "openvino.Model") -> None:
-    """Let a graph take one image at once, which 8-bit graphs need.
-
-    If the number of images is unknown, OpenVINO 2026.4 applies the scales of 8-bit convolutions before a group norm
-    more than once, and all images get about the same map.
-    """
-    shape = network.inputs[0].partial_shape
-    if shape[0].is_dynamic:
-        shape[0] = 1
-        network.reshape({0: shape})
+        is_quantised = compression_type in {CompressionType.INT8_PTQ, CompressionType.INT8_ACQ}
+        return of_batch(compressed, 1) if is_quantised else compressed  # only now: anomalib calibrates with batches
 
 
 def quantised_layers(network: "openvino.Model") -> tuple[str, ...]:

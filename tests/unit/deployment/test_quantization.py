@@ -8,20 +8,19 @@ import openvino
 import pytest
 from openvino import opset13 as ops
 
-from anomalib_defect_plugins.deployment.agreement import compiled
+from anomalib_defect_plugins.core.openvino_core import of_batch
+from anomalib_defect_plugins.deployment.agreement import as_function
 from anomalib_defect_plugins.deployment.quantization import calibration_images, quantize
-from anomalib_defect_plugins.inference.graph_checks import of_batch
+from anomalib_defect_plugins.inference.openvino import compile_full_precision
 
-rng = np.random.default_rng(0)
-
-IMAGES = [rng.integers(0, 256, (32, 32, 3), np.uint8) for _ in range(6)]
+IMAGES = list(np.random.default_rng(0).integers(0, 256, (6, 32, 32, 3), np.uint8))
 
 
 def normed_graph() -> openvino.Model:
     """Return a convolution and a group norm, as exported, of any number of 8-bit images of 32x32."""
     image = ops.parameter([-1, 32, 32, 3], np.uint8, name="image")
     values = ops.multiply(ops.transpose(ops.convert(image, "f32"), np.array([0, 3, 1, 2])), np.float32(1 / 255))
-    filters = rng.normal(size=(8, 3, 3, 3)).astype(np.float32)
+    filters = np.random.default_rng(0).normal(size=(8, 3, 3, 3)).astype(np.float32)
     x = ops.convolution(values, filters, [1, 1], [1, 1], [1, 1], [1, 1])
 
     def mean_of_group(node: openvino.Node) -> openvino.Node:
@@ -39,7 +38,8 @@ def normed_graph() -> openvino.Model:
 
 
 def predict(network: openvino.Model) -> npt.NDArray[np.float32]:
-    return np.stack([compiled(network)(image)["anomaly_map"] for image in IMAGES])
+    graph = as_function(compile_full_precision(network, "LATENCY"))
+    return np.stack([graph(image)["anomaly_map"] for image in IMAGES])
 
 
 @pytest.fixture

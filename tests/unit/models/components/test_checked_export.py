@@ -211,7 +211,7 @@ def test_what_follows_the_convolutions_is_not_quantised(tmp_path: Path) -> None:
     assert targets
     assert targets <= {"Convolution", "Reshape"}
     compiled = openvino.compile_model(quantised, "CPU")
-    results = [compiled(image[None].numpy()) for image in IMAGES]  # one at once, see take_one_image
+    results = [compiled(image[None].numpy()) for image in IMAGES]  # one at once, see of_batch
     graph = {name: np.concatenate([result[name] for result in results]) for name in ("pred_score", "pred_label")}
     assert labels(graph) == expected.pred_label.tolist()
     assert len(np.unique(graph["pred_score"])) == len(IMAGES)  # quantised scores would be equal
