@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from anomalib_defect_plugins.core.errors import InvalidInputError
-from anomalib_defect_plugins.layers.nearest_center import NearestCenter
+from anomalib_defect_plugins.layers.nearest_center import NearestCenter, NearestResidual
 from anomalib_defect_plugins.layers.resize import enlarge
 
 RIDGE = 1e-6
@@ -41,9 +41,9 @@ class Moments:
         self.cubes = torch.zeros(dimension, **options)
         self.fourths = torch.zeros((), **options)
 
-    def update(self, features: Tensor) -> None:
-        """Add features, shape (..., C)."""
-        x = features.flatten(0, -2).to(self.sum)
+    def update(self, features: Tensor, keep: Tensor | None = None) -> None:
+        """Add features, shape (..., C), or those where ``keep``, shape (...), bool, is true."""
+        x = (features.flatten(0, -2) if keep is None else features[keep]).to(self.sum)
         length = x.square().sum(1)
         self.count += len(x)
         self.sum += x.sum(0)
@@ -193,12 +193,14 @@ class TwoScaleDensity(nn.Module):
 
     Args:
         channels: Channels of an encoder's maps at strides 8, 16 and 32.
+        position_means: Whether the mean normal feature at each position is subtracted.
     """
 
-    def __init__(self, channels: Sequence[int]) -> None:
+    def __init__(self, channels: Sequence[int], position_means: bool = False) -> None:
         super().__init__()
-        self.fine = TextureDensity(channels[:2], 0, NearestCenter, pool=True)
-        self.coarse = TextureDensity(channels[1:], 0, NearestCenter)
+        density = NearestResidual if position_means else NearestCenter
+        self.fine = TextureDensity(channels[:2], 0, density, pool=True)
+        self.coarse = TextureDensity(channels[1:], 0, density)
 
     def densities(self) -> list[GaussianDensity | NearestCenter]:
         """Return the two densities."""

@@ -5,11 +5,13 @@ them. They fit textures with several kinds of positions, which one Gaussian does
 """
 
 from collections.abc import Callable
+from typing import Any, cast
 from warnings import catch_warnings, simplefilter
 
 import torch
 from scipy.cluster.vq import kmeans2
 from torch import Tensor, nn
+from torch.nn import functional
 
 from anomalib_defect_plugins.core.errors import InvalidInputError
 
@@ -17,6 +19,9 @@ CENTERS = 512
 ITERATIONS = 5
 SAMPLE_SIZE = 20_000
 """Fewest features of a sample, if there are as many; up to twice as many are kept."""
+
+PRIOR_IMAGES = 1
+"""Images that the mean of all positions counts for in the mean of each: one image must not differ from itself by 0."""
 
 
 class FeatureSample:
@@ -32,9 +37,9 @@ class FeatureSample:
         self.step = 1
         self.rng = torch.Generator().manual_seed(0)
 
-    def update(self, features: Tensor) -> None:
-        """Add one of ``step`` features, shape (..., C)."""
-        x = features.flatten(0, -2)
+    def update(self, features: Tensor, keep: Tensor | None = None) -> None:
+        """Add one of ``step`` features, shape (..., C), or of those where ``keep``, shape (...), bool, is true."""
+        x = features.flatten(0, -2) if keep is None else features[keep]
         chosen = torch.randperm(len(x), generator=self.rng)[: -(-len(x) // self.step)]
         self.features = torch.cat([self.features, x[chosen.to(x.device)].to(self.features)])
         while len(self.features) > 2 * SAMPLE_SIZE:
@@ -82,7 +87,11 @@ class NearestCenter(nn.Module):
         Raises:
             InvalidInputError: If there are no features, or if some are not finite.
         """
-        features = sample.features.float().cpu()
+        self.fit_features(sample.features)
+
+    def fit_features(self, features: Tensor) -> None:
+        """Fit the centres to features (N, C), as :meth:`fit` does."""
+        features = features.float().cpu()
         if not len(features) or not torch.isfinite(features).all():
             msg = "there are no finite features of normal training images: check the images and --model.backbone"
             raise InvalidInputError(msg)
@@ -91,10 +100,101 @@ class NearestCenter(nn.Module):
             simplefilter("ignore")  # centres without features keep their places
             centers, _ = kmeans2(features.numpy(), first.numpy(), ITERATIONS, minit="matrix")
         self.centers.copy_(torch.from_numpy(centers))
-        distances = torch.cat([self(part.to(self.centers)) for part in torch.split(features, 4096)])
+        distances = torch.cat([self.distances(part.to(self.centers)) for part in torch.split(features, 4096)])
         self.scale.copy_(distances.square().mean().sqrt().clamp(min=1e-6))
 
     def forward(self, features: Tensor) -> Tensor:
         """Compute the distances (...) of features (..., C)."""
+        return self.distances(features)
+
+    def distances(self, features: Tensor) -> Tensor:
+        """Compute the distances (...) of features (..., C) to the nearest centre."""
         squared = features.square().sum(-1, keepdim=True) - 2 * features @ self.centers.T + self.centers.square().sum(1)
         return squared.amin(-1).clamp(min=0).sqrt()
+
+
+class PositionedSample(FeatureSample):
+    """Sample of features whose last column is their position, with the sums of all features at each position.
+
+    Args:
+        dimension: Feature dimension C.
+        device: Device of the sample and the sums.
+
+    Attributes:
+        sums: Sums over the images, shape (h, w, C + 1), the last of ones; of size 0 before the first.
+    """
+
+    def __init__(self, dimension: int, device: torch.device | str = "cpu") -> None:
+        super().__init__(dimension + 1, device)
+        self.sums = torch.empty(0, dtype=torch.float64, device=device)
+
+    def update(self, features: Tensor, keep: Tensor | None = None) -> None:
+        """Add features, shape (B, h, w, C), of those where ``keep``, shape (B, h, w), bool, is true."""
+        keep = torch.ones_like(features[..., 0], dtype=torch.bool) if keep is None else keep
+        kept = torch.where(keep[..., None], torch.cat([features, torch.ones_like(features[..., :1])], -1), 0)
+        sums = kept.sum(0, dtype=self.sums.dtype)
+        self.sums = self.sums + sums if len(self.sums) else sums
+        positions = torch.arange(keep[0].numel(), device=features.device).reshape(keep[0].shape).expand(keep.shape)
+        super().update(torch.cat([features, positions[..., None].to(features)], -1), keep)
+
+    def reduce(self, gather: Callable[[Tensor], Tensor]) -> None:
+        """Join the samples and the sums of the processes of a distributed training run; see ``FeatureSample``."""
+        super().reduce(gather)
+        self.sums = gather(self.sums).sum(0)
+
+
+class NearestResidual(NearestCenter):
+    """Distance of features, less the mean normal feature at their position, to the nearest centre.
+
+    What aligned parts have at a position is normal there only, as in PaDiM (https://arxiv.org/abs/2011.08785). On
+    textures, the means hold what zero padding adds near borders.
+
+    Args:
+        dimension: Feature dimension C.
+
+    Attributes:
+        mean: Means, shape (h, w, C), (1, 1, C) until fitted; resized bilinearly to maps of another size.
+    """
+
+    mean: Tensor
+
+    def __init__(self, dimension: int) -> None:
+        super().__init__(dimension)
+        self.register_buffer("mean", torch.zeros(1, 1, dimension))
+
+    def collector(self, device: torch.device | str) -> PositionedSample:
+        """Create an empty sample."""
+        return PositionedSample(self.centers.shape[1], device)
+
+    def fit(self, sample: FeatureSample) -> None:
+        """Fit means and centres.
+
+        Args:
+            sample: A sample of :meth:`collector`.
+
+        Raises:
+            InvalidInputError: As in :meth:`NearestCenter.fit`.
+        """
+        features = sample.features[:, :-1]
+        if len(features):
+            sums = cast(PositionedSample, sample).sums
+            overall = sums.sum((0, 1))
+            prior = PRIOR_IMAGES * overall / overall[-1]
+            means = (sums + prior)[..., :-1] / (sums + prior)[..., -1:]
+            self.mean = means.to(self.centers)
+            features = features - self.mean.flatten(0, 1).to(features)[sample.features[:, -1].long()]
+        self.fit_features(features)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Compute the distances (B, h, w) of features (B, h, w, C)."""
+        mean = self.mean
+        if mean.shape[:2] != features.shape[1:3]:
+            mean = functional.interpolate(mean.permute(2, 0, 1)[None], features.shape[1:3], mode="bilinear")
+            mean = mean[0].permute(1, 2, 0)
+        return self.distances(features - mean)
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        mean = state_dict.get(prefix + "mean")
+        if mean is not None and mean.ndim == 3 and mean.shape[2] == self.mean.shape[2]:
+            self.mean = self.mean.new_zeros(mean.shape)  # the size is that of the images
+        super()._load_from_state_dict(state_dict, prefix, *args)

@@ -47,9 +47,8 @@ class DensityNetwork(nn.Module):
         """
         for sums, features in zip(moments, self.normal_features(image), strict=True):
             # Only features that are maps have positions to leave out.
-            if defect is not None and features.ndim == 4:
-                features = features[background(defect, features.shape[1:3])]
-            sums.update(features)
+            maps = defect is not None and features.ndim == 4
+            sums.update(features, background(defect, features.shape[1:3]) if maps else None)
 
     def fit(self, moments: Sequence[Any], gather: Callable[[Tensor], Tensor] = lambda value: value[None]) -> None:
         """Fit the densities to the observed features.

@@ -21,10 +21,11 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 from torch.optim import Adam
 
-from anomalib_defect_plugins.core.checks import check_fraction, check_one_of, check_positive
+from anomalib_defect_plugins.core.checks import check_fraction, check_not_negative, check_one_of, check_positive
 from anomalib_defect_plugins.core.defect_generator import DefectGenerator
 from anomalib_defect_plugins.core.errors import InvalidInputError
 from anomalib_defect_plugins.core.supervision import Supervision
+from anomalib_defect_plugins.generators.masks import random_masks
 from anomalib_defect_plugins.generators.mixed import build_generator, generator_names
 from anomalib_defect_plugins.layers import NORMS
 from anomalib_defect_plugins.models.components.augmentation import Augmentation
@@ -43,6 +44,9 @@ from anomalib_defect_plugins.models.sidn.separation import separated_features
 from anomalib_defect_plugins.models.sidn.torch_model import SidnModel, SidnOutput
 from anomalib_defect_plugins.post_processing import OpeningPostProcessor, UnitOpeningPostProcessor
 
+NOISE_SHARE = 0.5
+"""Part of the images with a defect whose features get noise, if ``feature_noise`` is not 0."""
+
 
 class Sidn(FittedDensity, DefectModel, IterativeTraining, AnomalibModule):
     """Semantic information decomposition network: a branch for texture and a branch for defects segment the image.
@@ -60,6 +64,8 @@ class Sidn(FittedDensity, DefectModel, IterativeTraining, AnomalibModule):
             ``score`` selects. 0, or no backbone, selects the paper's branch and score.
         score: Image score with ``density_weight``: ``distances``, the fourth root of the mean fourth power of their
             deviations from the image's mean, or ``product``, of this and the same of the branches' log-odds.
+        position_means: Whether the mean feature of the normal training images at each position is subtracted before
+            the distances: aligned parts look alike at the same position only. Of no effect without ``density_weight``.
         skips: Whether each branch adds its features at strides 8 and 4 to those of its segmentation module.
         channels: Channels C of the first layer; the paper's is 16, with about four times the arithmetic.
         clusters: Cluster centres K of each branch.
@@ -76,6 +82,8 @@ class Sidn(FittedDensity, DefectModel, IterativeTraining, AnomalibModule):
             worse.
         defect_share: Share of the images of a batch that defects are drawn on, in (0, 1]. A network that never sees a
             defect-free image marks the most unusual part of every image.
+        feature_noise: Noise in the backbone's maps instead of ``defect_content``, for half of the images with a defect,
+            within random masks: its standard deviation, as a multiple of that of each channel; 0 draws none.
         iterations: Training steps; the paper does not specify them.
         crop_size: Side of the random crop of each training image, in pixels, a multiple of 16, limited to the image;
             ``None`` uses the whole image, as in the paper. Evaluation images are not cropped.
@@ -119,6 +127,7 @@ class Sidn(FittedDensity, DefectModel, IterativeTraining, AnomalibModule):
             "hard_ratio": None,
             "clustering_weight": 0.01,
             "score": "distances",
+            "position_means": False,
         }
     )
 
@@ -131,6 +140,7 @@ class Sidn(FittedDensity, DefectModel, IterativeTraining, AnomalibModule):
         pre_trained: bool | str | Path = True,
         density_weight: float = 3.0,
         score: str = "distances",
+        position_means: bool = True,
         skips: bool = True,
         channels: int = 8,
         clusters: int = 12,
@@ -140,6 +150,7 @@ class Sidn(FittedDensity, DefectModel, IterativeTraining, AnomalibModule):
         norm: str = "group",
         defect_content: DefectGenerator | str | Sequence[DefectGenerator | str] = ("perturb", "shading"),
         defect_share: float = 0.5,
+        feature_noise: float = 0.0,
         iterations: int = 400,
         crop_size: int | None = 128,
         augment: bool = True,
@@ -172,6 +183,7 @@ class Sidn(FittedDensity, DefectModel, IterativeTraining, AnomalibModule):
         _check_sizes(image_size or self.default_image_size, crop_size, median_size)
         check_fraction("defect_share", defect_share, one=True)
         check_fraction("score_share", score_share, one=True)
+        _check_feature_noise(feature_noise, backbone)
         # With a density, scores and maps have no upper limit.
         opening = OpeningPostProcessor if backbone and density_weight else UnitOpeningPostProcessor
         super().__init__(
@@ -201,6 +213,8 @@ class Sidn(FittedDensity, DefectModel, IterativeTraining, AnomalibModule):
             density_weight if backbone else 0.0,
             standardize,
             score,
+            position_means,
+            feature_noise,
         )
         for branch in (self.model.texture, self.model.defect):
             branch.centers.requires_grad_(clustering)  # distributed training requires a gradient for every weight
@@ -229,10 +243,11 @@ class Sidn(FittedDensity, DefectModel, IterativeTraining, AnomalibModule):
         normal = cast(Tensor, batch.image)[batch.gt_label == LabelName.NORMAL].as_subclass(Tensor)
         if not len(normal):
             return None
-        images, mask = self.draw_defects(self.augmentation(normal))
+        images, mask, noise = self.draw_defects(self.augmentation(normal))
         if self.clustering and self.global_step == 0:
             self.start_centers(images)
-        return self.sum_losses(self.losses(self.model(images), mask), batch_idx, len(images))  # eq. 25
+        output = self.model(images, noise, ~mask.flatten(1).any(1)) if self.model.feature_noise else self.model(images)
+        return self.sum_losses(self.losses(output, mask | noise), batch_idx, len(images))  # eq. 25
 
     @torch.no_grad()
     def start_centers(self, images: Tensor) -> None:
@@ -243,20 +258,31 @@ class Sidn(FittedDensity, DefectModel, IterativeTraining, AnomalibModule):
             # The centres are the same in all processes.
             branch.centers.copy_(self.trainer.strategy.broadcast(centers) if self._trainer else centers)
 
-    def draw_defects(self, images: Tensor) -> tuple[Tensor, Tensor]:
+    def draw_defects(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Draw defects on a random ``defect_share`` of normal images.
 
         Args:
             images: Normal images, shape (B, C, H, W), float32 in [0, 1].
 
         Returns:
-            Images, same shape, and masks of their defects, shape (B, 1, H, W), bool.
+            Images, same shape, masks of their defects, and masks of the noise that is to be added to their features,
+            both of shape (B, 1, H, W), bool.
         """
-        selected = (torch.rand(len(images)) < self.defect_share).to(images.device)
+        selected = torch.rand(len(images)) < self.defect_share
+        noisy = (
+            selected & (torch.rand(len(images)) < NOISE_SHARE)
+            if self.model.feature_noise
+            else torch.zeros_like(selected)
+        )
+        drawn, noisy = (selected & ~noisy).to(images.device), noisy.to(images.device)
         defective, mask = images.clone(), torch.zeros_like(images[:, :1], dtype=torch.bool)
-        if selected.any():
-            defective[selected], mask[selected] = self.defect_content(images[selected])  # eq. 1
-        return defective, mask
+        noise = mask.clone()
+        if drawn.any():
+            defective[drawn], mask[drawn] = self.defect_content(images[drawn])  # eq. 1
+        if noisy.any():
+            size = (images.shape[-2], images.shape[-1])
+            noise[noisy] = random_masks(int(noisy.sum()), size, torch.default_generator, images.device)
+        return defective, mask, noise
 
     def losses(self, output: SidnOutput, mask: Tensor) -> dict[str, Tensor]:
         """Compute the weighted losses of eq. 19 and 25.
@@ -281,6 +307,13 @@ class Sidn(FittedDensity, DefectModel, IterativeTraining, AnomalibModule):
         if self.center_separation:
             losses["center_loss"] = self.center_weight * center_loss(texture, defect)
         return losses
+
+
+def _check_feature_noise(scale: float, backbone: str | None) -> None:
+    check_not_negative(feature_noise=scale)
+    if scale and backbone is None:
+        msg = f"feature_noise is {scale}, but there are no features of a backbone to add it to: set backbone, or 0"
+        raise InvalidInputError(msg)
 
 
 def _check_sizes(image_size: tuple[int, ...], crop_size: int | None, median_size: int) -> None:

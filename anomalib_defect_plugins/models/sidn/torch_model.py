@@ -17,6 +17,7 @@ from torch.nn import functional
 from anomalib_defect_plugins.core.checks import check_one_of
 from anomalib_defect_plugins.layers import NORMS, Encoder, MedianFilter, NarrowTransposed, maps_at, spread, top_mean
 from anomalib_defect_plugins.layers.density import GaussianDensity, TwoScaleDensity
+from anomalib_defect_plugins.layers.feature_noise import add_feature_noise
 from anomalib_defect_plugins.layers.nearest_center import NearestCenter
 from anomalib_defect_plugins.models.components.fitted_density import DensityNetwork
 from anomalib_defect_plugins.models.components.renamed_weights import rename_weights
@@ -232,6 +233,8 @@ class SidnModel(DensityNetwork):
             otherwise a log-odds, and not limited to [0, 1].
         standardize: Whether features are standardised, and the centres have their length in the GSRM.
         score: Image score with densities, one of ``SCORES``, from the :func:`spread` of maps.
+        position_means: Whether the densities are of the features less the mean normal one at each position.
+        feature_noise: Scale of the noise in the encoder's maps, see :func:`add_feature_noise`.
 
     Raises:
         InvalidInputError: If ``score`` is unknown, if timm has no such model, or if it has no feature map at one of the
@@ -254,6 +257,8 @@ class SidnModel(DensityNetwork):
         density_weight: float = 0.0,
         standardize: bool = True,
         score: str = "distances",
+        position_means: bool = False,
+        feature_noise: float = 0.0,
     ) -> None:
         super().__init__()
         check_one_of("score", score, SCORES)
@@ -263,12 +268,13 @@ class SidnModel(DensityNetwork):
         widths = [] if self.encoder is None else [one.channels for one in self.encoder.maps]
         self.texture = Branch(channels, clusters, gsrm, norm, widths[:3], skips, standardize, PRIOR)
         self.defect = Branch(channels, clusters, gsrm, norm, widths[:3], skips, standardize, -PRIOR)
-        self.density = TwoScaleDensity(widths[1:]) if density_weight else None
+        self.density = TwoScaleDensity(widths[1:], position_means) if density_weight else None
         self.density_weight = density_weight
         self.fusion_weight = fusion_weight
         self.median = MedianFilter(median_size)
         self.score_share = score_share
         self.score = score
+        self.feature_noise = feature_noise
         rename_weights(self, "fine_density.", "density.fine.")
         rename_weights(self, "coarse_density.", "density.coarse.")
 
@@ -276,17 +282,23 @@ class SidnModel(DensityNetwork):
         """Compute Z (B, 2C, H/2, W/2) and the encoder's maps, if there is one, of images (B, C, H, W), in [0, 1]."""
         return self.fem(image[:, :1] - 0.5), [] if self.encoder is None else self.encoder(image)
 
-    def forward(self, image: Tensor) -> SidnOutput | InferenceBatch:
+    def forward(
+        self, image: Tensor, noise: Tensor | None = None, normal: Tensor | None = None
+    ) -> SidnOutput | InferenceBatch:
         """Segment images, the paper's network by their first channel.
 
         Args:
             image: Images, shape (B, C, H, W), float in [0, 1]; H and W are multiples of 16.
+            noise: Where noise is added to the encoder's maps, shape (B, 1, H, W), bool.
+            normal: Images without a drawn defect, shape (B,), bool, which set the scale of the noise.
 
         Returns:
             Inputs of the losses in training; otherwise the anomaly map (B, 1, H, W), in [0, 1] without a density, and
             the score (B,).
         """
         z, maps = self.extract(image)
+        if noise is not None and normal is not None:
+            maps = [add_feature_noise(one, noise, normal, self.feature_noise) for one in maps]
         texture_logits, texture_features = self.texture(z, maps)
         defect_logits, defect_features = self.defect(z, maps)
         if self.training:

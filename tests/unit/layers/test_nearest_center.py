@@ -4,7 +4,14 @@ import pytest
 import torch
 
 from anomalib_defect_plugins.core.errors import InvalidInputError
-from anomalib_defect_plugins.layers.nearest_center import CENTERS, SAMPLE_SIZE, FeatureSample, NearestCenter
+from anomalib_defect_plugins.layers.nearest_center import (
+    CENTERS,
+    SAMPLE_SIZE,
+    FeatureSample,
+    NearestCenter,
+    NearestResidual,
+    PositionedSample,
+)
 
 
 def sampled(*parts: torch.Tensor) -> FeatureSample:
@@ -70,3 +77,74 @@ def test_fewer_features_than_centres_are_all_centres():
 def test_no_finite_features_are_named(features):
     with pytest.raises(InvalidInputError, match="no finite features of normal training images"):
         NearestCenter(2).fit(sampled(features))
+
+
+def residual_of(images: torch.Tensor, keep: torch.Tensor | None = None) -> NearestResidual:
+    density = NearestResidual(images.shape[-1])
+    sample = density.collector("cpu")
+    for part in range(len(images)):
+        sample.update(images[part : part + 1], None if keep is None else keep[part : part + 1])
+    density.fit(sample)
+    return density
+
+
+def test_the_mean_at_each_position_is_subtracted():
+    """Two positions with features about 0 and 10: each is far from what is normal at the other one."""
+    torch.manual_seed(0)
+    normal = torch.tensor([0.0, 10.0]).reshape(1, 1, 2, 1) + 0.1 * torch.randn(2000, 1, 2, 1)
+    density = residual_of(normal)
+    expected = (normal.sum(0) + normal.mean()) / 2001  # the overall mean counts for one image
+    torch.testing.assert_close(density.mean, expected)
+    assert density(normal).max() < 0.3
+    swapped = density(normal.flip(2))
+    assert swapped.min() > 9
+    assert float(density.scale) == pytest.approx(float(density(normal).square().mean().sqrt()), rel=1e-3)
+
+
+def test_what_is_left_out_is_in_neither_mean_nor_centres():
+    normal = torch.zeros(3, 1, 2, 1)
+    keep = torch.ones(3, 1, 2, dtype=torch.bool)
+    normal[0, 0, 1], keep[0, 0, 1] = torch.nan, False
+    density = residual_of(normal, keep)
+    assert density.mean.flatten().tolist() == [0, 0]
+    assert density.centers.abs().max() == 0
+
+
+def test_a_position_without_features_has_the_overall_mean():
+    keep = torch.tensor([True, False]).expand(4, 1, 2)
+    assert residual_of(torch.full((4, 1, 2, 1), 3.0), keep).mean.flatten().tolist() == [3, 3]
+
+
+def test_one_image_differs_from_its_own_mean():
+    """Otherwise its distances, and so the scale that others are divided by, would be 0."""
+    density = residual_of(torch.tensor([0.0, 8.0]).reshape(1, 1, 2, 1))
+    assert density.mean.flatten().tolist() == [2, 6]
+
+
+def test_means_are_interpolated_for_maps_of_another_size_and_survive_a_state_dict():
+    density = residual_of(torch.tensor([0.0, 10.0]).reshape(1, 1, 2, 1).repeat(2, 1, 1, 1))
+    loaded = NearestResidual(1)
+    loaded.load_state_dict(density.state_dict())
+    features = torch.randn(2, 2, 4, 1)
+    torch.testing.assert_close(loaded(features), density(features))
+    steps = torch.nn.functional.interpolate(density.mean.reshape(1, 1, 1, 2), (2, 4), mode="bilinear")
+    torch.testing.assert_close(density(features), density.distances(features - steps[0, 0][..., None]))
+
+
+def test_means_of_another_dimension_are_refused():
+    with pytest.raises(RuntimeError, match="size mismatch for mean"):
+        NearestResidual(2).load_state_dict(NearestResidual(1).state_dict() | {"centers": torch.zeros(CENTERS, 2)})
+
+
+def test_sums_of_several_processes_are_those_of_all_images():
+    images = torch.randn(5, 2, 3, 4)
+    parts = [PositionedSample(4), PositionedSample(4)]
+    for sample, part in zip(parts, images.split([2, 3]), strict=True):
+        sample.update(part)
+    sent = [[torch.tensor(len(one.features)), _padded(one.features), one.sums] for one in parts]
+    columns = iter(zip(*sent, strict=True))
+    parts[0].reduce(lambda _: torch.stack(next(columns)))
+    together = PositionedSample(4)
+    together.update(images)
+    torch.testing.assert_close(parts[0].sums, together.sums)
+    assert len(parts[0].features) == len(together.features) == 30

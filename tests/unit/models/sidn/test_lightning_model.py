@@ -54,10 +54,58 @@ def test_defects_are_drawn_on_normal_images_only():
 def test_other_images_stay_unchanged_and_have_empty_masks(share: float):
     torch.manual_seed(0)
     images = torch.rand(200, 3, 32, 32)
-    defective, mask = Sidn(**SMALL, defect_content="noise", defect_share=share).draw_defects(images)
+    defective, mask, noise = Sidn(**SMALL, defect_content="noise", defect_share=share).draw_defects(images)
+    assert not noise.any()
     assert torch.equal((defective != images).flatten(1).any(1), mask.flatten(1).any(1))
     # 200 draws have a standard deviation of 0.03.
     assert mask.flatten(1).any(1).float().mean() == pytest.approx(share, abs=0.1)
+
+
+def test_noise_in_features_takes_the_place_of_half_of_the_drawn_defects():
+    model = Sidn(**SMALL | {"backbone": "mobilenetv2_100", "pre_trained": False}, feature_noise=1.0)
+    images = torch.rand(200, 3, 32, 32)
+    defective, mask, noise = model.draw_defects(images)
+    drawn, noisy = mask.flatten(1).any(1), noise.flatten(1).any(1)
+    assert not (drawn & noisy).any()
+    assert torch.equal(defective[~drawn], images[~drawn])
+    assert drawn.float().mean() == pytest.approx(0.25, abs=0.1)
+    assert noisy.float().mean() == pytest.approx(0.25, abs=0.1)
+
+
+def test_noise_in_features_is_labelled_and_seen_by_the_branches_only_where_it_is(monkeypatch):
+    model = Sidn(
+        **SMALL | {"backbone": "mobilenetv2_100", "pre_trained": False, "defect_share": 1.0}, feature_noise=1.0
+    )
+    seen = {}
+    monkeypatch.setattr(model, "losses", lambda output, mask: seen.update(mask=mask) or {"loss": output[0].mean()})
+    noise = torch.zeros(2, 1, 64, 64, dtype=torch.bool)
+    noise[0, :, :16, :16] = True
+    monkeypatch.setattr(model, "draw_defects", lambda images: (images, torch.zeros_like(noise), noise))
+    clean, noisy = [], []
+    for kept, scale in ((clean, 0.0), (noisy, 1.0)):
+        model.model.feature_noise = scale
+        hook = model.model.texture.register_forward_pre_hook(lambda _, inputs, kept=kept: kept.extend(inputs[1]))
+        step(model, batch_of(0, 0))
+        hook.remove()
+    assert torch.equal(seen["mask"], noise)
+    for before, after in zip(clean, noisy, strict=True):
+        changed = (before != after).any(1)
+        side = max(before.shape[-1] // 4, 1)
+        assert changed[0, :side, :side].all()
+        changed[0, :side, :side] = False
+        assert not changed.any()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"feature_noise": -1.0}, "it must be 0 or more"),
+        ({"feature_noise": 1.0, "backbone": None}, "set backbone, or 0"),
+    ],
+)
+def test_feature_noise_that_does_not_work_is_refused(arguments, message):
+    with pytest.raises(InvalidInputError, match=message):
+        Sidn(**SMALL | arguments)
 
 
 def test_loss_is_the_sum_of_its_terms():
