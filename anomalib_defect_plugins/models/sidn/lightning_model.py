@@ -83,7 +83,8 @@ class Sidn(FittedDensity, DefectModel, IterativeTraining, AnomalibModule):
         defect_share: Share of the images of a batch that defects are drawn on, in (0, 1]. A network that never sees a
             defect-free image marks the most unusual part of every image.
         feature_noise: Noise in the backbone's maps instead of ``defect_content``, for half of the images with a defect,
-            within random masks: its standard deviation, as a multiple of that of each channel; 0 draws none.
+            within random masks: its standard deviation, as a multiple of that of each channel. 0, or no backbone, draws
+            none.
         iterations: Training steps; the paper does not specify them.
         crop_size: Side of the random crop of each training image, in pixels, a multiple of 16, limited to the image;
             ``None`` uses the whole image, as in the paper. Evaluation images are not cropped.
@@ -128,6 +129,7 @@ class Sidn(FittedDensity, DefectModel, IterativeTraining, AnomalibModule):
             "clustering_weight": 0.01,
             "score": "distances",
             "position_means": False,
+            "feature_noise": 0.0,
         }
     )
 
@@ -150,7 +152,7 @@ class Sidn(FittedDensity, DefectModel, IterativeTraining, AnomalibModule):
         norm: str = "group",
         defect_content: DefectGenerator | str | Sequence[DefectGenerator | str] = ("perturb", "shading"),
         defect_share: float = 0.5,
-        feature_noise: float = 0.0,
+        feature_noise: float = 1.0,
         iterations: int = 400,
         crop_size: int | None = 128,
         augment: bool = True,
@@ -183,7 +185,7 @@ class Sidn(FittedDensity, DefectModel, IterativeTraining, AnomalibModule):
         _check_sizes(image_size or self.default_image_size, crop_size, median_size)
         check_fraction("defect_share", defect_share, one=True)
         check_fraction("score_share", score_share, one=True)
-        _check_feature_noise(feature_noise, backbone)
+        check_not_negative(feature_noise=feature_noise)
         # With a density, scores and maps have no upper limit.
         opening = OpeningPostProcessor if backbone and density_weight else UnitOpeningPostProcessor
         super().__init__(
@@ -214,7 +216,7 @@ class Sidn(FittedDensity, DefectModel, IterativeTraining, AnomalibModule):
             standardize,
             score,
             position_means,
-            feature_noise,
+            feature_noise if backbone else 0.0,
         )
         for branch in (self.model.texture, self.model.defect):
             branch.centers.requires_grad_(clustering)  # distributed training requires a gradient for every weight
@@ -307,13 +309,6 @@ class Sidn(FittedDensity, DefectModel, IterativeTraining, AnomalibModule):
         if self.center_separation:
             losses["center_loss"] = self.center_weight * center_loss(texture, defect)
         return losses
-
-
-def _check_feature_noise(scale: float, backbone: str | None) -> None:
-    check_not_negative(feature_noise=scale)
-    if scale and backbone is None:
-        msg = f"feature_noise is {scale}, but there are no features of a backbone to add it to: set backbone, or 0"
-        raise InvalidInputError(msg)
 
 
 def _check_sizes(image_size: tuple[int, ...], crop_size: int | None, median_size: int) -> None:
