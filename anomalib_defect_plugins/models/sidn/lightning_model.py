@@ -152,7 +152,7 @@ class Sidn(FittedDensity, DefectModel, IterativeTraining, AnomalibModule):
         norm: str = "group",
         defect_content: DefectGenerator | str | Sequence[DefectGenerator | str] = ("perturb", "shading"),
         defect_share: float = 0.5,
-        feature_noise: float = 1.0,
+        feature_noise: float = 0.5,
         iterations: int = 400,
         crop_size: int | None = 128,
         augment: bool = True,
