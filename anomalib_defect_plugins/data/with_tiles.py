@@ -107,6 +107,12 @@ class WithTiles(OuterDataModule):
                     "where tiles start. For tiles, prefer a model without positions, such as Patchcore.",
                     type(model).__name__,
                 )
+            if stage == "fit" and getattr(model, "uses_positions", False):
+                logger.warning(
+                    "%s subtracts the mean feature at each position, which in a tile says nothing about the part: pass "
+                    "--model.position_means false",
+                    type(model).__name__,
+                )
             start_tiling(model, self.size, self.overlap, self.tile_batch_size, self.max_map_pixels)
 
     def teardown(self, stage: str | None = None) -> None:

@@ -20,8 +20,8 @@ ITERATIONS = 5
 SAMPLE_SIZE = 20_000
 """Fewest features of a sample, if there are as many; up to twice as many are kept."""
 
-PRIOR_IMAGES = 1
-"""Images that the mean of all positions counts for in the mean of each: one image must not differ from itself by 0."""
+FEATURES_PER_CENTER = 4
+"""Features of the sample for each centre at least: otherwise each is a centre, and no distance sets a scale."""
 
 
 class FeatureSample:
@@ -82,7 +82,7 @@ class NearestCenter(nn.Module):
         return FeatureSample(self.centers.shape[1], device)
 
     def fit(self, sample: FeatureSample) -> None:
-        """Fit the centres with k-means; if there are fewer features than centres, some centres are equal.
+        """Fit the centres with k-means; if there are few features, some centres are equal.
 
         Raises:
             InvalidInputError: If there are no features, or if some are not finite.
@@ -95,11 +95,12 @@ class NearestCenter(nn.Module):
         if not len(features) or not torch.isfinite(features).all():
             msg = "there are no finite features of normal training images: check the images and --model.backbone"
             raise InvalidInputError(msg)
-        first = features[torch.linspace(0, len(features) - 1, CENTERS).long()]
+        count = min(CENTERS, -(-len(features) // FEATURES_PER_CENTER))
+        first = features[torch.linspace(0, len(features) - 1, count).long()]
         with catch_warnings():
             simplefilter("ignore")  # centres without features keep their places
             centers, _ = kmeans2(features.numpy(), first.numpy(), ITERATIONS, minit="matrix")
-        self.centers.copy_(torch.from_numpy(centers))
+        self.centers.copy_(torch.from_numpy(centers)[torch.arange(CENTERS) % count])
         distances = torch.cat([self.distances(part.to(self.centers)) for part in torch.split(features, 4096)])
         self.scale.copy_(distances.square().mean().sqrt().clamp(min=1e-6))
 
@@ -130,17 +131,21 @@ class PositionedSample(FeatureSample):
 
     def update(self, features: Tensor, keep: Tensor | None = None) -> None:
         """Add features, shape (B, h, w, C), of those where ``keep``, shape (B, h, w), bool, is true."""
-        keep = torch.ones_like(features[..., 0], dtype=torch.bool) if keep is None else keep
-        kept = torch.where(keep[..., None], torch.cat([features, torch.ones_like(features[..., :1])], -1), 0)
-        sums = kept.sum(0, dtype=self.sums.dtype)
+        features = features.float()  # positions have more digits than half precision
+        ones = torch.ones_like(features[..., :1])
+        kept = torch.cat([features, ones], -1)
+        kept = kept if keep is None else torch.where(keep[..., None], kept, 0)
+        sums = kept.to(self.sums.device).sum(0, dtype=self.sums.dtype)
         self.sums = self.sums + sums if len(self.sums) else sums
-        positions = torch.arange(keep[0].numel(), device=features.device).reshape(keep[0].shape).expand(keep.shape)
-        super().update(torch.cat([features, positions[..., None].to(features)], -1), keep)
+        positions = torch.arange(ones[0].numel()).reshape(ones[0].shape).to(features).expand(ones.shape)
+        super().update(torch.cat([features, positions], -1), keep)
 
     def reduce(self, gather: Callable[[Tensor], Tensor]) -> None:
         """Join the samples and the sums of the processes of a distributed training run; see ``FeatureSample``."""
         super().reduce(gather)
-        self.sums = gather(self.sums).sum(0)
+        shape = torch.tensor(self.sums.shape if len(self.sums) else (0, 0, 0), device=self.sums.device)
+        largest = gather(shape).amax(0).tolist()  # a process without images knows no shape
+        self.sums = gather(self.sums if len(self.sums) else self.sums.new_zeros(largest)).sum(0)
 
 
 class NearestResidual(NearestCenter):
@@ -167,7 +172,10 @@ class NearestResidual(NearestCenter):
         return PositionedSample(self.centers.shape[1], device)
 
     def fit(self, sample: FeatureSample) -> None:
-        """Fit means and centres.
+        """Fit means, and centres to the residuals that each feature has without its own image.
+
+        The mean of all positions counts for one image in each mean, as the image that a position may lack. Residuals to
+        means that include the feature itself would be smaller than those of new images, and 0 for a single one.
 
         Args:
             sample: A sample of :meth:`collector`.
@@ -179,10 +187,11 @@ class NearestResidual(NearestCenter):
         if len(features):
             sums = cast(PositionedSample, sample).sums
             overall = sums.sum((0, 1))
-            prior = PRIOR_IMAGES * overall / overall[-1]
-            means = (sums + prior)[..., :-1] / (sums + prior)[..., -1:]
-            self.mean = means.to(self.centers)
-            features = features - self.mean.flatten(0, 1).to(features)[sample.features[:, -1].long()]
+            counts = sums[..., -1:]
+            self.mean = ((sums[..., :-1] + overall[:-1] / overall[-1]) / (counts + 1)).to(self.centers)
+            position = sample.features[:, -1].long()
+            others = (1 + 1 / counts).flatten(0, 1).to(features)[position]
+            features = others * (features - self.mean.flatten(0, 1).to(features)[position])
         self.fit_features(features)
 
     def forward(self, features: Tensor) -> Tensor:

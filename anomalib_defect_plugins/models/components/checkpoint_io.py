@@ -235,6 +235,7 @@ class CheckpointErrors(_Module):
         if name is not None and name != type(self).__name__:
             return f"they are of a {name}, so pass --model {name}, or another --ckpt_path"
         own: Mapping[str, Any] = self.hparams
+        stored = {**self.former_arguments, **stored} if stored else stored
         differing = [key for key, value in stored.items() if key in own and _plain(value) != _plain(own[key])]
         changes = ", ".join(f"{key} {_plain(stored[key])} and not {_plain(own[key])}" for key in differing)
         trained = f"they were trained with {changes}; " if changes else ""

@@ -47,8 +47,8 @@ class DensityNetwork(nn.Module):
         """
         for sums, features in zip(moments, self.normal_features(image), strict=True):
             # Only features that are maps have positions to leave out.
-            maps = defect is not None and features.ndim == 4
-            sums.update(features, background(defect, features.shape[1:3]) if maps else None)
+            marked = None if features.ndim != 4 else defect
+            sums.update(features, None if marked is None else background(marked, features.shape[1:3]))
 
     def fit(self, moments: Sequence[Any], gather: Callable[[Tensor], Tensor] = lambda value: value[None]) -> None:
         """Fit the densities to the observed features.

@@ -113,6 +113,9 @@ class Sidn(FittedDensity, DefectModel, IterativeTraining, AnomalibModule):
         evaluator: As in anomalib.
         visualizer: As in anomalib.
 
+    Attributes:
+        uses_positions: Whether its maps depend on the position in an image, which training on tiles warns of.
+
     Raises:
         InvalidInputError: If an argument is invalid.
     """
@@ -220,6 +223,7 @@ class Sidn(FittedDensity, DefectModel, IterativeTraining, AnomalibModule):
         )
         for branch in (self.model.texture, self.model.defect):
             branch.centers.requires_grad_(clustering)  # distributed training requires a gradient for every weight
+        self.uses_positions = bool(backbone and density_weight and position_means)
         self.defect_share = defect_share
         self.iterations = iterations
         self.augmentation = Augmentation(None if crop_size is None else (crop_size, crop_size), augment)

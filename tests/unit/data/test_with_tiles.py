@@ -177,6 +177,15 @@ def test_a_model_of_this_package_takes_the_size_of_tiles(
     assert {"image_AUROC", "pixel_AUROC"} <= set(metrics)
 
 
+def test_means_of_positions_are_warned_of(root: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    options: Any = {"channels": 2, "clusters": 2, "iterations": 1, "visualizer": False, "evaluator": False}
+    for means in (True, False):
+        model = Sidn(backbone="test_resnet.r160_in1k", position_means=means, **options)
+        engine(tmp_path / str(means)).fit(model, datamodule=datamodule(root))
+        assert ("pass --model.position_means false" in caplog.text) is means
+        caplog.clear()
+
+
 def test_a_tile_of_a_small_image_repeats_its_last_row_and_column(tmp_path: Path) -> None:
     write_folder_data(tmp_path, (40, 50), normal=2)
     modes = {"val_split_mode": "none", "test_split_mode": "none"}

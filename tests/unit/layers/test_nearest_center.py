@@ -1,5 +1,8 @@
 """Distances to the nearest of the centres that k-means fits to a sample of features."""
 
+import threading
+from functools import partial
+
 import pytest
 import torch
 
@@ -65,12 +68,15 @@ def _padded(part: torch.Tensor) -> torch.Tensor:
     return torch.cat([part, part.new_zeros(2 * SAMPLE_SIZE - len(part), part.shape[1])])
 
 
-def test_fewer_features_than_centres_are_all_centres():
-    features = torch.tensor([[1.0], [2.0], [4.0]])
-    density = NearestCenter(1)
+def test_few_features_share_centres_so_that_their_distances_set_a_scale():
+    torch.manual_seed(0)
+    features = torch.randn(64, 8)  # the coarse features of one image of 128x128
+    density = NearestCenter(8)
     density.fit(sampled(features))
-    assert density.centers.shape == (CENTERS, 1)
-    assert density(features).abs().max() < 1e-3
+    assert density.centers.shape == (CENTERS, 8)
+    assert len(density.centers.unique(dim=0)) == 16
+    distances = density(torch.randn(64, 8)) / density.scale
+    assert 1 < distances.mean() < 2
 
 
 @pytest.mark.parametrize("features", [torch.empty(0, 2), torch.tensor([[1.0, torch.nan]])])
@@ -98,7 +104,8 @@ def test_the_mean_at_each_position_is_subtracted():
     assert density(normal).max() < 0.3
     swapped = density(normal.flip(2))
     assert swapped.min() > 9
-    assert float(density.scale) == pytest.approx(float(density(normal).square().mean().sqrt()), rel=1e-3)
+    without_itself = 2001 / 2000 * density(normal).square().mean().sqrt()
+    assert float(density.scale) == pytest.approx(float(without_itself), rel=1e-3)
 
 
 def test_what_is_left_out_is_in_neither_mean_nor_centres():
@@ -115,10 +122,12 @@ def test_a_position_without_features_has_the_overall_mean():
     assert residual_of(torch.full((4, 1, 2, 1), 3.0), keep).mean.flatten().tolist() == [3, 3]
 
 
-def test_one_image_differs_from_its_own_mean():
-    """Otherwise its distances, and so the scale that others are divided by, would be 0."""
+def test_centres_are_fitted_to_the_residuals_of_each_image_without_itself():
+    """With the mean of all positions, 4, as one more image: 0 and 8 of one image alone differ by 4 from it."""
     density = residual_of(torch.tensor([0.0, 8.0]).reshape(1, 1, 2, 1))
     assert density.mean.flatten().tolist() == [2, 6]
+    assert density.centers.unique().tolist() == [0]
+    assert float(density.scale) == 4
 
 
 def test_means_are_interpolated_for_maps_of_another_size_and_survive_a_state_dict():
@@ -136,15 +145,36 @@ def test_means_of_another_dimension_are_refused():
         NearestResidual(2).load_state_dict(NearestResidual(1).state_dict() | {"centers": torch.zeros(CENTERS, 2)})
 
 
-def test_sums_of_several_processes_are_those_of_all_images():
-    images = torch.randn(5, 2, 3, 4)
+@pytest.mark.parametrize("images_of_first", [2, 3])
+def test_two_processes_end_with_the_sums_and_features_of_all_images_even_if_one_has_none(images_of_first):
+    images = torch.randn(3, 2, 3, 4)
     parts = [PositionedSample(4), PositionedSample(4)]
-    for sample, part in zip(parts, images.split([2, 3]), strict=True):
-        sample.update(part)
-    sent = [[torch.tensor(len(one.features)), _padded(one.features), one.sums] for one in parts]
-    columns = iter(zip(*sent, strict=True))
-    parts[0].reduce(lambda _: torch.stack(next(columns)))
-    together = PositionedSample(4)
-    together.update(images)
-    torch.testing.assert_close(parts[0].sums, together.sums)
-    assert len(parts[0].features) == len(together.features) == 30
+    for sample, part in zip(parts, images.split([images_of_first, 3 - images_of_first]), strict=True):
+        if len(part):
+            sample.update(part)
+    values, barrier = [None, None], threading.Barrier(2, timeout=20)
+
+    def gather(rank: int, value: torch.Tensor) -> torch.Tensor:
+        values[rank] = value
+        barrier.wait()
+        stacked = torch.stack(list(values))
+        barrier.wait()
+        return stacked
+
+    # Threads are the processes.
+    workers = [threading.Thread(target=one.reduce, args=[partial(gather, rank)]) for rank, one in enumerate(parts)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    for part in parts:
+        torch.testing.assert_close(part.sums[..., :-1], images.double().sum(0))
+        assert len(part.features) == 18
+
+
+def test_positions_are_exact_in_half_precision():
+    """2,560 positions have more digits than bfloat16."""
+    images = torch.randn(2, 80, 32, 1, dtype=torch.bfloat16)
+    sample = PositionedSample(1)
+    sample.update(images)
+    assert sample.features[:, -1].unique().tolist() == list(range(2560))

@@ -214,6 +214,11 @@ def test_a_model_loads_its_own_checkpoint_and_refuses_others(tmp_path):
     assert isinstance(OneStage.load_from_checkpoint(saved("small", {})), AnomalibModule)
     with pytest.raises(ConfigurationError, match=r"the weights do not fit this OneStage \(.*size mismatch"):
         OneStage.load_from_checkpoint(saved("paper", {}))
+    model = OneStage((64, 64), width="paper", backbone=None)
+    model.on_load_checkpoint(torch.load(saved("small", {"hyper_parameters": {"width": "small"}}), weights_only=True))
+    # Version 0.1 had no score; the checkpoint does not contain it.
+    with pytest.raises(ConfigurationError, match=r"trained with score mean and not max, .*width small and not paper"):
+        model.load_state_dict({})
     with pytest.raises(InvalidInputError, match="width is 'huge'"):
         OneStage.load_from_checkpoint(saved("huge", {}))
     with pytest.raises(InvalidInputError, match=r"cannot load checkpoint .*changed\.ckpt \("):
