@@ -62,7 +62,8 @@ class Bar(DefectGenerator):
 # A loss may depend on random numbers, which each process draws separately, and on all images of a batch, which differ
 # between processes. Without both, losses are means over the images.
 EXACT: dict[str, dict[str, Any]] = {
-    "sidn": {"clustering": False, "defect_content": Bar(), "defect_share": 1.0},  # P of eq. 15 is the batch's
+    # P of eq. 15 is the batch's.
+    "sidn": {"clustering": False, "defect_content": Bar(), "defect_share": 1.0, "feature_noise": 0.0},
     "cutpaste": {"translation": 0.0, "jitter": 0.0},
     "onestage": {"augment": False},
     "isugan": {"involution": False, "pool_size": 0},  # involutions have batch norm
