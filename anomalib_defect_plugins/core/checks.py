@@ -1,12 +1,13 @@
 """Argument checks that end in one clear line."""
 
+import math
 from collections.abc import Iterable, Sequence
 
 from anomalib_defect_plugins.core.errors import InvalidInputError
 
 
 def check_positive(**arguments: float) -> None:
-    """Check that numbers are greater than 0.
+    """Check that numbers are greater than 0, and finite.
 
     Args:
         arguments: The numbers by argument name.
@@ -15,13 +16,13 @@ def check_positive(**arguments: float) -> None:
         InvalidInputError: If one is not; names the first.
     """
     for name, value in arguments.items():
-        if not value > 0:
-            msg = f"{name} is {value}; it must be more than 0"
+        if not 0 < value < math.inf:
+            msg = f"{name} is {value}; it must be {'finite' if value == math.inf else 'more than 0'}"
             raise InvalidInputError(msg)
 
 
 def check_not_negative(**arguments: float) -> None:
-    """Check that numbers are 0 or greater.
+    """Check that numbers are 0 or greater, and finite.
 
     Args:
         arguments: The numbers by argument name.
@@ -30,8 +31,8 @@ def check_not_negative(**arguments: float) -> None:
         InvalidInputError: If one is not; names the first.
     """
     for name, value in arguments.items():
-        if not value >= 0:
-            msg = f"{name} is {value}; it must be 0 or more"
+        if not 0 <= value < math.inf:
+            msg = f"{name} is {value}; it must be {'finite' if value == math.inf else '0 or more'}"
             raise InvalidInputError(msg)
 
 

@@ -37,8 +37,10 @@ def test_kinds_are_returned_as_a_tuple() -> None:
     [
         (lambda: check_positive(width=1, depth=0), "depth is 0; it must be more than 0"),
         (lambda: check_positive(rate=math.nan), "rate is nan; it must be more than 0"),
+        (lambda: check_positive(rate=math.inf), "rate is inf; it must be finite"),
         (lambda: check_not_negative(width=-1), "width is -1; it must be 0 or more"),
         (lambda: check_not_negative(rate=math.nan), "rate is nan; it must be 0 or more"),
+        (lambda: check_not_negative(rate=math.inf), "rate is inf; it must be finite"),
         (lambda: check_number("area", 2, 0, 1), "area is 2; it must be from 0 to 1"),
         (lambda: check_number("area", math.nan, 0, 1), "area is nan; it must be from 0 to 1"),
         (lambda: check_range("area", (0.5, 0.2), 0, 1), r"area is \(0.5, 0.2\); .* from 0 to 1"),
