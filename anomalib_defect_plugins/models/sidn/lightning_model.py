@@ -45,7 +45,7 @@ from anomalib_defect_plugins.models.sidn.torch_model import SidnModel, SidnOutpu
 from anomalib_defect_plugins.post_processing import OpeningPostProcessor, UnitOpeningPostProcessor
 
 NOISE_SHARE = 0.5
-"""Part of the images with a defect whose features get noise, if ``feature_noise`` is not 0."""
+"""Part of the images without a drawn defect whose features get noise, if ``feature_noise`` is not 0."""
 
 
 class Sidn(FittedDensity, DefectModel, IterativeTraining, AnomalibModule):
@@ -82,9 +82,8 @@ class Sidn(FittedDensity, DefectModel, IterativeTraining, AnomalibModule):
             worse.
         defect_share: Share of the images of a batch that defects are drawn on, in (0, 1]. A network that never sees a
             defect-free image marks the most unusual part of every image.
-        feature_noise: Noise in the backbone's maps instead of ``defect_content``, for half of the images with a defect,
-            within random masks: its standard deviation, as a multiple of that of each channel. 0, or no backbone, draws
-            none.
+        feature_noise: Noise in the backbone's maps, within random masks, of half of the images without a drawn defect:
+            its standard deviation, as a multiple of that of each channel. 0, or no backbone, draws none.
         iterations: Training steps; the paper does not specify them.
         crop_size: Side of the random crop of each training image, in pixels, a multiple of 16, limited to the image;
             ``None`` uses the whole image, as in the paper. Evaluation images are not cropped.
@@ -276,11 +275,11 @@ class Sidn(FittedDensity, DefectModel, IterativeTraining, AnomalibModule):
         """
         selected = torch.rand(len(images)) < self.defect_share
         noisy = (
-            selected & (torch.rand(len(images)) < NOISE_SHARE)
+            ~selected & (torch.rand(len(images)) < NOISE_SHARE)
             if self.model.feature_noise
             else torch.zeros_like(selected)
         )
-        drawn, noisy = (selected & ~noisy).to(images.device), noisy.to(images.device)
+        drawn, noisy = selected.to(images.device), noisy.to(images.device)
         defective, mask = images.clone(), torch.zeros_like(images[:, :1], dtype=torch.bool)
         noise = mask.clone()
         if drawn.any():

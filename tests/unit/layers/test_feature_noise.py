@@ -19,9 +19,14 @@ def test_noise_has_the_deviation_of_each_channel_on_normal_images_and_stays_in_t
     torch.testing.assert_close(measured, 2 * deviations.flatten(), rtol=0.05, atol=0)
 
 
-def test_positions_that_a_mask_touches_are_changed():
+def test_noise_is_proportional_to_the_share_of_a_position_that_the_mask_covers():
     mask = torch.zeros(1, 1, 16, 16, dtype=torch.bool)
-    mask[..., 9, 2] = True
-    features = torch.randn(1, 3, 4, 4)
-    changed = (add_feature_noise(features, mask, torch.tensor([False]), 1.0) != features).any(1)[0]
-    assert changed.nonzero().tolist() == [[2, 0]]
+    mask[..., :4, :4] = True  # the whole position (0, 0)
+    mask[..., 9, 4:8] = True  # a quarter of the position (2, 1)
+    torch.manual_seed(0)
+    features = torch.randn(1, 2000, 4, 4)
+    added = add_feature_noise(features, mask, torch.tensor([False]), 1.0) - features
+    relative = (added / features.std((0, 2, 3), correction=0, keepdim=True)).std((0, 1))
+    expected = torch.zeros(4, 4)
+    expected[0, 0], expected[2, 1] = 1.0, 0.25
+    torch.testing.assert_close(relative, expected, rtol=0.1, atol=1e-6)
