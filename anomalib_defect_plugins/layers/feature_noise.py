@@ -26,5 +26,5 @@ def add_feature_noise(features: Tensor, mask: Tensor, normal: Tensor, scale: flo
     """
     reference = features[normal] if normal.any() else features
     deviation = reference.std((0, 2, 3), correction=0, keepdim=True)
-    covered = functional.adaptive_avg_pool2d(mask.float(), features.shape[-2:])
+    covered = functional.adaptive_avg_pool2d(mask.float(), (features.shape[-2], features.shape[-1]))
     return features + covered * scale * deviation * torch.randn_like(features)
