@@ -9,7 +9,7 @@ from anomalib.data.utils.synthetic import SyntheticAnomalyDataset
 from anomalib.utils.path import resolve_dataset_root
 from torchvision.transforms.v2 import Transform
 
-from anomalib_defect_plugins.data.loading import SizeKeepingDataModule, check_loader_arguments
+from anomalib_defect_plugins.data.loading import SizeKeepingDataModule, check_loader_arguments, default_workers
 from anomalib_defect_plugins.data.sample_table import split_by_group
 
 
@@ -24,7 +24,8 @@ class DefectDataModule(SizeKeepingDataModule):
         train_batch_size: Training batch size, at least 1. The default lets recipes train in minutes on two CPU cores;
             anomalib's data modules use 32.
         eval_batch_size: Validation and test batch size, at least 1.
-        num_workers: Number of data loading processes; 0 loads in the process that trains.
+        num_workers: Number of data loading processes; 0 loads in the process that trains. ``None`` selects one for each
+            core but two, up to 8, and 0 on Windows and macOS, where starting them in each epoch takes long.
         train_augmentations: Augmentations of the training images.
         val_augmentations: Augmentations of the validation images.
         test_augmentations: Augmentations of the test images.
@@ -47,7 +48,7 @@ class DefectDataModule(SizeKeepingDataModule):
         root: Path | str | None = None,
         train_batch_size: int = 8,
         eval_batch_size: int = 8,
-        num_workers: int = 8,
+        num_workers: int | None = None,
         train_augmentations: Transform | None = None,
         val_augmentations: Transform | None = None,
         test_augmentations: Transform | None = None,
@@ -59,7 +60,7 @@ class DefectDataModule(SizeKeepingDataModule):
         super().__init__(
             train_batch_size=train_batch_size,
             eval_batch_size=eval_batch_size,
-            num_workers=num_workers,
+            num_workers=default_workers() if num_workers is None else num_workers,
             train_augmentations=train_augmentations,
             val_augmentations=val_augmentations,
             test_augmentations=test_augmentations,

@@ -19,6 +19,7 @@ from anomalib_defect_plugins.data.loading import (
     check_loader_arguments,
     check_one_size,
     collate_images,
+    default_workers,
     keep_sizes,
 )
 from anomalib_defect_plugins.data.training_set import draw_missing_defects
@@ -232,3 +233,25 @@ def test_loader_arguments_of_any_data_module_can_be_checked(root, argument, valu
 
 def test_integers_of_numpy_are_whole_numbers(root):
     check_loader_arguments(build("Folder", root, train_batch_size=np.int64(3)))
+
+
+@pytest.mark.parametrize(
+    ("methods", "cores", "workers"),
+    [
+        (["fork", "spawn"], 1, 0),
+        (["fork", "spawn"], 2, 0),
+        (["fork", "spawn"], 6, 4),
+        (["fork", "spawn"], 64, 8),
+        (["spawn"], 16, 0),
+        (["fork", "spawn"], None, 0),
+    ],
+)
+def test_loading_processes_leave_two_cores_to_training(monkeypatch, methods, cores, workers):
+    monkeypatch.setattr("multiprocessing.get_all_start_methods", lambda: methods)
+    monkeypatch.setattr("os.cpu_count", lambda: cores)
+    assert default_workers() == workers
+
+
+def test_number_of_loading_processes_is_that_of_the_machine_unless_it_is_chosen(root):
+    assert build("DefectFolder", root, num_workers=None).num_workers == default_workers()
+    assert build("DefectFolder", root, num_workers=3).num_workers == 3
