@@ -264,7 +264,7 @@ class Sidn(FittedDensity, DefectModel, IterativeTraining, AnomalibModule):
             branch.centers.copy_(self.trainer.strategy.broadcast(centers) if self._trainer else centers)
 
     def draw_defects(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Draw defects on a random ``defect_share`` of normal images.
+        """Draw defects on a random ``defect_share`` of normal images, and masks of noise for a part of the others.
 
         Args:
             images: Normal images, shape (B, C, H, W), float32 in [0, 1].
@@ -273,13 +273,11 @@ class Sidn(FittedDensity, DefectModel, IterativeTraining, AnomalibModule):
             Images, same shape, masks of their defects, and masks of the noise that is to be added to their features,
             both of shape (B, 1, H, W), bool.
         """
-        selected = torch.rand(len(images)) < self.defect_share
-        noisy = (
-            ~selected & (torch.rand(len(images)) < NOISE_SHARE)
-            if self.model.feature_noise
-            else torch.zeros_like(selected)
-        )
-        drawn, noisy = selected.to(images.device), noisy.to(images.device)
+        drawn = torch.rand(len(images)) < self.defect_share
+        noisy = torch.zeros_like(drawn)
+        if self.model.feature_noise:
+            noisy = ~drawn & (torch.rand(len(images)) < NOISE_SHARE)
+        drawn, noisy = drawn.to(images.device), noisy.to(images.device)
         defective, mask = images.clone(), torch.zeros_like(images[:, :1], dtype=torch.bool)
         noise = mask.clone()
         if drawn.any():
