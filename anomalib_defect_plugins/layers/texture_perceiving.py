@@ -2,7 +2,8 @@
 
 The directional maps T_i are constants, so a branch's convolution over cat(features, T_i) is the sum of a convolution
 over the features and a fixed map. The eight branches are therefore implemented as one convolution of the features plus
-a bias map computed from the weights.
+a bias map computed from the weights. At inference, two more channels take the place of the bias map, the positions of
+the rows and of the columns, since each T_i is a weighted sum of these and of 1: OpenVINO takes longer to add the map.
 """
 
 import torch
@@ -38,6 +39,7 @@ class TexturePerceivingModule(nn.Module):
     """
 
     maps: Tensor
+    positions: Tensor
 
     def __init__(self, in_channels: int, branch_width: int, size: tuple[int, int]) -> None:
         super().__init__()
@@ -47,11 +49,29 @@ class TexturePerceivingModule(nn.Module):
             len(DIRECTIONS), out_channels, 3, padding=1, padding_mode="reflect", groups=len(DIRECTIONS), bias=False
         )
         self.norm = nn.BatchNorm2d(out_channels)
-        self.register_buffer("maps", directional_maps(size)[None], persistent=False)
+        maps = directional_maps(size)
+        self.register_buffer("maps", maps[None], persistent=False)
+        # The second and the fourth direction rise from 0 to 1 with the row and with the column.
+        self.register_buffer("positions", maps[None, [1, 3]], persistent=False)
         bound = (9 * (in_channels + 1)) ** -0.5  # the default of a convolution over in_channels + 1
         nn.init.uniform_(self.conv.weight, -bound, bound)
         nn.init.uniform_(self.conv_map.weight, -bound, bound)
 
     def forward(self, features: Tensor) -> Tensor:
         """Return cat(P_1 .. P_8): (B, C, H, W) to (B, 8 * branch_width, H, W), non-negative."""
-        return functional.relu(self.norm(self.conv(features) + self.conv_map(self.maps)))
+        if self.training:
+            return functional.relu(self.norm(self.conv(features) + self.conv_map(self.maps)))
+        inputs = torch.cat([features, self.positions.expand(features.shape[0], -1, -1, -1)], 1)
+        padded = functional.pad(inputs, (1, 1, 1, 1), mode="reflect")
+        return functional.relu(self.norm(functional.conv2d(padded, *self._over_positions())))
+
+    def _over_positions(self) -> tuple[Tensor, Tensor]:
+        """Return weight and bias of one convolution over the features and the positions."""
+        directions = torch.tensor(DIRECTIONS, dtype=self.conv.weight.dtype, device=self.conv.weight.device)
+        length = directions.abs().sum(1, keepdim=True)
+        slopes = -directions / length
+        heights = directions.clamp(min=0).sum(1, keepdim=True) / length  # of T_i at the origin
+        of_branches = self.conv_map.weight.reshape(len(DIRECTIONS), -1, 1, 3, 3)
+        weight = (of_branches * slopes[:, None, :, None, None]).flatten(0, 1)
+        bias = (of_branches.sum((2, 3, 4)) * heights).flatten()
+        return torch.cat([self.conv.weight, weight], 1), bias
