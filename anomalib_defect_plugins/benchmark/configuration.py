@@ -11,6 +11,7 @@
         init_args: {backbone: {grid: [resnet18, resnet50]}}
         supervision: [normal]      # entries of supervision to run on, by name; by default all. The same for data
         trainer: {max_epochs: 1}   # arguments of the trainer for this model
+        seeds: [0]                 # instead of those of all models
       - config: ../sidn/paper.yaml # class_path and init_args of the section model of a configuration of anomalib train
         init_args: {iterations: 9} # replaces arguments of the same name
     data:
@@ -25,7 +26,7 @@
 
 Any value among the arguments of an item may be ``{grid: [a, b]}``, as in anomalib's own benchmark: the item is then
 repeated with a and with b. Models with the same name must have the same class and arguments; they may differ in data,
-supervision and trainer. The path of a ``config`` is relative to the folder of the benchmark's file; the copy of
+supervision, trainer and seeds. The path of a ``config`` is relative to the folder of the benchmark's file; the copy of
 that file in the results contains the arguments instead.
 
 ``${seed}`` is the seed of the run: with ``seed: ${seed}``, ``WithDefects`` selects other defects for each seed.
@@ -128,10 +129,10 @@ def _read_runs(content: Mapping[str, Any]) -> list[RunSpec]:
     data = _read_data(content)
     runs = [
         RunSpec(model, source, supervision, seed, {**trainer, **of_model}, measure)
-        for model, sources, kinds, of_model in _read_models(content, data, supervisions)
+        for model, sources, kinds, of_model, own_seeds in _read_models(content, data, supervisions)
         for source in sources
         for supervision in kinds
-        for seed in seeds
+        for seed in own_seeds or seeds
     ]
     _check_different(runs)
     _check_classes(runs)
@@ -152,12 +153,13 @@ def _read_models(
     content: Mapping[str, Any],
     data: Mapping[str, list[ComponentSpec]],
     supervisions: Mapping[str, list[ComponentSpec]],
-) -> list[tuple[ComponentSpec, list[ComponentSpec], list[ComponentSpec], dict[str, Any]]]:
-    """Read the models, each with its data, kinds of supervision and arguments of the trainer."""
+) -> list[tuple[ComponentSpec, list[ComponentSpec], list[ComponentSpec], dict[str, Any], list[int]]]:
+    """Read the models, each with its data, kinds of supervision, arguments of the trainer and own seeds, if any."""
     models = [
-        (component, _select(item, "data", data), _select(item, "supervision", supervisions), trainer)
-        for item in _read_items(content, "models", {"config", "data", "supervision", "trainer"})
+        (component, _select(item, "data", data), _select(item, "supervision", supervisions), trainer, seeds)
+        for item in _read_items(content, "models", {"config", "data", "supervision", "trainer", "seeds"})
         for trainer in [_read_trainer(item.get("trainer", {}))]
+        for seeds in [_read_seeds(item["seeds"]) if "seeds" in item else []]
         for component in expand_grids(item, "models")
     ]
     components = [component for component, *_ in models]

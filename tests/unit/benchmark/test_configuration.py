@@ -155,6 +155,12 @@ def test_two_items_of_a_model_may_differ_in_data_and_trainer(tmp_path: Path) -> 
     ]
 
 
+def test_the_seeds_of_a_model_replace_those_of_all(tmp_path: Path) -> None:
+    models = [{"class_path": "Padim", "seeds": 0}, {"class_path": "Patchcore"}]
+    runs = read(tmp_path, models=models, seeds=[0, 3])
+    assert [(run.model.name, run.seed) for run in runs] == [("Padim", 0), ("Patchcore", 0), ("Patchcore", 3)]
+
+
 def test_a_run_is_converted_to_plain_json(tmp_path: Path) -> None:
     (run,) = read(tmp_path, trainer={"max_epochs": 2})
     assert run.to_dict() == {
@@ -206,6 +212,7 @@ INVALID: list[tuple[dict[str, Any], str]] = [
     ),
     ({"seeds": [1, 1]}, "seeds are [1, 1]"),
     ({"seeds": [-1]}, "seeds are [-1]"),
+    ({"models": [{"class_path": "Padim", "seeds": [2, 2]}]}, "seeds are [2, 2]"),
     ({"trainer": {"epochs": 3}}, "trainer has no key 'epochs'"),
     ({"trainer": {"default_root_dir": "x"}}, "trainer has no key 'default_root_dir'"),
     ({"trainer": {"devices": 2}}, "devices of trainer is 2; a run trains on 1"),
