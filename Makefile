@@ -18,8 +18,9 @@ train: $(INSTALLED)
 	@echo "Heat maps:"
 	@cd results/HtpGan/TextureDefects && find -L */latest/images -mindepth 1 -type d | sed "s|^|$$PWD/|" | sort
 
-# Linter, type checker and the fast tests; at the same time with make -j2.
-test: lint fast-tests
+# Linter, type checker and the fast tests, at the same time.
+test: $(INSTALLED)
+	$(MAKE) -j2 lint fast-tests
 
 # Linter, type checker and all tests; with SELECT="not long", as in continuous integration, without variations.
 test-all: lint all-tests

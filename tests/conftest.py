@@ -1,8 +1,10 @@
 """Fixtures of all tests."""
 
+import inspect
 import os
 import random
 import signal
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -24,7 +26,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if "test_onnx_graph_of_fixed_size" in item.name and "TestIsuGan" not in item.nodeid:
             item.add_marker(pytest.mark.long)  # ISU-GAN's involution is the operator that depends on the size
-        if "exported" in getattr(item, "fixturenames", ()) or "test_onnx_graph" in item.name:
+        if "exported" in getattr(item, "fixturenames", ()) or "onnx_graph" in item.name:
             item.add_marker(pytest.mark.slow)
 
 
@@ -59,6 +61,25 @@ def _no_downloads() -> Iterator[None]:
 def _signal_stack() -> Iterator[None]:
     """Let no test end with the signal stack of a core of OpenVINO that anomalib or NNCF has created."""
     with signal_stack_restored():
+        yield
+
+
+def _stack(context: int = 1) -> list[inspect.FrameInfo]:
+    """Return what ``inspect.stack`` returns, without lines of source."""
+    infos, frame = [], sys._getframe(1)
+    while frame is not None:
+        infos.append(
+            inspect.FrameInfo(frame, frame.f_code.co_filename, frame.f_lineno, frame.f_code.co_name, None, None)
+        )
+        frame = frame.f_back
+    return infos
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _quick_stack() -> Iterator[None]:
+    """Let jsonargparse look up its caller without reading the sources of pytest's frames: half a second a command."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(inspect, "stack", _stack)
         yield
 
 

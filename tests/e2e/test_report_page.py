@@ -10,6 +10,8 @@ from results_folder import Layout, write_results
 
 from anomalib_defect_plugins.report import write_report
 
+pytestmark = pytest.mark.slow
+
 LAYOUT = Layout(
     models=("HtpGan", "OneStage", "PaDiM"), supervisions=("normal", "masks"), seeds=(0, 1), failed=[("OneStage", 1)]
 )

@@ -143,6 +143,7 @@ def test_graphs_give_the_verdicts_of_pytorch(cases: Cases, graphs: dict[str, Pat
         assert torch.allclose(normalized, expected[4 * number + 2], atol=max(tolerance, 4e-3)), CASES[number]
 
 
+@pytest.mark.slow
 def test_without_thresholds_the_graph_has_no_labels_and_one_line_says_so(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
