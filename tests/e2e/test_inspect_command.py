@@ -207,6 +207,7 @@ def test_memory_does_not_grow_with_the_number_of_images_and_torch_is_not_loaded(
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_ray_writes_the_same_table(folder: Path, tmp_path: Path) -> None:
     pytest.importorskip("ray")
     images = repeated(folder, 2 * ROWS_PER_PART + 5, tmp_path / "list.txt")

@@ -118,7 +118,7 @@ ORDERS = {
 
 @pytest.mark.parametrize(
     "order",
-    [pytest.param(code, id=name, marks=pytest.mark.long if "after" in name else ()) for name, code in ORDERS.items()],
+    [pytest.param(code, id=name, marks=() if "data" in name else pytest.mark.long) for name, code in ORDERS.items()],
 )
 def test_names_are_available_whatever_is_imported_first(plugin_packages: PluginPackages, order: str) -> None:
     plugin_packages.install("good", GOOD)

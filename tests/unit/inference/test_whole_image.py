@@ -172,7 +172,11 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("sizes", [[(2048, 1024), (2048, 16384)], [(4096, 512), (16384, 512)]])
+@pytest.mark.parametrize(
+    "sizes",
+    [[(2048, 1024), (2048, 16384)], pytest.param([(4096, 512), (16384, 512)], marks=pytest.mark.long)],
+    ids=["high", "wide"],
+)
 def test_memory_does_not_depend_on_the_size_of_the_image(tmp_path: Path, sizes: list[tuple[int, int]]) -> None:
     openvino.save_model(bright_graph(), tmp_path / "model.xml", compress_to_fp16=False)
     peaks = []

@@ -143,11 +143,18 @@ def test_training_learns_to_locate_the_spots(datamodule, tmp_path, arguments):
 @pytest.mark.parametrize(
     "arguments",
     [
-        {"norm": "instance", "coarse_suppression": False},
-        {"norm": "batch", "coarse_suppression": False, "fine_iterations": 0},
-        {"backbone": BACKBONE, "image_size": (32, 48), "stages": [8, 4, 2], "score": "top"},
+        pytest.param(
+            {"norm": "instance", "coarse_suppression": False}, marks=pytest.mark.long, id="instance norm, FBS"
+        ),
+        pytest.param(
+            {"norm": "batch", "coarse_suppression": False, "fine_iterations": 0},
+            marks=pytest.mark.long,
+            id="batch norm, U-Net",
+        ),
+        pytest.param(
+            {"backbone": BACKBONE, "image_size": (32, 48), "stages": [8, 4, 2], "score": "top"}, id="backbone"
+        ),
     ],
-    ids=["instance norm, FBS", "batch norm, U-Net", "backbone"],
 )
 def test_the_exported_graph_of_each_variant_agrees_with_pytorch(datamodule, tmp_path, arguments):
     run = trained(datamodule, tmp_path, prior=0.3, **arguments)
