@@ -137,7 +137,7 @@ def test_checkpoints_of_any_model_keep_the_region(trained: tuple[Padim, Path]) -
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("method", ["padim", pytest.param("onestage", marks=pytest.mark.long)])
+@pytest.mark.parametrize("method", ["padim", "onestage"])
 def test_the_exported_graph_has_the_region(
     root: Path, trained: tuple[Padim, Path], tmp_path: Path, method: str
 ) -> None:
