@@ -3,17 +3,21 @@
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
 import timm
 import torch
 from timm.models import load_state_dict
+from timm.models.efficientnet import EfficientNetFeatures
+from timm.models.mobilenetv3 import MobileNetV3Features
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.modules.batchnorm import _BatchNorm as BatchNorm
 
 from anomalib_defect_plugins.core.errors import InvalidInputError, MissingDataError
+from anomalib_defect_plugins.layers.folded_norms import normed_convolutions, norms_by_convolutions
 
 _from_checkpoint: ContextVar[bool] = ContextVar("from_checkpoint", default=False)
 
@@ -81,6 +85,7 @@ class Encoder(nn.Module):
         self.register_buffer("scale", torch.diag(1 / std)[:, :, None, None])
         self.register_buffer("offset", -mean / std)
         self.train()  # Lightning trains in the mode that a model is created in
+        self._normed = normed_convolutions(self.backbone) if self.keep_norms else []
 
     def forward(self, image: Tensor) -> list[Tensor]:
         """Compute the feature maps.
@@ -94,7 +99,10 @@ class Encoder(nn.Module):
         # Clamped, because bicubic resizing may leave [0, 1]. Normalised by a convolution, because OpenVINO 2026 cannot
         # compile arithmetic by channel right after the matrix products of the resizing.
         colours = image.expand(-1, 3, -1, -1) if image.shape[1] == 1 else image
-        return cast(list[Tensor], self.backbone(functional.conv2d(colours.clamp(0, 1), self.scale, self.offset)))
+        normalised = functional.conv2d(colours.clamp(0, 1), self.scale, self.offset)
+        # Compilers fold norms themselves.
+        with norms_by_convolutions([] if torch.compiler.is_compiling() else self._normed):
+            return cast(list[Tensor], self.backbone(normalised))
 
     def train(self, mode: bool = True) -> "Encoder":
         """Set training or inference; batch norm with pretrained averages, and a frozen encoder, stay in inference."""
@@ -143,7 +151,7 @@ def _create(backbone: str, pre_trained: bool | str | Path, indices: Sequence[int
         _check_weights(backbone, Path(pre_trained))
         options["pretrained_cfg_overlay"] = {"file": str(pre_trained)}
     try:
-        return timm.create_model(backbone, features_only=True, out_indices=indices, **options)
+        network = timm.create_model(backbone, features_only=True, out_indices=indices, **options)
     except (OSError, RuntimeError) as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         msg = (
@@ -151,6 +159,26 @@ def _create(backbone: str, pre_trained: bool | str | Path, indices: Sequence[int
             "to a file with them, or to false to load a checkpoint or to start from random weights"
         )
         raise MissingDataError(msg) from error
+    if isinstance(network, EfficientNetFeatures | MobileNetV3Features):
+        _remove_unused_stages(network)
+    for module in network.modules():
+        if isinstance(module, nn.ReLU6):
+            module.inplace = False  # in place it copies its input for the gradient
+    return network
+
+
+def _remove_unused_stages(network: EfficientNetFeatures | MobileNetV3Features) -> None:
+    """Remove the stages after the last feature map, which timm computes for nothing, also from older checkpoints."""
+    count = max(network._stage_out_idx)
+    unused = [f"blocks.{index}." for index in range(count, len(network.blocks))]
+    network.blocks = network.blocks[:count]
+    network.register_load_state_dict_pre_hook(partial(_forget, unused))  # type: ignore[no-untyped-call]
+
+
+def _forget(unused: Sequence[str], _: nn.Module, state_dict: dict[str, Any], prefix: str, *__: object) -> None:
+    beginnings = tuple(prefix + beginning for beginning in unused)
+    for name in [name for name in state_dict if name.startswith(beginnings)]:
+        del state_dict[name]
 
 
 def _check_weights(backbone: str, path: Path) -> None:

@@ -74,6 +74,20 @@ def test_pretrained_batch_norm_stays_in_inference_during_training(weights, image
     assert all(torch.equal(*pair) for pair in zip(training, encoder.eval()(image), strict=True))
 
 
+@pytest.mark.parametrize(("maps", "stages"), [([0, 3], 5), (None, 7)])
+def test_stages_behind_the_last_map_are_left_out_also_from_weights_of_earlier_versions(maps, stages, weights, image):
+    encoder, whole = Encoder(BACKBONE, weights, maps), timm.create_model(BACKBONE, features_only=True)
+    assert len(encoder.backbone.blocks) == stages
+    sum(values.sum() for values in encoder(image)).backward()
+    assert all(weight.grad is not None for weight in encoder.parameters())
+    former = {**encoder.state_dict(), **{f"backbone.{name}": value for name, value in whole.state_dict().items()}}
+    encoder.load_state_dict(former)
+    for name, value in encoder.backbone.state_dict().items():
+        assert torch.equal(value, whole.state_dict()[name]), name
+    with pytest.raises(RuntimeError, match=r"Unexpected key.*blocks\.9"):
+        encoder.load_state_dict(former | {"backbone.blocks.9.weight": torch.zeros(1)})
+
+
 def test_batch_norm_without_pretraining_learns_its_averages(image):
     encoder = Encoder(BACKBONE, pre_trained=False).train()
     encoder(image)
