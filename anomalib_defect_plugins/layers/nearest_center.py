@@ -110,8 +110,16 @@ class NearestCenter(nn.Module):
 
     def distances(self, features: Tensor) -> Tensor:
         """Compute the distances (...) of features (..., C) to the nearest centre."""
-        squared = features.square().sum(-1, keepdim=True) - 2 * features @ self.centers.T + self.centers.square().sum(1)
-        return squared.amin(-1).clamp(min=0).sqrt()
+        of_centers = self.centers.square().sum(1)
+        if features.ndim == 4 and torch.compiler.is_compiling():
+            # A convolution reads maps of features as OpenVINO stores them.
+            maps = features.permute(0, 3, 1, 2)
+            relative = functional.conv2d(maps, -2 * self.centers[:, :, None, None], of_centers).amin(1)
+            squared = maps.square().sum(1)
+        else:
+            relative = (of_centers - 2 * features @ self.centers.T).amin(-1)
+            squared = features.square().sum(-1)
+        return (squared + relative).clamp(min=0).sqrt()
 
 
 class PositionedSample(FeatureSample):

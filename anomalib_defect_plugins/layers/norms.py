@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 
 class GroupNorm(nn.GroupNorm):
-    """Group norm, exported as means over channels.
+    """Group norm, exported as layer norm where there is one group, and otherwise as means over channels.
 
     The reshape to groups of the usual export makes OpenVINO change the layout of the features, from channels last and
     back, which takes longer than the norm itself.
@@ -17,6 +17,18 @@ class GroupNorm(nn.GroupNorm):
         """Normalise features (B, C, H, W)."""
         if not torch.compiler.is_compiling():
             return super().forward(input)
+        if self.num_groups == 1 and torch.onnx.is_in_onnx_export():
+            # With all channels in one group, it is layer norm over them and the positions, which OpenVINO reads less
+            # often than the means below.
+            affine = (self.weight[:, None, None], self.bias[:, None, None])
+            return torch.onnx.ops.symbolic(
+                "LayerNormalization",
+                (input, *affine),
+                {"axis": 1, "epsilon": self.eps},
+                dtype=input.dtype,
+                shape=input.shape,
+                version=17,
+            )
         mean = self._mean_of_groups(input)
         variance = self._mean_of_groups((input - mean).square())
         scale = self.weight[:, None, None] / (variance + self.eps).sqrt()

@@ -33,6 +33,16 @@ def test_distance_is_that_to_the_nearest_centre_in_units_of_the_features():
     assert density(others).tolist() == pytest.approx([5.0, 2.0, 3.0], abs=1e-3)
 
 
+def test_the_exported_distances_are_the_same(monkeypatch):
+    torch.manual_seed(0)
+    density, features = NearestCenter(6), torch.randn(2, 5, 7, 6)
+    density.centers.normal_()
+    expected = (features[..., None, :] - density.centers).square().sum(-1).amin(-1).sqrt()
+    assert torch.allclose(density(features), expected, atol=1e-5)
+    monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
+    assert torch.allclose(density(features), expected, atol=1e-5)
+
+
 def test_the_scale_is_the_root_mean_square_distance_of_the_sample():
     torch.manual_seed(0)
     features = torch.randn(5000, 3)
