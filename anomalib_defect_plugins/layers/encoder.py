@@ -100,8 +100,9 @@ class Encoder(nn.Module):
         # compile arithmetic by channel right after the matrix products of the resizing.
         colours = image.expand(-1, 3, -1, -1) if image.shape[1] == 1 else image
         normalised = functional.conv2d(colours.clamp(0, 1), self.scale, self.offset)
-        # Compilers fold norms themselves.
-        with norms_by_convolutions([] if torch.compiler.is_compiling() else self._normed):
+        # In training only: several threads may predict with one model, and compilers fold norms themselves.
+        folding = self.training and not torch.compiler.is_compiling()
+        with norms_by_convolutions(self._normed if folding else []):
             return cast(list[Tensor], self.backbone(normalised))
 
     def train(self, mode: bool = True) -> "Encoder":

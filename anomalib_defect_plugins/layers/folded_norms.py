@@ -59,7 +59,7 @@ def norms_by_convolutions(pairs: Sequence[NormedConvolution]) -> Iterator[None]:
     """Compute batch norms with fixed averages by scaled weights of the convolutions before them.
 
     Outputs and gradients are the same. A training step of a segmenter takes an eighth less time on a CPU: batch norm
-    reads its input once forward and twice backward.
+    reads its input once forward and twice backward. Until the context ends, the modules are changed for all threads.
     """
     try:
         for convolution, norm in pairs:

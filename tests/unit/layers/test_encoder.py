@@ -1,5 +1,7 @@
 """Feature maps of timm models, their normalisation, batch norm and weights."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import huggingface_hub.constants
 import pytest
 import timm
@@ -71,7 +73,17 @@ def test_pretrained_batch_norm_stays_in_inference_during_training(weights, image
     before = {name: value.clone() for name, value in encoder.state_dict().items() if "running" in name}
     training = encoder(image)
     assert all(torch.equal(encoder.state_dict()[name], value) for name, value in before.items())
-    assert all(torch.equal(*pair) for pair in zip(training, encoder.eval()(image), strict=True))
+    for values, expected in zip(training, encoder.eval()(image), strict=True):
+        assert (values - expected).abs().max() <= 1e-5 * expected.abs().max()
+
+
+def test_several_threads_predict_as_one_does(weights, image):
+    encoder = Encoder(BACKBONE, weights).eval()
+    with torch.inference_mode():
+        expected = encoder(image)
+        with ThreadPoolExecutor(4) as threads:
+            for maps in threads.map(torch.inference_mode()(encoder), 40 * [image]):
+                assert all(torch.equal(*pair) for pair in zip(maps, expected, strict=True))
 
 
 @pytest.mark.parametrize(("maps", "stages"), [([0, 3], 5), (None, 7)])
