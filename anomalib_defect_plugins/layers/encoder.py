@@ -17,7 +17,7 @@ from torch.nn import functional
 from torch.nn.modules.batchnorm import _BatchNorm as BatchNorm
 
 from anomalib_defect_plugins.core.errors import InvalidInputError, MissingDataError
-from anomalib_defect_plugins.layers.folded_norms import normed_convolutions, norms_by_convolutions
+from anomalib_defect_plugins.layers.folded_norms import NormedConvolution, normed_convolutions, norms_by_convolutions
 
 _from_checkpoint: ContextVar[bool] = ContextVar("from_checkpoint", default=False)
 
@@ -85,7 +85,7 @@ class Encoder(nn.Module):
         self.register_buffer("scale", torch.diag(1 / std)[:, :, None, None])
         self.register_buffer("offset", -mean / std)
         self.train()  # Lightning trains in the mode that a model is created in
-        self._normed = normed_convolutions(self.backbone) if self.keep_norms else []
+        self._normed: list[NormedConvolution] | None = None
 
     def forward(self, image: Tensor) -> list[Tensor]:
         """Compute the feature maps.
@@ -100,10 +100,19 @@ class Encoder(nn.Module):
         # compile arithmetic by channel right after the matrix products of the resizing.
         colours = image.expand(-1, 3, -1, -1) if image.shape[1] == 1 else image
         normalised = functional.conv2d(colours.clamp(0, 1), self.scale, self.offset)
-        # In training only: several threads may predict with one model, and compilers fold norms themselves.
-        folding = self.training and not torch.compiler.is_compiling()
-        with norms_by_convolutions(self._normed if folding else []):
+        with norms_by_convolutions(self._folded(normalised)):
             return cast(list[Tensor], self.backbone(normalised))
+
+    def _folded(self, image: Tensor) -> list[NormedConvolution]:
+        """Return the convolutions that compute their norms, in training only: several threads may predict at once."""
+        compiled = torch.compiler.is_compiling()  # compilers fold norms themselves
+        again = getattr(self.backbone, "grad_checkpointing", False)  # computes features after this call
+        if not (self.training and self.keep_norms and torch.is_grad_enabled()) or compiled or again:
+            return []
+        if self._normed is None:
+            self._normed = normed_convolutions(self.backbone, image[:1])
+        present = set(self.backbone.modules())  # layers may have been replaced, as for synchronised batch norm
+        return [pair for pair in self._normed if present.issuperset(pair)]
 
     def train(self, mode: bool = True) -> "Encoder":
         """Set training or inference; batch norm with pretrained averages, and a frozen encoder, stay in inference."""

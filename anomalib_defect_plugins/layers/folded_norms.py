@@ -10,9 +10,6 @@ import torch
 from timm.layers.norm_act import BatchNormAct2d
 from torch import Tensor, nn
 
-_SIDE = 64
-"""Height and width of the image that a network is traced with, in pixels."""
-
 
 class NormedConvolution(NamedTuple):
     """A convolution and the batch norm that alone reads its output."""
@@ -21,11 +18,12 @@ class NormedConvolution(NamedTuple):
     norm: nn.BatchNorm2d
 
 
-def normed_convolutions(network: nn.Module) -> list[NormedConvolution]:
+def normed_convolutions(network: nn.Module, image: Tensor) -> list[NormedConvolution]:
     """Find the convolutions whose output is read by a batch norm and by nothing else.
 
     Args:
-        network: Maps images (B, 3, H, W) to a list of feature maps; its batch norms are in inference.
+        network: Maps images (B, 3, H, W) to a list of feature maps.
+        image: Images to trace it with, in inference.
     """
     convolutions: dict[Any, nn.Conv2d] = {}
     norms: dict[Any, nn.BatchNorm2d] = {}
@@ -41,11 +39,14 @@ def normed_convolutions(network: nn.Module) -> list[NormedConvolution]:
 
     # Subclasses may compute something else.
     handles = [one.register_forward_hook(after_convolution) for one in network.modules() if type(one) is nn.Conv2d]
+    modes = [(module, module.training) for module in network.modules()]
     handles += [one.register_forward_pre_hook(before_norm) for one in network.modules() if _is_plain(one)]
     try:
-        with torch.inference_mode(False), torch.enable_grad():
-            maps = network(torch.zeros(1, 3, _SIDE, _SIDE, requires_grad=True))
+        with torch.enable_grad():
+            maps = network.eval()(image.detach().clone().requires_grad_())
     finally:
+        for module, training in modes:
+            module.training = training
         for handle in handles:
             handle.remove()
     readers = _readers([one.grad_fn for one in maps])

@@ -43,7 +43,9 @@ class NarrowTransposed(nn.ConvTranspose2d):
         return self._by_blocks(input, phases, 2, 1, padding // 2)
 
     def _block_side(self, size: Sequence[int], padding: int) -> int:
-        """Return the side of blocks that divide an output, 1 if none do."""
+        """Return the side of blocks that divide an output, 1 if none do or the graph is for any size."""
+        if not all(isinstance(side, int) for side in size):
+            return 1
         height, width = (side + 2 * padding - self.kernel_size[0] + 1 for side in size)
         fitting = (side for side in (4, 2) if self.out_channels * side**2 <= LANES)
         return next((side for side in fitting if height % side == width % side == 0), 1)

@@ -1,4 +1,4 @@
-// Inspects binary PPM images (P6) with a bundle of 'anomalib-defects export', by ONNX Runtime:
+// Inspects binary PPM images (P6) with a bundle of 'anomalib-defects export', by ONNX Runtime 1.24 or later:
 //     dotnet add package Microsoft.ML.OnnxRuntime && dotnet run bundle/model.onnx image.ppm
 using System.Text;
 using Microsoft.ML.OnnxRuntime;

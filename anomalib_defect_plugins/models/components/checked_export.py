@@ -80,10 +80,10 @@ def quantised_layers(network: "openvino.Model") -> tuple[str, ...]:
 def quantisation(network: "openvino.Model", kept: Iterable[str] = ()) -> dict[str, Any]:
     """Return the arguments of ``nncf.quantize`` for a graph.
 
-    Only convolutions, or matrix products, are quantised, without those of scores and thresholds: means and variances of
-    norms in 8 bits ruin the maps. Weights have half of the range, because sums of products saturate on processors
-    without instructions for 8-bit networks, such as those with AVX2. Activations have a zero point, because few are
-    centred.
+    Only convolutions, or matrix products, are quantised, without those of scores, thresholds and distances: means and
+    variances of norms in 8 bits ruin the maps. Weights have half of the range, because sums of products saturate on
+    processors without instructions for 8-bit networks, such as those with AVX2. Activations have a zero point, because
+    few are centred.
 
     Args:
         network: The graph.
@@ -93,10 +93,20 @@ def quantisation(network: "openvino.Model", kept: Iterable[str] = ()) -> dict[st
 
     types = {node.get_type_name() for node in network.get_ordered_ops()} - {*DATA, *quantised_layers(network)}
     return {
-        "ignored_scope": nncf.IgnoredScope(names=sorted({*tail(network), *kept}), types=sorted(types), validate=False),
+        "ignored_scope": nncf.IgnoredScope(
+            names=sorted({*tail(network), *_distances(network), *kept}), types=sorted(types), validate=False
+        ),
         "preset": nncf.QuantizationPreset.MIXED,
         "advanced_parameters": nncf.AdvancedQuantizationParameters(overflow_fix=nncf.OverflowFix.ENABLE),
     }
+
+
+def _distances(network: "openvino.Model") -> list[str]:
+    """Return the names of the convolutions that compute distances to centres, of which the lowest is kept."""
+    lowest = [node for node in network.get_ordered_ops() if node.get_type_name() == "ReduceMin"]
+    sources = [node.input_value(0).get_node() for node in lowest]
+    sources = [node.input_value(0).get_node() if node.get_type_name() == "Add" else node for node in sources]
+    return [node.get_friendly_name() for node in sources if node.get_type_name() in CONVOLUTIONS]
 
 
 def before_distances(network: "openvino.Model") -> list[str]:

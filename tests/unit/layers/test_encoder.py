@@ -77,6 +77,18 @@ def test_pretrained_batch_norm_stays_in_inference_during_training(weights, image
         assert (values - expected).abs().max() <= 1e-5 * expected.abs().max()
 
 
+def test_norms_that_are_replaced_after_the_first_step_normalise_once(image, tmp_path):
+    torch.save(timm.create_model("resnet18").state_dict(), tmp_path / "weights.pth")
+    encoder = Encoder("resnet18", tmp_path / "weights.pth")
+    for norm in [module for module in encoder.modules() if isinstance(module, nn.BatchNorm2d)]:
+        norm.running_var.fill_(4.0)
+    encoder(image)
+    encoder.backbone = nn.SyncBatchNorm.convert_sync_batchnorm(encoder.backbone)
+    training = encoder.train()(image)
+    for values, expected in zip(training, encoder.eval()(image), strict=True):
+        assert (values - expected).abs().max() <= 1e-5 * expected.abs().max()
+
+
 def test_several_threads_predict_as_one_does(weights, image):
     encoder = Encoder(BACKBONE, weights).eval()
     with torch.inference_mode():

@@ -7,6 +7,8 @@ from torch import nn
 
 from anomalib_defect_plugins.layers.folded_norms import normed_convolutions, norms_by_convolutions
 
+IMAGE = torch.zeros(1, 3, 64, 64)
+
 
 class Network(nn.Module):
     """A convolution with its norm, one that a sum reads as well, one that is used twice, and one without a norm."""
@@ -45,17 +47,17 @@ def outputs_and_gradients(network, image):
 
 def test_only_a_norm_that_alone_reads_a_convolution_is_folded():
     network = with_averages(Network())
-    assert normed_convolutions(network) == [(network.first, network.first_norm)]
+    assert normed_convolutions(network, IMAGE) == [(network.first, network.first_norm)]
 
 
 @pytest.mark.parametrize(("name", "norms"), [("mobilenetv2_035", 51), ("resnet18", 20), (None, 5)])
 def test_folded_norms_have_the_same_outputs_and_gradients(name, norms):
     network = with_averages(Network() if name is None else timm.create_model(name, features_only=True))
     if name is not None:
-        assert len(normed_convolutions(network)) == norms
+        assert len(normed_convolutions(network, IMAGE)) == norms
     image = torch.rand(2, 3, 64, 48, generator=torch.Generator().manual_seed(1))
     expected = outputs_and_gradients(network, image)
-    with norms_by_convolutions(normed_convolutions(network)):
+    with norms_by_convolutions(normed_convolutions(network, IMAGE)):
         values = outputs_and_gradients(network, image)
     assert len(values) == len(expected)
     for one, other in zip(values, expected, strict=True):
@@ -64,7 +66,7 @@ def test_folded_norms_have_the_same_outputs_and_gradients(name, norms):
 
 def test_convolutions_have_their_own_weights_again_afterwards_also_after_an_error():
     network = with_averages(Network())
-    pairs, image = normed_convolutions(network), torch.rand(1, 3, 64, 64)
+    pairs, image = normed_convolutions(network, IMAGE), torch.rand(1, 3, 64, 64)
     expected = network.first(image)
     with norms_by_convolutions(pairs):
         assert not torch.equal(network.first(image), expected)
@@ -73,7 +75,9 @@ def test_convolutions_have_their_own_weights_again_afterwards_also_after_an_erro
     assert torch.equal(network.first(image), expected)
 
 
-def test_networks_whose_weights_are_frozen_are_searched_too():
+def test_networks_keep_their_mode_and_may_be_frozen():
     network = with_averages(timm.create_model("resnet18", features_only=True)).requires_grad_(False)
-    with torch.inference_mode():
-        assert len(normed_convolutions(network)) == 20
+    network.layer1.train()
+    before = [module.training for module in network.modules()]
+    assert len(normed_convolutions(network, IMAGE)) == 20
+    assert [module.training for module in network.modules()] == before

@@ -244,6 +244,16 @@ def test_layers_before_distances_to_the_nearest_centre_are_found(graph_with_dist
     assert sorted(before_distances(graph_with_distances)) == ["features", "first"]
 
 
+def test_convolutions_that_compute_distances_are_not_quantised() -> None:
+    image = ops.parameter([1, 3, 8, 8], np.float32)
+    distances = ops.add(convolved(convolved(image, "features"), "distances"), np.ones((1, 4, 1, 1), np.float32))
+    lowest = ops.reduce_min(distances, np.array([1]), keep_dims=True)
+    network = openvino.Model([lowest, convolved(convolved(image, "branch"), "logits")], [image])
+    names = quantisation(network)["ignored_scope"].names
+    assert "distances" in names
+    assert not {"features", "branch"} & set(names)
+
+
 def test_a_graph_without_distances_has_no_layers_before_them() -> None:
     image = ops.parameter([1, 3, 8, 8], np.float32)
     assert before_distances(openvino.Model([convolved(image, "first")], [image])) == []
