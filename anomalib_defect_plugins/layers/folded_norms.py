@@ -39,8 +39,8 @@ def normed_convolutions(network: nn.Module, image: Tensor) -> list[NormedConvolu
 
     # Subclasses may compute something else.
     handles = [one.register_forward_hook(after_convolution) for one in network.modules() if type(one) is nn.Conv2d]
-    modes = [(module, module.training) for module in network.modules()]
     handles += [one.register_forward_pre_hook(before_norm) for one in network.modules() if _is_plain(one)]
+    modes = [(module, module.training) for module in network.modules()]
     try:
         with torch.enable_grad():
             maps = network.eval()(image.detach().clone().requires_grad_())
