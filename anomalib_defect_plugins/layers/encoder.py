@@ -95,7 +95,12 @@ class Encoder(nn.Module):
 
         Returns:
             Feature maps, shape (B, C, h, w), fine to coarse.
+
+        Raises:
+            InvalidInputError: If PyTorch's conversion to synchronised batch norms has removed activations.
         """
+        if not torch.compiler.is_compiling():
+            self._check_activations()
         # Clamped, because bicubic resizing may leave [0, 1]. Normalised by a convolution, because OpenVINO 2026 cannot
         # compile arithmetic by channel right after the matrix products of the resizing.
         colours = image.expand(-1, 3, -1, -1) if image.shape[1] == 1 else image
@@ -113,6 +118,12 @@ class Encoder(nn.Module):
             self._normed = normed_convolutions(self.backbone, image[:1])
         present = set(self.backbone.modules())  # layers may have been replaced, as for synchronised batch norm
         return [pair for pair in self._normed if present.issuperset(pair)]
+
+    def _check_activations(self) -> None:
+        # Batch norms of many timm models apply the activation after them, which the conversion does not know.
+        if any(isinstance(module, nn.SyncBatchNorm) and hasattr(module, "act") for module in self.backbone.modules()):
+            msg = "trainer.sync_batchnorm is true, which removes the activations after the batch norms of this backbone"
+            raise InvalidInputError(msg + "; leave it out, or choose another one, such as resnet18")
 
     def train(self, mode: bool = True) -> "Encoder":
         """Set training or inference; batch norm with pretrained averages, and a frozen encoder, stay in inference."""

@@ -31,7 +31,7 @@ from anomalib_defect_plugins.models.components.encoder_rate import rates
 from anomalib_defect_plugins.models.components.fitted_density import FittedDensity
 from anomalib_defect_plugins.models.components.iterative_training import IterativeTraining
 from anomalib_defect_plugins.models.onestage.encoder import SegDecEncoder, TimmEncoder
-from anomalib_defect_plugins.models.onestage.loss import cross_entropy, stage_loss
+from anomalib_defect_plugins.models.onestage.loss import cross_entropy, pixel_weights, stage_loss
 from anomalib_defect_plugins.models.onestage.torch_model import OneStageModel, OneStageOutput
 from anomalib_defect_plugins.post_processing import DefectPostProcessor, FixedPostProcessor
 
@@ -193,11 +193,11 @@ class OneStage(FittedDensity, DefectModel, IterativeTraining, AnomalibModule):
         Args:
             output: Output of the network in training.
             masks: Masks, shape (B, 1, H, W), bool, true on defects.
-            counts: Images that count, shape (B,), bool; all by default.
-            defect_weight: See :func:`cross_entropy`.
-            ignored: See :func:`cross_entropy`.
+            counts: See :func:`pixel_weights`.
+            defect_weight: See :func:`pixel_weights`.
+            ignored: See :func:`pixel_weights`.
         """
-        target = (masks, counts, defect_weight, ignored)
+        target = masks, pixel_weights(masks, counts, defect_weight, ignored)
         losses = {f"{name}_loss": stage_loss(logits, *target) for name, logits in output.stages.items()}
         return {**losses, "final_loss": cross_entropy(output.log_defect, output.log_normal, *target)}
 

@@ -46,7 +46,8 @@ def log_suppress(coarse: Tensor, deepest: Tensor | None, iterations: int) -> tup
     defect, normal = functional.logsigmoid(coarse), functional.logsigmoid(-coarse)
     if deepest is None:
         return defect, normal
+    factor, rest = functional.logsigmoid(deepest), functional.logsigmoid(-deepest)
     for _ in range(iterations):
-        normal = torch.logaddexp(normal, defect + functional.logsigmoid(-deepest))
-        defect = defect + functional.logsigmoid(deepest)
+        normal = torch.logaddexp(normal, defect + rest)
+        defect = defect + factor
     return defect, normal

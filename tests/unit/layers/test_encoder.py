@@ -96,6 +96,13 @@ def test_norms_that_are_replaced_after_the_first_step_normalise_once(image, tmp_
         assert (values - expected).abs().max() <= 1e-5 * expected.abs().max()
 
 
+def test_activations_that_synchronised_norms_would_lose_are_an_error(weights, image):
+    encoder = Encoder(BACKBONE, weights)
+    encoder.backbone = nn.SyncBatchNorm.convert_sync_batchnorm(encoder.backbone)
+    with pytest.raises(InvalidInputError, match=r"trainer\.sync_batchnorm .*; leave it out"):
+        encoder(image)
+
+
 def test_several_threads_predict_as_one_does(weights, image):
     encoder = Encoder(BACKBONE, weights).eval()
     with torch.inference_mode():
