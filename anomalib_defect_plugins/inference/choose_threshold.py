@@ -189,6 +189,15 @@ def shortfall(choice: Choice) -> str | None:
     )
 
 
+def outside(choice: Choice) -> str | None:
+    """Return which verdict all images have at a given threshold, in one sentence; ``None`` if they differ."""
+    low, high = choice.scores.min(), choice.scores.max()
+    if choice.rule.at is None or low < choice.point.threshold <= high:
+        return None
+    verdict = "good" if choice.point.threshold > high else "defective"
+    return f"all images are {verdict} at this threshold; their scores are {low:.4g} to {high:.4g}"
+
+
 def percent(share: float) -> str:
     """Format a share: ``0.3 %``, ``10.5 %``."""
     return f"{100 * share:.3g} %"
@@ -225,8 +234,8 @@ def summary(choice: Choice) -> str:
     if point.promise is not None:
         errors = "misses" if choice.rule.max_misses is not None else "false alarms"
         lines.append(f"limit: at most {percent(point.promise)} {errors} with {percent(confidence)} confidence")
-    missing = shortfall(choice)
-    return "\n".join([*lines, *([f"note: {missing}"] if missing else [])]) + "\n"
+    notes = [note for note in (shortfall(choice), outside(choice)) if note is not None]
+    return "\n".join([*lines, *(f"note: {note}" for note in notes)]) + "\n"
 
 
 def write_choice(choice: Choice, folder: Path) -> None:

@@ -295,6 +295,6 @@ def blame_checkpoint(path: str | Path, error: BaseException) -> None:
     if isinstance(error, Exception) and find_user_error(error) is None:
         msg = (
             f"cannot resume from checkpoint {path} ({_reason(error)}); pass a model.ckpt or last.ckpt of this model, "
-            "trained with the same arguments"
+            "trained with the same arguments and by this version of the package"
         )
         error.__cause__ = InvalidInputError(msg)

@@ -23,7 +23,7 @@ INTERVAL = 60.0
 class ProgressLog(Callback):
     """Prints a line a minute if there is no terminal for a progress bar; logs the folders of the results after a test.
 
-    The metrics of a test are also written to ``metrics.json``.
+    The metrics of a test are also written to ``metrics.json``, those that are not defined as ``null``.
     """
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -52,8 +52,9 @@ class ProgressLog(Callback):
         if stage != "test" or not trainer.is_global_zero or getattr(trainer, "fast_dev_run", False):
             return
         folder = Path(trainer.default_root_dir)
-        metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
-        if metrics:
+        values = {name: float(value) for name, value in trainer.callback_metrics.items()}
+        if values:
+            metrics = {name: value if math.isfinite(value) else None for name, value in values.items()}
             write_text(folder / "metrics.json", json.dumps(metrics, indent=2) + "\n")
         images = getattr(getattr(pl_module, "visualizer", None), "output_dir", None) or folder / "images"
         checkpoint = getattr(trainer.checkpoint_callback, "best_model_path", "") or trainer.ckpt_path

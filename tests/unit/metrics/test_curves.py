@@ -1,5 +1,6 @@
 """Areas under curves of raw scores, and an evaluator that ranks them."""
 
+import math
 from typing import Any
 
 import anomalib.metrics
@@ -44,6 +45,26 @@ def test_areas_are_those_of_the_raw_scores(cls: Any, expected: Any, scale: float
         metric.update(data)
         assert metric.compute().item() == pytest.approx(expected(labels.numpy(), scores.numpy()), abs=1e-6)
     assert image.name == f"image_{cls.__name__}"
+
+
+@pytest.mark.parametrize("thresholds", [None, 5])
+@pytest.mark.parametrize(
+    ("cls", "label", "expected"),
+    [(AUROC, 0, math.nan), (AUROC, 1, math.nan), (AUPR, 0, math.nan), (AUPR, 1, 1.0)],
+    ids=["auroc, normal", "auroc, defective", "aupr, normal", "aupr, defective"],
+)
+@pytest.mark.filterwarnings("ignore:No negative samples")
+def test_an_area_that_is_not_defined_is_nan(cls: Any, label: int, expected: float, thresholds: int | None) -> None:
+    metric = cls(fields=["pred_score", "gt_label"], prefix="image_", thresholds=thresholds)
+    data = batch(SCORES / 1000)
+    metric.update(data.update(gt_label=torch.full((8,), label)))
+    if math.isnan(expected):
+        word = ["normal", "defective"][label]
+        match = f"^image_{cls.__name__} is not defined, since everything that was tested is labelled {word}$"
+        with pytest.warns(UserWarning, match=match):
+            assert math.isnan(metric.compute())
+    else:
+        assert metric.compute() == expected
 
 
 def test_anomalibs_metric_makes_large_scores_equal() -> None:

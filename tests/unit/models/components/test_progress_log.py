@@ -72,6 +72,12 @@ def test_after_a_test_the_metrics_are_in_a_file_and_the_folders_in_the_log(tmp_p
     )
 
 
+def test_a_metric_that_is_not_defined_is_null(tmp_path):
+    trainer = make_trainer(tmp_path, callback_metrics={"image_AUROC": math.nan, "image_F1Score": 1.0})
+    ProgressLog().teardown(trainer, MODEL, "test")
+    assert json.loads((tmp_path / "metrics.json").read_text()) == {"image_AUROC": None, "image_F1Score": 1.0}
+
+
 @pytest.mark.parametrize(
     ("seconds", "text"), [(20, "1 min"), (150, "3 min"), (3700, "1 h 02 min"), (math.inf, "unknown time")]
 )
